@@ -1,0 +1,177 @@
+//! TOML text to a valid `Config`; an unknown key is an error with its line. P.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::address::{Domain, Mailbox};
+use crate::policy::Policy;
+
+/// What is wrong in a configuration: file, line, key, what was found, what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {key}: found {found}, {expected}")]
+pub struct ConfigError {
+    pub file: String,
+    /// 1-based; 0 when it concerns the whole file.
+    pub line: usize,
+    pub key: String,
+    pub found: String,
+    pub expected: String,
+}
+
+/// Which way a listener's mail goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From our users to the world: sign and encrypt.
+    Outbound,
+    /// From the world to our users: decrypt and verify.
+    Inbound,
+    /// By recipient domain and authenticated peer (trusted network): for one listener that serves both.
+    ByRecipient,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenTls {
+    Off,
+    /// STARTTLS offered.
+    StartTls { certificate: PathBuf, key: PathBuf, required: bool },
+    /// TLS from the first octet (RFC 8314).
+    Implicit { certificate: PathBuf, key: PathBuf },
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub name: String,
+    pub address: SocketAddr,
+    pub direction: Direction,
+    pub tls: ListenTls,
+    /// Peers that may send from our domains to anywhere; default deny.
+    pub trusted_networks: Vec<IpNet>,
+    /// LMTP (RFC 2033) in place of SMTP.
+    pub lmtp: bool,
+    /// Bare CR or LF from trusted peers is made CRLF before signing, in place of 550 (A16).
+    pub repair_line_ends: bool,
+}
+
+/// TLS towards a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HopTls {
+    Off,
+    /// STARTTLS where offered, any certificate.
+    #[default]
+    Opportunistic,
+    /// STARTTLS or nothing, any certificate.
+    Required,
+    /// STARTTLS with a certificate that is valid for the host name.
+    Verified,
+}
+
+/// A next hop.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// Host name or address literal without brackets.
+    pub host: String,
+    pub port: u16,
+    pub tls: HopTls,
+    pub lmtp: bool,
+}
+
+/// Bounds; every one has a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Octets of one message; default 50 MiB.
+    pub message_size: u64,
+    /// Recipients of one message; default 1,000.
+    pub recipients: usize,
+    /// Connections at once per listener; default 1,000.
+    pub connections: usize,
+    /// Connections at once per client address; default 100.
+    pub connections_per_client: usize,
+    /// Octets in flight in the whole process; default 1 GiB.
+    pub bytes_in_flight: u64,
+    /// For one command; default 5 min (RFC 5321 4.5.3.2.7).
+    pub command_timeout: Duration,
+    /// For all of DATA, beside a minimum rate; default 10 min.
+    pub data_timeout: Duration,
+    /// Octets a second at least in DATA after the first 30 s; default 1,000.
+    pub data_rate: u64,
+    /// Own work on one message (R6); default 60 s.
+    pub work_timeout: Duration,
+    /// Waiting for the next hop (R6); default 4 min.
+    pub hop_timeout: Duration,
+    /// Received fields before it counts as a loop (A23); default 100.
+    pub received_fields: usize,
+    /// Private-key operations per message; default 8.
+    pub key_operations: usize,
+}
+
+/// How mail is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    #[default]
+    CutThrough,
+    Queue,
+}
+
+/// A valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our name in EHLO, 220 and Received.
+    pub hostname: Domain,
+    /// Name in Authentication-Results; default `hostname`.
+    pub authserv_id: Domain,
+    /// Domains whose mail comes in through us.
+    pub domains: Vec<Domain>,
+    /// Receives mail for `postmaster` without a domain, and is the author of DSNs; default postmaster@hostname.
+    pub postmaster: Mailbox,
+    pub listeners: Vec<Listener>,
+    /// Next hop of outbound mail (smarthost).
+    pub outbound_hop: NextHop,
+    /// Next hop of inbound mail (the mail server).
+    pub inbound_hop: NextHop,
+    pub limits: Limits,
+    pub delivery: Delivery,
+    /// Folder of the embedded store.
+    pub store: PathBuf,
+    /// File of the key-encryption key.
+    pub kek: PathBuf,
+    /// Folder of the spool.
+    pub spool: PathBuf,
+    pub retry: Retry,
+    pub policy: Policy,
+    /// Subject tags on inbound mail.
+    pub subject_tags: bool,
+    pub self_check: bool,
+    pub log: Log,
+}
+
+/// Retries of spooled mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// First wait; default 1 min; doubled each time.
+    pub first: Duration,
+    /// Longest wait; default 1 h.
+    pub longest: Duration,
+    /// Given up after; default 5 days.
+    pub expire: Duration,
+}
+
+/// The log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Log {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Config {
+    /// Reads a configuration; `file` is its name in errors. Every error found is returned, not only the first. Relative paths
+    /// are kept as written.
+    pub fn parse(_text: &str, _file: &str) -> Result<Self, Vec<ConfigError>> {
+        todo!()
+    }
+}

@@ -1,0 +1,108 @@
+//! Waxwing: an S/MIME gateway. This file is the map of the house; `docs/overview.md` is the tour.
+//!
+//! Modules marked P are pure: octets in, values out; time, keys, network and randomness are arguments.
+//! `--no-default-features` builds exactly those.
+#![forbid(unsafe_code)]
+
+/// P: mailboxes and domains as newtypes: A-labels, no CR, LF or NUL by construction.
+pub mod address;
+/// P: TOML text to a valid `Config`; an unknown key is an error with its line.
+pub mod config;
+/// P: which rule holds for a recipient, and what it means with the facts at hand.
+pub mod policy;
+
+/// SMTP and LMTP (RFC 5321, RFC 2033) as machines that eat octets and give events.
+pub mod smtp {
+    /// P: verbs, paths, parameters; `Reply` with its enhanced status code.
+    pub mod command;
+    /// P: DATA framing: dots, line ends, limits.
+    pub mod data;
+    /// P: the server's session: octets in, events out, replies back.
+    pub mod session;
+    /// P: the client's transaction, pipelined.
+    pub mod client;
+}
+
+/// MIME (RFC 2045, RFC 5322) over the octets received.
+pub mod mime {
+    /// P: a tree of raw spans over the received octets.
+    pub mod entity;
+    /// P: fields, parameters, mailboxes; the one header writer.
+    pub mod header;
+    /// P: canonical form, and a 7-bit-safe preparation for signing.
+    pub mod canonical;
+    /// P: content as pieces, encoded while it is written.
+    pub mod rope;
+}
+
+/// Cryptographic Message Syntax (RFC 5652, RFC 5083).
+pub mod cms {
+    /// P: a BER pull reader with depth and size limits; BER to DER.
+    pub mod ber;
+    /// P: the strict table of AlgorithmIdentifiers, both ways.
+    pub mod algorithm;
+    /// P: SignedData: prepare, (sign outside), finish; verify.
+    pub mod signed;
+    /// P: EnvelopedData, AuthEnvelopedData and RecipientInfos: seal; open with a CEK.
+    pub mod enveloped;
+    /// P: errors of this module, each naming the rule that was broken.
+    pub mod error;
+}
+
+/// S/MIME (RFC 8551): two nouns, two verbs.
+pub mod smime {
+    /// P: entity and plan to a protected entity.
+    pub mod seal;
+    /// P: entity to what it is, what it needs, what came out.
+    pub mod open;
+    /// P: the result of opening, and the marks that tell of it; forged marks stripped.
+    pub mod verdict;
+}
+
+/// X.509 for mail (RFC 5280, RFC 8550).
+pub mod pki {
+    /// P: what a certificate says for mail: addresses, usages, capabilities.
+    pub mod certificate;
+    /// P: a public key and what may be done with it: verify, transport a key, agree.
+    pub mod public_key;
+    /// P: certification paths; yields what it needs.
+    pub mod path;
+    /// P: PKCS#12 (RFC 7292) import and export with bounded KDF work.
+    pub mod pkcs12;
+    /// P: issues certificates from a recipe: the PKI of the tests and the demo.
+    pub mod authority;
+}
+
+/// `KeyHolder`: operations with private keys, never their octets.
+pub mod keys;
+
+#[cfg(feature = "server")]
+/// The certificate store: records, history, trust, the order of sources.
+pub mod store;
+
+#[cfg(feature = "server")]
+/// Accepts mail, treats it, hands it on.
+pub mod relay {
+    /// Listeners: sockets, TLS, one session each.
+    pub mod listen;
+    /// One message: select, look up, resolve, seal or open, hand over.
+    pub mod pipeline;
+    /// Which next hop a recipient's mail goes to.
+    pub mod route;
+    /// Connections to next hops, kept and pipelined.
+    pub mod hop;
+    /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
+    pub mod deliver;
+    /// The one table from an error to the words on the wire.
+    pub mod refusal;
+    /// The budget of bytes in flight for the whole process.
+    pub mod budget;
+}
+
+#[cfg(feature = "server")]
+/// Accepted mail on disk until it is handed over.
+pub mod spool;
+
+#[cfg(feature = "server")]
+/// The command line: one file a subcommand.
+pub mod cli;

@@ -1,0 +1,277 @@
+//! Which rule holds for a recipient, and what it means with the facts at hand. P: time is an argument.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::address::{Domain, Mailbox, ReversePath};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport};
+use crate::config::Direction;
+use crate::keys::KeyId;
+use crate::mime::header::Header;
+use crate::pki::certificate::Certificate;
+use crate::pki::path::ValidPath;
+use crate::smime::seal::Form;
+
+/// sign = never | if-key | require
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SignMode {
+    #[default]
+    Never,
+    IfKey,
+    Require,
+}
+
+/// encrypt = never | prefer | require
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EncryptMode {
+    #[default]
+    Never,
+    Prefer,
+    Require,
+}
+
+/// missing = reject | hold
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Missing {
+    #[default]
+    Reject,
+    Hold,
+}
+
+/// bcc = separate | group
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bcc {
+    #[default]
+    Separate,
+    Group,
+}
+
+/// What a rule says to do. Field names are the configuration's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Action {
+    pub sign: SignMode,
+    pub encrypt: EncryptMode,
+    pub form: Form,
+    pub missing: Missing,
+    /// Name of a profile; checked to exist when the configuration is read.
+    pub profile: String,
+    pub domain_key: bool,
+    pub bcc: Bcc,
+    /// downgrade = allow: `prefer` may fall to clear although a certificate exists that may not be used.
+    pub allow_downgrade: bool,
+    /// Refuse with this text.
+    pub reject: Option<String>,
+    /// Hand on as it is.
+    pub pass: bool,
+    /// Inbound: decrypt; default true.
+    pub decrypt: bool,
+    /// Inbound: strip a verified clear signature; default false.
+    pub strip_signature: bool,
+}
+
+/// What a rule matches on; all that are given must hold; an empty one matches all.
+#[derive(Debug, Clone, Default)]
+pub struct Match {
+    pub direction: Option<Direction>,
+    pub sender: Vec<Pattern>,
+    pub recipient: Vec<Pattern>,
+    /// A keyword in the Subject such as `[encrypt]`, stripped on the way; honoured from trusted senders only.
+    pub subject_keyword: Option<String>,
+    /// Header field name and value (`*` wildcards).
+    pub header: Option<(String, String)>,
+    pub larger_than: Option<u64>,
+    pub signed: Option<bool>,
+    pub encrypted: Option<bool>,
+    pub user: Vec<String>,
+    pub listener: Vec<String>,
+}
+
+/// An address, a domain (`@example.org`), a wildcard (`*@*.example.org`, `*`); list files are read into these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(pub String);
+
+/// A rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub name: String,
+    pub matches: Match,
+    pub action: Action,
+}
+
+/// Algorithms by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub name: String,
+    /// Allowed content encryption, best first. Capabilities choose within it.
+    pub content: Vec<ContentEncryption>,
+    pub transport: KeyTransport,
+    /// KDF digest for ECDH.
+    pub kdf: Digest,
+    /// PSS in place of PKCS#1 v1.5 for RSA keys.
+    pub pss: bool,
+    pub digest: Digest,
+}
+
+/// Rules in order, the default at the end, and the profiles they name.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub rules: Vec<Rule>,
+    pub default: Rule,
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+/// What rules can see of a message.
+#[derive(Debug, Clone)]
+pub struct MessageFacts<'a> {
+    /// Never `ByRecipient`: decided before.
+    pub direction: Direction,
+    pub reverse_path: &'a ReversePath,
+    /// The single From, where there is one.
+    pub from: Option<&'a Mailbox>,
+    pub header: &'a Header,
+    pub size: u64,
+    pub signed: bool,
+    /// In the strict sense of A32.
+    pub encrypted: bool,
+    pub user: Option<&'a str>,
+    pub listener: &'a str,
+    /// The peer is trusted to submit for our users.
+    pub trusted: bool,
+}
+
+/// First match wins.
+pub fn select<'p>(_policy: &'p Policy, _facts: &MessageFacts<'_>, _recipient: &Mailbox) -> &'p Rule {
+    todo!()
+}
+
+/// How far a certificate is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TrustState {
+    /// Put there by an administrator, and preferred.
+    Pinned,
+    /// May be used where its path is valid.
+    Trusted,
+    /// Seen, not yet approved (A10).
+    Pending,
+    /// Never to be used.
+    Blocked,
+}
+
+/// A certificate considered for a recipient or a signer, with all that is known of it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub certificate: Certificate,
+    pub trust: TrustState,
+    /// The private key, where it is one of ours.
+    pub key: Option<KeyId>,
+    /// The path for the purpose in question at the time in question.
+    pub path: Result<ValidPath, String>,
+    /// The SAN holds the address (or the domain, for domain certificates).
+    pub names_owner: bool,
+    /// The mailbox's SMIMEEncryptionKeyPreference names it.
+    pub preferred: bool,
+    /// What its owner can read, where known.
+    pub capabilities: Option<Vec<ContentEncryption>>,
+}
+
+/// What is known of a signer or a recipient when a rule is resolved.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// All certificates there are; empty: it is known that there is none.
+    Candidates(Vec<Candidate>),
+    /// The owner is disabled: no signing, no new encryption.
+    Disabled,
+    /// It cannot be told now (store stale or unreadable, a directory that does not answer): 451.
+    Unknown(String),
+}
+
+/// Facts for one recipient.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The From mailbox's keys; A31's conditions that do not hold are named in `may_sign`.
+    pub signer: Known,
+    pub may_sign: Result<(), String>,
+    pub recipient: Known,
+}
+
+/// Why a certificate was or was not used, for `policy explain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Considered {
+    /// "signer" or "recipient".
+    pub role: &'static str,
+    pub fingerprint: [u8; 32],
+    pub subject: String,
+    /// `Ok`: used; `Err`: why not.
+    pub outcome: Result<(), String>,
+}
+
+/// Proof that policy says this mail may leave in clear: made by `resolve` alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClearByPolicy {
+    rule: String,
+}
+
+impl ClearByPolicy {
+    /// The rule that says so.
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+}
+
+/// What is to be done for one recipient. Recipients with equal treatments are grouped.
+#[derive(Debug, Clone)]
+pub enum Treatment {
+    /// 5xx or 4xx with this text.
+    Refuse { transient: bool, enhanced: (u8, u16, u16), text: String },
+    /// Kept until released.
+    Hold { text: String },
+    /// As it is.
+    Clear(ClearByPolicy),
+    /// Signed, encrypted, or both.
+    Protect(Plan),
+}
+
+/// What to sign and encrypt with.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub rule: String,
+    /// The signer's certificate, key and intermediates (from its path).
+    pub sign: Option<Signer>,
+    /// Certificates to encrypt to, with the cipher chosen.
+    pub encrypt: Option<EncryptTo>,
+    pub profile: Profile,
+    pub form: Form,
+    pub bcc: Bcc,
+}
+
+/// The signer chosen.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    pub key: KeyId,
+    pub certificate: Certificate,
+    pub chain: Vec<Certificate>,
+}
+
+/// The recipient's certificates chosen.
+#[derive(Debug, Clone)]
+pub struct EncryptTo {
+    pub certificates: Vec<Certificate>,
+    pub content: ContentEncryption,
+}
+
+/// The treatment with the reasons.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    pub rule: String,
+    pub treatment: Treatment,
+    pub considered: Vec<Considered>,
+}
+
+/// What `rule` means with these facts at this time.
+pub fn resolve(_policy: &Policy, _rule: &Rule, _facts: &Facts, _now: Timestamp) -> Resolution {
+    todo!()
+}
+
+/// Skeleton.
+pub(crate) type _Domain = Domain;

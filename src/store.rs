@@ -1,0 +1,125 @@
+//! The certificate store: records, history, trust, the order of sources.
+
+/// Where and how the local store keeps its records: one file, ACID.
+pub mod embedded;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use crate::address::{Domain, Mailbox, MailboxKey};
+use crate::cms::algorithm::ContentEncryption;
+use crate::keys::KeyId;
+use crate::pki::certificate::Certificate;
+use crate::pki::path::{AnchorScope, TrustSet};
+use crate::policy::TrustState;
+
+/// Whose record it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    Mailbox(MailboxKey),
+    /// `@example.org`: domain certificates.
+    Domain(Domain),
+}
+
+/// Where a certificate came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    /// "import", "harvest", "ldap", "smimea".
+    pub source: String,
+    /// File name, Message-ID, URL …
+    pub detail: String,
+    pub at: Timestamp,
+}
+
+/// A certificate in a mailbox's history.
+#[derive(Debug, Clone)]
+pub struct CertificateRecord {
+    pub certificate: Certificate,
+    pub provenance: Provenance,
+    pub trust: TrustState,
+    pub capabilities: Option<Vec<ContentEncryption>>,
+    /// SMIMEEncryptionKeyPreference named it.
+    pub preferred: bool,
+    /// The private key is in the store.
+    pub key: Option<KeyId>,
+}
+
+/// All that is known of an owner, decoded; aliases already followed.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub owner: Owner,
+    /// Oldest first.
+    pub certificates: Vec<CertificateRecord>,
+    pub disabled: bool,
+    /// Grows with every change of this owner.
+    pub generation: u64,
+}
+
+/// Why the store cannot answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened or read.
+    #[error("store {0}")]
+    Io(String),
+    /// The KEK does not fit this store.
+    #[error("the key-encryption key in {0} is not this store's: {1}")]
+    Kek(String, String),
+    /// A record is not authentic: it counts as absent, and this is an alert.
+    #[error("record {0} is not authentic")]
+    NotAuthentic(String),
+    /// What was asked for cannot be done; says why and what to do.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a change is about, for watchers and caches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeEvent {
+    Owner(Owner),
+    Trust,
+}
+
+/// A certificate to be stored.
+pub struct NewCertificate {
+    pub certificate: Certificate,
+    pub provenance: Provenance,
+    pub trust: TrustState,
+    /// PKCS#8, wiped when dropped; sealed before it is written.
+    pub key: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// A store of certificates, keys and trust. Look-ups answer from local memory; changes are durable when they return.
+pub trait CertStore: Send + Sync {
+    /// All that is known of a mailbox, aliases followed; an empty history where nothing is.
+    fn identity(&self, mailbox: &Mailbox) -> Result<Arc<Identity>, StoreError>;
+    /// All that is known of a domain (domain certificates).
+    fn domain_identity(&self, domain: &Domain) -> Result<Arc<Identity>, StoreError>;
+    /// Anchors and intermediates.
+    fn trust(&self) -> Result<Arc<TrustSet>, StoreError>;
+    /// Every owner with a record, in order.
+    fn owners(&self) -> Result<Vec<Owner>, StoreError>;
+    /// Stores certificates (and keys) for an owner in one transaction: all or nothing.
+    fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<(), StoreError>;
+    /// Changes the trust state of one certificate of an owner.
+    fn set_trust(&self, owner: &Owner, fingerprint: [u8; 32], trust: TrustState) -> Result<(), StoreError>;
+    /// Disables or enables an owner.
+    fn set_disabled(&self, owner: &Owner, disabled: bool) -> Result<(), StoreError>;
+    /// Removes an owner's certificates and keys, leaving a tombstone.
+    fn purge(&self, owner: &Owner) -> Result<(), StoreError>;
+    /// Adds a trust anchor (`Some(scope)`) or an intermediate (`None`).
+    fn add_trust(&self, certificate: Certificate, scope: Option<AnchorScope>) -> Result<(), StoreError>;
+    /// Removes an anchor or an intermediate, leaving a tombstone.
+    fn remove_trust(&self, fingerprint: [u8; 32]) -> Result<(), StoreError>;
+    /// Makes `alias` an address of `mailbox`.
+    fn add_alias(&self, alias: &MailboxKey, mailbox: &MailboxKey) -> Result<(), StoreError>;
+    /// Removes an alias.
+    fn remove_alias(&self, alias: &MailboxKey) -> Result<(), StoreError>;
+    /// Aliases: (alias, mailbox).
+    fn aliases(&self) -> Result<Vec<(MailboxKey, MailboxKey)>, StoreError>;
+    /// The private key for export: PKCS#8.
+    fn export_key(&self, key: KeyId) -> Result<Zeroizing<Vec<u8>>, StoreError>;
+    /// Changes as they happen; a receiver that lags must drop all it has cached.
+    fn subscribe(&self) -> tokio::sync::broadcast::Receiver<ChangeEvent>;
+}
