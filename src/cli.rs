@@ -1,1 +1,179 @@
-//! To be built.
+//! The command line: one file a subcommand.
+//!
+//! Exit status: 0 good, 1 not good, 2 could not be read or was not understood. Errors go to standard error as
+//! `waxwing: what; hint`.
+
+pub mod alias;
+pub mod cert;
+pub mod config;
+pub mod demo;
+pub mod kek;
+pub mod message;
+pub mod policy;
+pub mod serve;
+pub mod trust;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::store::StoreError;
+use crate::store::embedded::EmbeddedStore;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "waxwing",
+    version,
+    about = "An S/MIME gateway: signs, encrypts, decrypts and verifies mail by policy",
+    after_help = "Example:\n  waxwing demo\n  waxwing --config /etc/waxwing/waxwing.toml serve"
+)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, env = "WAXWING_CONFIG", value_name = "FILE", default_value = "/etc/waxwing/waxwing.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    #[command(after_help = "Example:\n  waxwing --config /etc/waxwing/waxwing.toml serve")]
+    Serve(serve::Args),
+    /// Show real mail leaving sealed and arriving opened, in a temporary folder.
+    #[command(after_help = "Example:\n  waxwing demo --keep")]
+    Demo(demo::Args),
+    /// Show, seal or open a mail in a file.
+    #[command(after_help = "Example:\n  waxwing message show mail.eml")]
+    Message(message::Args),
+    /// Certificates and private keys of mailboxes and domains.
+    #[command(after_help = "Example:\n  waxwing cert import --password-file pw.txt keys/\n  waxwing cert list anna@example.org")]
+    Cert(cert::Args),
+    /// Trust anchors and intermediate certificates.
+    #[command(after_help = "Example:\n  waxwing trust add ca.pem --domain example.org")]
+    Trust(trust::Args),
+    /// Further addresses of a mailbox.
+    #[command(after_help = "Example:\n  waxwing alias add info@example.org anna@example.org")]
+    Alias(alias::Args),
+    /// The key-encryption key, which wraps the store's keys.
+    #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
+    Kek(kek::Args),
+    /// Explain what policy does with a mail.
+    #[command(after_help = "Example:\n  waxwing policy explain mail.eml")]
+    Policy(policy::Args),
+    /// Check the configuration.
+    #[command(after_help = "Example:\n  waxwing --config waxwing.toml config check")]
+    Config(config::Args),
+}
+
+/// What every subcommand may need beside its own arguments.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The configuration file; read only by commands that need it.
+    pub config: PathBuf,
+}
+
+/// Why a command did not do what it was asked for: exit status 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened.
+    pub what: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl Failure {
+    /// A failure with what happened and what to do about it.
+    pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: hint.into() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(error.to_string(), "")
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "; {}", self.hint) }
+    }
+}
+
+/// What a command ends with: an exit status (0 good, 1 not good), or a failure (2).
+pub type CommandResult = Result<ExitCode, Failure>;
+
+/// Exit status 1: it could be read, and it is not good.
+pub const NOT_GOOD: u8 = 1;
+/// Exit status 2: it could not be read, or the arguments were wrong.
+pub const UNREADABLE: u8 = 2;
+
+/// The whole command line program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context { config: cli.config };
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args, &context),
+        Command::Demo(args) => demo::run(args, &context),
+        Command::Message(args) => message::run(args, &context),
+        Command::Cert(args) => cert::run(args, &context),
+        Command::Trust(args) => trust::run(args, &context),
+        Command::Alias(args) => alias::run(args, &context),
+        Command::Kek(args) => kek::run(args, &context),
+        Command::Policy(args) => policy::run(args, &context),
+        Command::Config(args) => config::run(args, &context),
+    };
+    result.unwrap_or_else(|failure| {
+        eprintln!("waxwing: {failure}");
+        ExitCode::from(UNREADABLE)
+    })
+}
+
+/// Reads the configuration; every error found is in the failure, one a line.
+pub fn read_config(file: &Path) -> Result<Config, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(
+            format!("the configuration {} cannot be read: {error}", file.display()),
+            "name another with --config FILE or WAXWING_CONFIG",
+        )
+    })?;
+    Config::parse(&text, &file.display().to_string()).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::new(lines.join("\n"), "")
+    })
+}
+
+/// Where the store is: flags, else the configuration's `store` and `kek`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StoreArgs {
+    /// Folder of the store; default: the configuration's `store`.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// File of the key-encryption key; default: the configuration's `kek`.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kek: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The folder of the store and the file of the KEK; the configuration is read only where a flag is missing.
+    pub fn paths(&self, context: &Context) -> Result<(PathBuf, PathBuf), Failure> {
+        if let (Some(store), Some(kek)) = (&self.store, &self.kek) {
+            return Ok((store.clone(), kek.clone()));
+        }
+        let config = read_config(&context.config).map_err(|failure| {
+            let hint = if failure.hint.is_empty() { String::new() } else { format!("{}, or ", failure.hint) };
+            Failure::new(failure.what, format!("{hint}name the store with --store DIR --kek FILE"))
+        })?;
+        Ok((self.store.clone().unwrap_or(config.store), self.kek.clone().unwrap_or(config.kek)))
+    }
+
+    /// Opens the store.
+    pub fn open(&self, context: &Context) -> Result<EmbeddedStore, Failure> {
+        let (store, kek) = self.paths(context)?;
+        Ok(EmbeddedStore::open(&store, &kek)?)
+    }
+}

@@ -3,7 +3,7 @@
 
 #[cfg(feature = "server")]
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    waxwing::cli::main()
 }
 
 #[cfg(not(feature = "server"))]

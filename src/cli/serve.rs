@@ -1,0 +1,12 @@
+//! `waxwing serve`.
+
+use super::{CommandResult, Context, Failure};
+
+/// Arguments of `waxwing serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+pub fn run(_args: Args, _context: &Context) -> CommandResult {
+    Err(Failure::new("`waxwing serve` is not built in this version", ""))
+}

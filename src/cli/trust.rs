@@ -1,0 +1,12 @@
+//! `waxwing trust`.
+
+use super::{CommandResult, Context, Failure};
+
+/// Arguments of `waxwing trust`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+pub fn run(_args: Args, _context: &Context) -> CommandResult {
+    Err(Failure::new("`waxwing trust` is not built in this version", ""))
+}
