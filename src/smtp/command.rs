@@ -1,10 +1,20 @@
 //! Commands, parameters and replies (RFC 5321, RFC 2034, RFC 3461, RFC 1870, RFC 6152, RFC 6531).
 
+use std::fmt;
+
+use bytes::BytesMut;
+
 use crate::address::{Mailbox, ReversePath};
 
 /// An enhanced status code (RFC 3463): class, subject, detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Enhanced(pub u8, pub u16, pub u16);
+
+impl fmt::Display for Enhanced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
 
 /// A reply, of a server or to be sent: code, enhanced code, lines without CR or LF.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +30,31 @@ pub struct Reply {
 impl Reply {
     /// A reply of one line; control characters in `text` are replaced.
     pub fn new(code: u16, enhanced: Enhanced, text: impl Into<String>) -> Self {
-        let _ = text.into();
-        let _ = (code, enhanced);
-        todo!()
+        Reply { code, enhanced: Some(enhanced), lines: vec![printable(text.into())] }
+    }
+    /// A reply of one line without an enhanced status code (220, 221 of old, 250 to EHLO, 354: RFC 2034 section 4).
+    pub fn plain(code: u16, text: impl Into<String>) -> Self {
+        Reply { code, enhanced: None, lines: vec![printable(text.into())] }
+    }
+    /// The reply on the wire, each line with its code and enhanced code and ended by CRLF (RFC 5321 section 4.2).
+    ///
+    /// Holds whatever is in `lines`: what is not printable ASCII is written as `?`, and a line is cut at 512 octets with its CRLF.
+    pub fn write_to(&self, out: &mut BytesMut) {
+        let code = self.code.clamp(200, 599);
+        let enhanced = self.enhanced.map(|enhanced| format!("{enhanced} ")).unwrap_or_default();
+        let room = REPLY_LINE_OCTETS.saturating_sub(code_octets(&enhanced));
+        let last = self.lines.len().saturating_sub(1);
+        let mut write = |text: &str, separator: char| {
+            out.extend_from_slice(format!("{code}{separator}{enhanced}").as_bytes());
+            out.extend(text.chars().map(wire_octet).take(room));
+            out.extend_from_slice(b"\r\n");
+        };
+        for (at, line) in self.lines.iter().enumerate() {
+            write(line, if at == last { ' ' } else { '-' });
+        }
+        if self.lines.is_empty() {
+            write("", ' ');
+        }
     }
     /// 2xx.
     pub fn is_positive(&self) -> bool {
@@ -35,6 +67,36 @@ impl Reply {
     /// 5xx.
     pub fn is_permanent(&self) -> bool {
         self.code / 100 == 5
+    }
+}
+
+/// The longest reply line, CRLF included (RFC 5321 section 4.5.3.1.5).
+const REPLY_LINE_OCTETS: usize = 512;
+
+/// Octets of a reply line that are not text: code, separator, enhanced code, CRLF.
+fn code_octets(enhanced: &str) -> usize {
+    4 + enhanced.len() + 2
+}
+
+fn printable(text: String) -> String {
+    if text.chars().any(char::is_control) { text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() } else { text }
+}
+
+fn wire_octet(character: char) -> u8 {
+    u8::try_from(character).ok().filter(|octet| matches!(octet, b' '..=b'~')).unwrap_or(b'?')
+}
+
+/// For people and logs: as on the wire, lines separated by ` / `, no CRLF.
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, " {enhanced}")?;
+        }
+        for (at, line) in self.lines.iter().enumerate() {
+            write!(f, "{} {line}", if at == 0 { "" } else { " /" })?;
+        }
+        Ok(())
     }
 }
 
