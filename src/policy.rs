@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-
-use crate::address::{Domain, Mailbox, ReversePath};
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport};
+use crate::address::{AddressError, Domain, Mailbox, ReversePath};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
 use crate::config::Direction;
 use crate::keys::KeyId;
 use crate::mime::header::Header;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::ValidPath;
+use crate::pki::public_key::KeyKind;
 use crate::smime::seal::Form;
+
+mod resolve;
+mod select;
+
+pub use resolve::resolve;
+pub use select::select;
 
 /// sign = never | if-key | require
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +73,8 @@ pub struct Action {
     pub decrypt: bool,
     /// Inbound: strip a verified clear signature; default false.
     pub strip_signature: bool,
+    /// certificates = all-valid: encrypt to every certificate of the recipient that may be used, not to the best alone.
+    pub all_valid: bool,
 }
 
 /// What a rule matches on; all that are given must hold; an empty one matches all.
@@ -91,6 +98,21 @@ pub struct Match {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(pub String);
 
+impl Pattern {
+    /// Reads a pattern: its domain, where it has no wildcard, is turned into A-labels. `<>` stands for the null reverse-path.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let text = text.trim();
+        if text == "<>" || text.is_empty() {
+            return Ok(Self(text.to_owned()));
+        }
+        let (local, domain) = text.rsplit_once('@').unwrap_or(("", text));
+        if domain.contains('*') {
+            return Ok(Self(text.to_owned()));
+        }
+        Ok(Self(format!("{local}@{}", Domain::parse(domain)?)))
+    }
+}
+
 /// A rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -111,6 +133,44 @@ pub struct Profile {
     /// PSS in place of PKCS#1 v1.5 for RSA keys.
     pub pss: bool,
     pub digest: Digest,
+}
+
+impl Profile {
+    /// The profiles every configuration has: `modern`, `compatible`, `edi-energy`.
+    pub fn builtin(name: &str) -> Option<Self> {
+        use ContentEncryption::{Aes128Cbc, Aes128Gcm, Aes192Cbc, Aes256Cbc, Aes256Gcm};
+        let oaep = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
+        let (content, transport, pss) = match name {
+            "modern" => (vec![Aes256Gcm, Aes128Gcm, Aes256Cbc, Aes128Cbc], oaep, true),
+            "compatible" => (vec![Aes256Cbc, Aes128Cbc], KeyTransport::RsaPkcs1, false),
+            "edi-energy" => (vec![Aes128Cbc, Aes192Cbc, Aes256Cbc], oaep, true),
+            _ => return None,
+        };
+        Some(Self { name: name.to_owned(), content, transport, kdf: Digest::Sha256, pss, digest: Digest::Sha256 })
+    }
+
+    /// How a key of this kind signs; `None` for kinds that cannot. An EC key's digest is at least as long as its curve asks for.
+    pub fn signature_scheme(&self, kind: KeyKind) -> Option<SignatureScheme> {
+        Some(match kind {
+            KeyKind::Rsa { .. } if self.pss => SignatureScheme::RsaPss(self.digest, digest_len(self.digest)),
+            KeyKind::Rsa { .. } => SignatureScheme::RsaPkcs1(self.digest),
+            KeyKind::P256 => SignatureScheme::Ecdsa(self.digest.max(Digest::Sha256)),
+            KeyKind::P384 => SignatureScheme::Ecdsa(self.digest.max(Digest::Sha384)),
+            KeyKind::P521 => SignatureScheme::Ecdsa(Digest::Sha512),
+            KeyKind::Ed25519 => SignatureScheme::Ed25519,
+            KeyKind::X25519 => return None,
+        })
+    }
+}
+
+/// Octets of a digest, which is also the salt length RFC 4056 asks for.
+fn digest_len(digest: Digest) -> usize {
+    match digest {
+        Digest::Sha1 => 20,
+        Digest::Sha256 => 32,
+        Digest::Sha384 => 48,
+        Digest::Sha512 => 64,
+    }
 }
 
 /// Rules in order, the default at the end, and the profiles they name.
@@ -140,11 +200,6 @@ pub struct MessageFacts<'a> {
     pub trusted: bool,
 }
 
-/// First match wins.
-pub fn select<'p>(_policy: &'p Policy, _facts: &MessageFacts<'_>, _recipient: &Mailbox) -> &'p Rule {
-    todo!()
-}
-
 /// How far a certificate is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrustState {
@@ -169,6 +224,8 @@ pub struct Candidate {
     pub path: Result<ValidPath, String>,
     /// The SAN holds the address (or the domain, for domain certificates).
     pub names_owner: bool,
+    /// A domain certificate: stands in where the recipient has none of his own, and never signs for a mailbox.
+    pub domain: bool,
     /// The mailbox's SMIMEEncryptionKeyPreference names it.
     pub preferred: bool,
     /// What its owner can read, where known.
@@ -186,12 +243,23 @@ pub enum Known {
     Unknown(String),
 }
 
+/// Whether the message may be signed at all (A31).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MaySign {
+    /// One From with one mailbox, and the submitter may use its key.
+    Yes,
+    /// A condition of A31 does not hold: never signed; refused where a signature is required.
+    No(String),
+    /// Nothing to sign, and nothing missing: already signed, or a notification with a null reverse-path.
+    NotNeeded(String),
+}
+
 /// Facts for one recipient.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The From mailbox's keys; A31's conditions that do not hold are named in `may_sign`.
+    /// The From mailbox's keys.
     pub signer: Known,
-    pub may_sign: Result<(), String>,
+    pub may_sign: MaySign,
     pub recipient: Known,
 }
 
@@ -268,10 +336,5 @@ pub struct Resolution {
     pub considered: Vec<Considered>,
 }
 
-/// What `rule` means with these facts at this time.
-pub fn resolve(_policy: &Policy, _rule: &Rule, _facts: &Facts, _now: Timestamp) -> Resolution {
-    todo!()
-}
-
-/// Skeleton.
-pub(crate) type _Domain = Domain;
+#[cfg(test)]
+mod tests;

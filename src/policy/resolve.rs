@@ -1,0 +1,243 @@
+//! What a rule means with the facts at hand. Fails closed: clear only where the rule says so, or where it is known that there
+//! is no certificate and the rule only prefers encryption.
+
+use jiff::Timestamp;
+
+use super::{
+    Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Known, MaySign, Missing, Plan, Policy, Profile, Resolution, Rule,
+    SignMode, Signer, Treatment, TrustState,
+};
+use crate::cms::algorithm::ContentEncryption;
+use crate::pki::certificate::Purpose;
+use crate::pki::path::ValidPath;
+
+/// RFC 3463 X.7.1: delivery not authorised, by policy.
+const POLICY: (u16, u16) = (7, 1);
+/// RFC 3463 X.7.5: the key needed is not available or not valid.
+const CRYPTO: (u16, u16) = (7, 5);
+/// RFC 3463 X.4.3: a directory does not answer.
+const DIRECTORY: (u16, u16) = (4, 3);
+/// RFC 3463 X.3.5: the system is not set up right.
+const CONFIGURATION: (u16, u16) = (3, 5);
+
+/// A refusal on the way to a plan.
+struct Stop {
+    transient: bool,
+    why: (u16, u16),
+    text: String,
+    /// `missing = hold` may keep the mail in place of refusing it.
+    may_hold: bool,
+}
+
+impl Stop {
+    fn permanent(why: (u16, u16), text: String) -> Self {
+        Self { transient: false, why, text, may_hold: false }
+    }
+    fn transient(why: (u16, u16), text: String) -> Self {
+        Self { transient: true, why, text, may_hold: false }
+    }
+    fn missing(text: String) -> Self {
+        Self { transient: false, why: CRYPTO, text, may_hold: true }
+    }
+}
+
+/// What `rule` means with these facts at this time.
+pub fn resolve(policy: &Policy, rule: &Rule, facts: &Facts, now: Timestamp) -> Resolution {
+    let mut considered = Vec::new();
+    let treatment = treat(policy, rule, facts, now, &mut considered).unwrap_or_else(|stop| match rule.action.missing {
+        Missing::Hold if stop.may_hold => Treatment::Hold { text: stop.text },
+        _ => {
+            let class = if stop.transient { 4 } else { 5 };
+            Treatment::Refuse { transient: stop.transient, enhanced: (class, stop.why.0, stop.why.1), text: stop.text }
+        }
+    });
+    Resolution { rule: rule.name.clone(), treatment, considered }
+}
+
+fn treat(policy: &Policy, rule: &Rule, facts: &Facts, now: Timestamp, considered: &mut Vec<Considered>) -> Result<Treatment, Stop> {
+    let action = &rule.action;
+    if let Some(text) = &action.reject {
+        return Err(Stop::permanent(POLICY, text.clone()));
+    }
+    if action.pass {
+        if action.encrypt == EncryptMode::Require {
+            let text = format!("rule {:?} says both pass and encrypt = require; correct the configuration", rule.name);
+            return Err(Stop::transient(CONFIGURATION, text));
+        }
+        return Ok(Treatment::Clear(ClearByPolicy { rule: rule.name.clone() }));
+    }
+    // Encryption first: what is refused for lack of a certificate should say so, whatever the signer lacks.
+    let profile = profile(policy, rule)?;
+    let encrypt = encrypt(rule, &profile, &facts.recipient, now, considered)?;
+    let sign = sign(rule, &profile, facts, now, considered)?;
+    if sign.is_none() && encrypt.is_none() {
+        return Ok(Treatment::Clear(ClearByPolicy { rule: rule.name.clone() }));
+    }
+    Ok(Treatment::Protect(Plan { rule: rule.name.clone(), sign, encrypt, profile, form: action.form, bcc: action.bcc }))
+}
+
+fn profile(policy: &Policy, rule: &Rule) -> Result<Profile, Stop> {
+    let name = if rule.action.profile.is_empty() { "compatible" } else { rule.action.profile.as_str() };
+    policy.profiles.get(name).cloned().or_else(|| Profile::builtin(name)).filter(|profile| !profile.content.is_empty()).ok_or_else(|| {
+        Stop::transient(CONFIGURATION, format!("rule {:?} names the profile {name:?}, which does not exist; run waxwing config check", rule.name))
+    })
+}
+
+/// Whom to encrypt to; `None`: nobody, and policy allows it.
+fn encrypt(rule: &Rule, profile: &Profile, known: &Known, now: Timestamp, considered: &mut Vec<Considered>) -> Result<Option<EncryptTo>, Stop> {
+    let action = &rule.action;
+    let required = match action.encrypt {
+        EncryptMode::Never => return Ok(None),
+        EncryptMode::Prefer => false,
+        EncryptMode::Require => true,
+    };
+    let downgrade = !required && action.allow_downgrade;
+    let candidates = match known {
+        Known::Unknown(_) if downgrade => return Ok(None),
+        Known::Unknown(why) => return Err(Stop::transient(DIRECTORY, format!("cannot tell now which certificate to encrypt to: {why}"))),
+        Known::Disabled if downgrade => return Ok(None),
+        Known::Disabled => return Err(Stop::permanent(CRYPTO, "the recipient is disabled in the store: no new mail is encrypted to him".into())),
+        Known::Candidates(candidates) => candidates,
+    };
+    let mut usable = usable("recipient", Purpose::Encryption, candidates, action.domain_key, now, considered);
+    if usable.is_empty() {
+        let all_unusable = considered.iter().filter(|one| one.role == "recipient").filter_map(|one| one.outcome.as_ref().err().map(|why| format!("{}: {why}", one.subject)));
+        let reasons = all_unusable.collect::<Vec<_>>().join("; ");
+        return match (required, candidates.is_empty() || only_foreign_domain(candidates, action.domain_key)) {
+            (true, true) => Err(Stop::missing("no certificate is known, and encryption is required".into())),
+            (false, true) => Ok(None),
+            (_, false) if downgrade => Ok(None),
+            (_, false) => Err(Stop::missing(format!("no certificate that may be used ({reasons})"))),
+        };
+    }
+    if !action.all_valid {
+        usable.truncate(1);
+    }
+    mark_used("recipient", &usable, considered);
+    let content = cipher(profile, &usable);
+    let certificates = usable.into_iter().map(|candidate| candidate.certificate.clone()).collect();
+    Ok(Some(EncryptTo { certificates, content }))
+}
+
+/// Domain certificates that this rule does not use count as none.
+fn only_foreign_domain(candidates: &[Candidate], domain_key: bool) -> bool {
+    !domain_key && candidates.iter().all(|candidate| candidate.domain)
+}
+
+/// Who signs; `None`: nobody, and policy allows it.
+fn sign(rule: &Rule, profile: &Profile, facts: &Facts, now: Timestamp, considered: &mut Vec<Considered>) -> Result<Option<Signer>, Stop> {
+    let required = match rule.action.sign {
+        SignMode::Never => return Ok(None),
+        SignMode::IfKey => false,
+        SignMode::Require => true,
+    };
+    match &facts.may_sign {
+        MaySign::NotNeeded(_) => return Ok(None),
+        MaySign::No(_) if !required => return Ok(None),
+        MaySign::No(why) => return Err(Stop::permanent(POLICY, format!("may not be signed, and a signature is required: {why}"))),
+        MaySign::Yes => {}
+    }
+    let candidates = match &facts.signer {
+        Known::Unknown(why) => return Err(Stop::transient(DIRECTORY, format!("cannot tell now which key signs: {why}"))),
+        Known::Disabled if !required => return Ok(None),
+        Known::Disabled => return Err(Stop::permanent(POLICY, "the sender is disabled in the store: nothing is signed for him".into())),
+        Known::Candidates(candidates) => candidates,
+    };
+    let usable = usable("signer", Purpose::Signature, candidates, false, now, considered);
+    let chosen = usable.iter().find_map(|candidate| {
+        profile.signature_scheme(candidate.certificate.public_key().kind())?;
+        Some((*candidate, candidate.key?, candidate.path.as_ref().ok()?))
+    });
+    let Some((candidate, key, path)) = chosen else {
+        if !required {
+            return Ok(None);
+        }
+        let why: Vec<_> = considered.iter().filter(|one| one.role == "signer").filter_map(|one| one.outcome.as_ref().err().cloned()).collect();
+        let why = if why.is_empty() { "none is in the store".to_owned() } else { why.join("; ") };
+        return Err(Stop::transient(CRYPTO, format!("no signing key that may be used, and a signature is required ({why})")));
+    };
+    mark_used("signer", &[candidate], considered);
+    Ok(Some(Signer { key, certificate: candidate.certificate.clone(), chain: intermediates(path) }))
+}
+
+/// The path without its leaf and its anchor.
+fn intermediates(path: &ValidPath) -> Vec<crate::pki::certificate::Certificate> {
+    match path.chain() {
+        [_, middle @ .., _] => middle.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// Candidates that may be used, best first; every one is noted in `considered`.
+fn usable<'c>(
+    role: &'static str,
+    purpose: Purpose,
+    candidates: &'c [Candidate],
+    domain_key: bool,
+    now: Timestamp,
+    considered: &mut Vec<Considered>,
+) -> Vec<&'c Candidate> {
+    let mut usable = Vec::new();
+    for candidate in candidates {
+        let outcome = judge(candidate, purpose, domain_key, now);
+        if outcome.is_ok() {
+            usable.push(candidate);
+        }
+        let outcome = outcome.and_then(|()| Err("may be used, another one comes first".to_owned()));
+        considered.push(Considered { role, fingerprint: candidate.certificate.fingerprint(), subject: candidate.certificate.subject_text(), outcome });
+    }
+    usable.sort_by_key(|candidate| {
+        let certificate = &candidate.certificate;
+        let preferred = purpose == Purpose::Encryption && candidate.preferred;
+        let age = std::cmp::Reverse(certificate.not_before());
+        (candidate.domain, candidate.trust != TrustState::Pinned, !preferred, age, certificate.fingerprint())
+    });
+    usable
+}
+
+fn mark_used(role: &'static str, used: &[&Candidate], considered: &mut [Considered]) {
+    for one in considered.iter_mut().filter(|one| one.role == role) {
+        if used.iter().any(|candidate| candidate.certificate.fingerprint() == one.fingerprint) {
+            one.outcome = Ok(());
+        }
+    }
+}
+
+/// Whether a certificate may be used for this purpose now; says why not.
+fn judge(candidate: &Candidate, purpose: Purpose, domain_key: bool, now: Timestamp) -> Result<(), String> {
+    let certificate = &candidate.certificate;
+    match candidate.trust {
+        TrustState::Blocked => return Err("blocked".into()),
+        TrustState::Pending => return Err("pending: approve it with waxwing cert show and cert import --pin".into()),
+        TrustState::Pinned | TrustState::Trusted => {}
+    }
+    if candidate.domain && (purpose == Purpose::Signature || !domain_key) {
+        return Err("a domain certificate, which this rule does not use".into());
+    }
+    if !candidate.names_owner {
+        return Err("its subjectAltName does not hold the address".into());
+    }
+    if now < certificate.not_before() {
+        return Err(format!("not valid before {}", certificate.not_before()));
+    }
+    if now > certificate.not_after() {
+        return Err(format!("expired on {}", certificate.not_after()));
+    }
+    certificate.fits(purpose).map_err(|why| why.to_string())?;
+    if purpose == Purpose::Signature && candidate.key.is_none() {
+        return Err("its private key is not in the store".into());
+    }
+    let path = candidate.path.as_ref().map_err(|why| format!("no valid path to a trust anchor: {why}"))?;
+    if path.leaf() != certificate || path.not_after() < now {
+        return Err("its path does not hold now".into());
+    }
+    Ok(())
+}
+
+/// The best cipher of the profile that all owners are known to read; the profile's first where nothing is known, its last
+/// (the one most can read) where what is known excludes them all.
+fn cipher(profile: &Profile, used: &[&Candidate]) -> ContentEncryption {
+    let readable = |content: &&ContentEncryption| used.iter().filter_map(|one| one.capabilities.as_ref()).all(|known| known.contains(content));
+    let best = profile.content.iter().find(readable).or(profile.content.last());
+    best.copied().unwrap_or(ContentEncryption::Aes256Cbc)
+}
