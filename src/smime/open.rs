@@ -1,16 +1,31 @@
 //! Entity to what it is, what it needs, what came out (RFC 8551). Waiting for a key is a value, not a callback.
 
+mod fresh;
+mod judge;
+mod shape;
+mod words;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::verdict::Verdict;
-use crate::cms::algorithm::Legacy;
-use crate::cms::signed::CertificateId;
+use super::verdict::{Layer, SmimeResult, Verdict, VerifiedSigner};
+use crate::address::Mailbox;
+use crate::cms::algorithm::{Digest, Legacy};
+use crate::cms::enveloped::EnvelopedData;
+use crate::cms::error::CmsError;
+use crate::cms::signed::{self, CertificateId, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyError, KeyId, KeyOperation};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{PathLimits, TrustSet};
-use std::sync::Arc;
+
+use judge::Standing;
+pub(in crate::smime) use shape::{ObjectKind, Shape, object_kind, shape};
 
 /// A recipient's own keys: certificate and key id (A30: nobody else's).
 #[derive(Debug, Clone)]
@@ -34,7 +49,24 @@ pub struct OpenContext {
     pub operations: usize,
 }
 
+impl OpenContext {
+    /// A context with the default limits and nothing weak allowed.
+    pub fn new(keys: Vec<OwnKey>, trust: Arc<TrustSet>, at: Timestamp) -> Self {
+        Self {
+            keys,
+            trust,
+            at,
+            legacy: Legacy::default(),
+            mime: MimeLimits::default(),
+            path: PathLimits::default(),
+            layers: 4,
+            operations: 8,
+        }
+    }
+}
+
 /// What the opener wants or gives.
+#[derive(Debug)]
 pub enum Step {
     /// Do this with the key and come back with the answer.
     Key(KeyOperation),
@@ -55,25 +87,439 @@ pub struct Opened {
     pub cek_digests: Vec<[u8; 32]>,
     /// Certificates seen in verified signatures (for harvest).
     pub certificates: Vec<Certificate>,
+    /// Private-key operations asked for: more than none means that a private key was tried (A4).
+    pub operations: usize,
 }
 
 /// The machine that opens one message for one recipient.
 pub struct Opener {
-    _rest: (),
+    context: OpenContext,
+    substitute: fn() -> Cek,
+    /// The message as received.
+    message: Entity,
+    author: Result<Mailbox, String>,
+    /// The entity of the layer at hand; `None` once the innermost content is no entity.
+    current: Option<Entity>,
+    /// The entity that was decrypted last: what is delivered.
+    decrypted: Option<Entity>,
+    /// The innermost content so far.
+    content: Bytes,
+    envelope: Option<Envelope>,
+    /// Keys that have done an operation: each does one at most per message (A3).
+    used: Vec<KeyId>,
+    operations: usize,
+    found: Findings,
+}
+
+/// An envelope that is being opened.
+struct Envelope {
+    data: EnvelopedData,
+    /// RecipientInfos with the own key that each names, still to be tried.
+    candidates: VecDeque<(usize, KeyId)>,
+    /// The key holder did not answer: nothing is proven of the message.
+    unavailable: bool,
+}
+
+/// What is known so far.
+#[derive(Default)]
+struct Findings {
+    layers: Vec<Layer>,
+    notes: Vec<String>,
+    /// Signed layers that lie inside every encrypted one so far.
+    inner: Vec<(Standing, Option<VerifiedSigner>)>,
+    /// Signed layers outside of an encryption: they prove nothing of the plaintext's author.
+    outer: Vec<Standing>,
+    cek_digests: Vec<[u8; 32]>,
+    certificates: Vec<Certificate>,
+    /// Decryption without AEAD since the last valid signature outside.
+    cbc: bool,
+    decrypted: bool,
+    /// Something is S/MIME and broken.
+    broken: Option<String>,
+    /// Something was there and was not opened.
+    unopened: Option<String>,
+    unavailable: bool,
 }
 
 impl Opener {
     /// Begins. `substitute` gives 32 random octets per private operation, drawn before the call (A3).
-    pub fn new(_message: Entity, _context: OpenContext, _substitute: fn() -> Cek) -> Self {
-        todo!()
+    pub fn new(message: Entity, context: OpenContext, substitute: fn() -> Cek) -> Self {
+        let author = message.header.single_from().map_err(|error| error.to_string());
+        Self {
+            context,
+            substitute,
+            author,
+            current: Some(message.clone()),
+            decrypted: None,
+            content: message.raw.clone(),
+            message,
+            envelope: None,
+            used: Vec::new(),
+            operations: 0,
+            found: Findings::default(),
+        }
     }
+
     /// Goes on: `answer` is the answer to the last `Step::Key`, `None` the first time.
-    pub fn step(&mut self, _answer: Option<Result<KeyAnswer, KeyError>>) -> Step {
-        todo!()
+    pub fn step(&mut self, answer: Option<Result<KeyAnswer, KeyError>>) -> Step {
+        if let Some(answer) = answer {
+            self.take(answer);
+        }
+        loop {
+            if let Some(operation) = self.next_operation() {
+                return Step::Key(operation);
+            }
+            if !self.next_layer() {
+                return Step::Done(Box::new(self.finish()));
+            }
+        }
+    }
+
+    /// The next try at the envelope at hand; closes it when there is none.
+    fn next_operation(&mut self) -> Option<KeyOperation> {
+        let envelope = self.envelope.as_mut()?;
+        while let Some((index, key)) = envelope.candidates.pop_front() {
+            if self.operations >= self.context.operations || self.used.contains(&key) {
+                continue;
+            }
+            let Some(info) = envelope.data.recipients.get(index) else { continue };
+            let mut substitute = (self.substitute)();
+            substitute.truncate(envelope.data.content.key_len());
+            if let Ok(operation) = info.operation(key, envelope.data.content, substitute) {
+                self.used.push(key);
+                self.operations = self.operations.saturating_add(1);
+                return Some(operation);
+            }
+        }
+        let unavailable = envelope.unavailable;
+        let tried = !self.used.is_empty();
+        self.envelope = None;
+        self.found.unavailable |= unavailable;
+        let why = match (unavailable, tried) {
+            (true, _) => "the key holder is not available",
+            // One text whatever failed (A3, A4).
+            (false, true) => "it could not be decrypted",
+            (false, false) => "it is encrypted to no key of this recipient",
+        };
+        self.close_layer(Err(why.into()));
+        self.found.unopened = Some(format!("encrypted: {why}"));
+        self.current = None;
+        None
+    }
+
+    /// An answer of the key holder: a CEK is tried at once.
+    fn take(&mut self, answer: Result<KeyAnswer, KeyError>) {
+        let Some(envelope) = self.envelope.as_mut() else { return };
+        let cek = match answer {
+            Ok(KeyAnswer::Cek(cek)) => cek,
+            Ok(KeyAnswer::Signature(_)) | Err(KeyError::Unknown | KeyError::Unsuitable(_)) => return,
+            Err(KeyError::Unavailable(_)) => {
+                envelope.unavailable = true;
+                return;
+            }
+        };
+        let Ok(plain) = envelope.data.open(&cek) else { return };
+        let Some(entity) = fresh::is_mime_entity(&plain, &self.context.mime) else { return };
+        let authenticated = envelope.data.is_authenticated();
+        self.envelope = None;
+        let digest = signed::digest(Digest::Sha256, &cek);
+        self.found.cek_digests.extend(<[u8; 32]>::try_from(digest));
+        self.close_layer(Ok(()));
+        self.found.decrypted = true;
+        self.found.cbc |= !authenticated;
+        self.found.seal_off();
+        self.content = plain;
+        self.decrypted = Some(entity.clone());
+        self.current = Some(entity);
+    }
+
+    /// Sets the outcome of the encrypted layer at hand.
+    fn close_layer(&mut self, result: Result<(), String>) {
+        if let Some(Layer::Encrypted { outcome, .. }) = self.found.layers.last_mut() {
+            *outcome = result;
+        }
+    }
+
+    /// Looks at the layer at hand; `false` when there is nothing more to undo.
+    fn next_layer(&mut self) -> bool {
+        let Some(entity) = self.current.take() else { return false };
+        let shape = match shape(&entity, &self.context.mime) {
+            Ok(shape) => shape,
+            Err(error) => {
+                self.found.broken = Some(error.to_string());
+                return false;
+            }
+        };
+        if matches!(shape, Shape::Plain) {
+            self.look_below(&entity);
+            return false;
+        }
+        if self.found.layers.len() >= self.context.layers {
+            self.found.broken = Some(format!("more than {} layers", self.context.layers));
+            return false;
+        }
+        match shape {
+            Shape::Plain => false,
+            Shape::ClearSigned { content, signature, micalg } => self.clear_signed(content, &signature, micalg.as_deref()),
+            Shape::Pkcs7 { object } => match object_kind(&object) {
+                Some(ObjectKind::Signed) => self.opaque_signed(&object),
+                Some(ObjectKind::Enveloped) => self.enveloped(&object),
+                Some(ObjectKind::Compressed) => {
+                    let why = "compressed data is not opened by this version";
+                    self.found.layers.push(Layer::Compressed { outcome: Err(why.into()) });
+                    self.found.unopened = Some(why.into());
+                    false
+                }
+                Some(ObjectKind::Other) => {
+                    self.found.unopened = Some("a CMS object of a kind that S/MIME does not use".into());
+                    false
+                }
+                None => {
+                    self.found.broken = Some("the body is no CMS object".into());
+                    false
+                }
+            },
+        }
+    }
+
+    /// A note where S/MIME lies deeper than the root: it is neither opened nor judged (A1, A7).
+    fn look_below(&mut self, entity: &Entity) {
+        let multipart = entity.content_type().is_ok_and(|one| one.essence.starts_with("multipart/") || one.essence == "message/rfc822");
+        if multipart && shape::hints_at_pkcs7(&entity.body) {
+            self.found.notes.push("an S/MIME part lies below other parts: neither opened nor judged".into());
+        }
+    }
+
+    fn clear_signed(&mut self, content: Entity, signature: &Bytes, micalg: Option<&str>) -> bool {
+        let data = match SignedData::parse(signature) {
+            Ok(data) => data,
+            Err(error) => {
+                self.found.layers.push(Layer::Signed { clear: true, signers: Vec::new() });
+                self.found.broken = Some(format!("the signature cannot be read: {error}"));
+                return false;
+            }
+        };
+        self.note_micalg(&data, micalg);
+        // A7: a detached signature carries no content, or it may be a signature over something else than what is shown.
+        let refused = data.econtent.is_some().then(|| "a detached signature that carries content of its own".to_owned());
+        self.signed_layer(true, &data, &content.raw, refused);
+        self.content = content.raw.clone();
+        self.current = Some(content);
+        true
+    }
+
+    fn note_micalg(&mut self, data: &SignedData, micalg: Option<&str>) {
+        let Some(said) = micalg else { return };
+        let said: String = said.chars().filter(|one| one.is_ascii_alphanumeric()).collect();
+        for digest in data.signers.iter().filter_map(|signer| signer.digest) {
+            let name: String = super::seal::micalg(digest).chars().filter(|one| *one != '-').collect();
+            if !said.contains(&name) {
+                self.found.notes.push(format!("micalg names another digest than the signature's {}", judge::digest_name(digest)));
+            }
+        }
+    }
+
+    fn opaque_signed(&mut self, object: &Bytes) -> bool {
+        let data = match SignedData::parse(object) {
+            Ok(data) => data,
+            Err(error) => {
+                self.found.layers.push(Layer::Signed { clear: false, signers: Vec::new() });
+                self.found.broken = Some(format!("the signed data cannot be read: {error}"));
+                return false;
+            }
+        };
+        let Some(content) = data.econtent.clone() else {
+            if data.signers.is_empty() {
+                self.found.layers.push(Layer::Signed { clear: false, signers: Vec::new() });
+                self.found.unopened = Some("certificates only: nothing is signed".into());
+            } else {
+                self.signed_layer(false, &data, &Bytes::new(), Some("the signed data carries no content".into()));
+            }
+            return false;
+        };
+        self.signed_layer(false, &data, &content, None);
+        self.content = content.clone();
+        if data.econtent_type == judge::ID_DATA {
+            self.current = Entity::parse(content, &self.context.mime).ok();
+        }
+        true
+    }
+
+    /// Judges a signed layer and keeps what came out.
+    fn signed_layer(&mut self, clear: bool, data: &SignedData, content: &Bytes, refused: Option<String>) {
+        let mut judgement = judge::judge(data, content, &self.author, &self.context);
+        if let Some(why) = refused {
+            judgement.standing = Standing::Bad(why.clone());
+            judgement.signer = None;
+            judgement.certificates.clear();
+            for report in &mut judgement.reports {
+                report.signature = Err(why.clone());
+            }
+        }
+        self.found.notes.extend(data.odd.iter().take(8).map(|odd| format!("odd: {odd}")));
+        self.found.certificates.append(&mut judgement.certificates);
+        self.found.layers.push(Layer::Signed { clear, signers: judgement.reports });
+        self.found.inner.push((judgement.standing, judgement.signer));
+    }
+
+    fn enveloped(&mut self, object: &Bytes) -> bool {
+        let data = match EnvelopedData::parse(object, self.context.legacy) {
+            Ok(data) => data,
+            Err(error) => {
+                let why = format!("the envelope was refused: {error}");
+                self.found.layers.push(Layer::Encrypted {
+                    cipher: "unknown".into(),
+                    authenticated: false,
+                    recipients: Vec::new(),
+                    outcome: Err(why.clone()),
+                });
+                match error {
+                    CmsError::Algorithm(_) => self.found.unopened = Some(why),
+                    _ => self.found.broken = Some(why),
+                }
+                return false;
+            }
+        };
+        let mut candidates = VecDeque::new();
+        for (index, info) in data.recipients.iter().enumerate() {
+            let Some(id) = &info.id else { continue };
+            // A30: the context's own keys and no others.
+            if let Some(own) = self.context.keys.iter().find(|own| id.names(&own.certificate)) {
+                candidates.push_back((index, own.key));
+            }
+        }
+        self.found.notes.extend(data.odd.iter().take(8).map(|odd| format!("odd: {odd}")));
+        self.found.layers.push(Layer::Encrypted {
+            cipher: data.content.name().into(),
+            authenticated: data.is_authenticated(),
+            recipients: data.recipients.iter().map(words::recipient).collect(),
+            outcome: Err("not opened".into()),
+        });
+        self.envelope = Some(Envelope { data, candidates, unavailable: false });
+        true
+    }
+
+    fn finish(&mut self) -> Opened {
+        let mut found = std::mem::take(&mut self.found);
+        let message = match &self.decrypted {
+            None => self.message.raw.clone(),
+            Some(inner) => {
+                let (message, note) = fresh::message(&self.message.header, inner, &self.context.mime);
+                found.notes.extend(note.map(str::to_owned));
+                message
+            }
+        };
+        let cek_digests = std::mem::take(&mut found.cek_digests);
+        let certificates = std::mem::take(&mut found.certificates);
+        let verdict = found.verdict();
+        let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
+        Opened { message, content: self.content.clone(), verdict, cek_digests, certificates, operations: self.operations }
     }
 }
 
-/// Which certificates an encrypted message names, without opening it: for A32 and for `message show`.
-pub fn recipient_ids(_message: &Entity, _limits: &MimeLimits) -> Option<Vec<CertificateId>> {
-    todo!()
+impl Findings {
+    /// What was signed so far lies outside of an encryption.
+    fn seal_off(&mut self) {
+        self.certificates.clear();
+        self.outer.extend(self.inner.drain(..).map(|(standing, _)| standing));
+    }
+
+    fn verdict(mut self) -> Verdict {
+        let (mut result, mut reason, signer) = self.judge();
+        if self.unopened.is_some() && result == SmimeResult::Pass {
+            result = SmimeResult::Neutral;
+            reason = "what is signed was not opened here: the signature says nothing of what is in it".into();
+        }
+        let signer = if result == SmimeResult::Pass { signer } else { None };
+        if self.layers.iter().any(|layer| matches!(layer, Layer::Signed { signers, .. } if !signers.is_empty())) {
+            self.notes.push("revocation: not checked".into());
+        }
+        let unauthenticated = self.cbc && signer.is_none();
+        if unauthenticated {
+            self.notes.push("nothing proves that the decrypted content is what its sender wrote: CBC without a valid signature inside".into());
+        }
+        Verdict { layers: self.layers, signer, result, reason, decrypted: self.decrypted, unauthenticated, notes: self.notes }
+    }
+
+    /// RFC 8601 section 2.7.5 and RFC 7281: the result, why, and who signed.
+    fn judge(&mut self) -> (SmimeResult, String, Option<VerifiedSigner>) {
+        if self.unavailable {
+            return (SmimeResult::TempError, "the key holder is not available".into(), None);
+        }
+        if let Some(why) = &self.broken {
+            return (SmimeResult::PermError, format!("broken S/MIME: {why}"), None);
+        }
+        let standings = || self.outer.iter().chain(self.inner.iter().map(|(standing, _)| standing));
+        if let Some(why) = standings().find_map(|one| match one {
+            Standing::Bad(why) => Some(why.clone()),
+            _ => None,
+        }) {
+            return (SmimeResult::Fail, why, None);
+        }
+        if let Some(signer) = self.inner.iter().find_map(|(_, signer)| signer.clone()) {
+            self.note_others(&signer);
+            return (SmimeResult::Pass, format!("signed by {}", signer.mailbox()), Some(signer));
+        }
+        if let Some((standing, _)) = self.inner.first() {
+            return match standing {
+                Standing::OtherAuthor(why) => (SmimeResult::Fail, why.clone(), None),
+                Standing::Unaccepted(why) => (SmimeResult::Policy, why.clone(), None),
+                Standing::Unchecked(why) | Standing::Bad(why) => (SmimeResult::Neutral, why.clone(), None),
+                Standing::Verified => (SmimeResult::Neutral, "the signature names nobody".into(), None),
+            };
+        }
+        if !self.outer.is_empty() {
+            let why = "the signature lies outside of the encryption: it says nothing of who wrote the content";
+            return (SmimeResult::Neutral, why.into(), None);
+        }
+        if let Some(why) = &self.unopened {
+            return (SmimeResult::Neutral, why.clone(), None);
+        }
+        let why = if self.decrypted { "encrypted, not signed" } else { "no S/MIME" };
+        (SmimeResult::None, why.into(), None)
+    }
+
+    /// Signed layers beside the author's.
+    fn note_others(&mut self, signer: &VerifiedSigner) {
+        for (standing, other) in &self.inner {
+            match (standing, other) {
+                (Standing::Verified, Some(other)) if other.certificate() == signer.certificate() => {}
+                (Standing::Verified, _) => {}
+                (Standing::OtherAuthor(why) | Standing::Unaccepted(why) | Standing::Unchecked(why) | Standing::Bad(why), _) => {
+                    self.notes.push(format!("another signed layer: {why}"));
+                }
+            }
+        }
+    }
+}
+
+/// The envelope that a message is, unopened: algorithms and RecipientInfos. `None` where the root is no envelope, or one that
+/// is broken or of an algorithm that is refused.
+pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option<EnvelopedData> {
+    match shape(message, limits) {
+        Ok(Shape::Pkcs7 { object }) if object_kind(&object) == Some(ObjectKind::Enveloped) => EnvelopedData::parse(&object, legacy).ok(),
+        _ => None,
+    }
+}
+
+/// Which certificates an encrypted message names, without opening it: for A32 and for `message show`. `None` where it is not
+/// encrypted in the strict sense: the CMS parses, and its content encryption is in the table, nothing weak.
+pub fn recipient_ids(message: &Entity, limits: &MimeLimits) -> Option<Vec<CertificateId>> {
+    let envelope = envelope(message, limits, Legacy::default())?;
+    Some(envelope.recipients.into_iter().filter_map(|info| info.id).collect())
+}
+
+#[doc(hidden)]
+/// Fuzz body: a whole message, nothing decrypted without a key, never `pass` without a signer.
+pub fn fuzz_open(data: &[u8]) {
+    let limits = MimeLimits::default();
+    let Ok(message) = Entity::parse(Bytes::copy_from_slice(data), &limits) else { return };
+    let raw = message.raw.clone();
+    let context = OpenContext::new(Vec::new(), Arc::new(TrustSet::default()), Timestamp::UNIX_EPOCH);
+    let mut opener = Opener::new(message, context, || Cek::new(vec![0; 32]));
+    let Step::Done(opened) = opener.step(None) else {
+        unreachable!("no key was given");
+    };
+    assert_eq!(opened.message, raw, "nothing was decrypted: the octets stay");
+    assert!(!opened.verdict.decrypted && opened.verdict.signer.is_none() && opened.verdict.result != SmimeResult::Pass);
 }

@@ -1,13 +1,17 @@
 //! Entity and plan to a protected entity (RFC 8551 section 3).
 
+use aws_lc_rs::rand;
 use bytes::Bytes;
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
-use crate::cms::algorithm::{ContentEncryption, Digest, SignatureScheme};
-use crate::cms::enveloped::RecipientScheme;
+use crate::cms::algorithm::{ContentEncryption, Digest, Legacy, SignatureScheme};
+use crate::cms::enveloped::{self, EnvelopedData, RecipientScheme};
 use crate::cms::error::CmsError;
-use crate::keys::{KeyAnswer, KeyId, KeyOperation};
-use crate::mime::entity::Entity;
+use crate::cms::signed::{self, PreparedSignedData, SignParameters, SignedData};
+use crate::keys::{Cek, KeyAnswer, KeyId, KeyOperation};
+use crate::mime::canonical;
+use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::MimeError;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
@@ -55,19 +59,34 @@ pub enum SealError {
     /// The self-check did not find what was meant to be there.
     #[error("self-check failed: {0}")]
     SelfCheck(&'static str),
+    /// A signed message is not signed again: ask `Draft::is_signed` first.
+    #[error("the message is signed already, and is not signed again")]
+    AlreadySigned,
+    /// `Draft::signed` was called on a message that nobody signed.
+    #[error("the message is not signed: sign it first")]
+    NotSigned,
+    /// An encryption for nobody.
+    #[error("there is no recipient to encrypt to: name at least one certificate")]
+    NoRecipient,
 }
 
 /// A message prepared for protection: outer fields and the inner entity, canonical, 7-bit safe.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    // the smime helper's
-    _rest: (),
+    /// Fields that stay outside, each with its line end.
+    outer: Bytes,
+    /// The entity as it stands: Content-* fields, empty line, body.
+    entity: Rope,
+    signed: bool,
 }
 
 /// A signature under way: give `operation` to a `KeyHolder`, its answer to `finish`.
 #[derive(Debug)]
 pub struct Signing {
-    _rest: (),
+    outer: Bytes,
+    content: Bytes,
+    prepared: PreparedSignedData,
+    plan: SignPlan,
 }
 
 /// Proof that a message is protected as planned; the only thing that may leave under `encrypt = require`. Made in this
@@ -95,34 +114,258 @@ impl Sealed {
 
 impl Draft {
     /// Takes a message apart (see `mime::canonical::prepare`). A message that is already signed keeps its octets.
-    pub fn new(_message: &Entity) -> Result<Self, SealError> {
-        todo!()
+    pub fn new(message: &Entity) -> Result<Self, SealError> {
+        let limits = MimeLimits::default();
+        if is_signed_message(message, &limits) {
+            let (outer, mime) = split_fields(message);
+            let mut entity = Rope::from(mime);
+            entity.push_raw(message.body.clone());
+            return Ok(Self { outer, entity, signed: true });
+        }
+        let prepared = canonical::prepare(message, &limits)?;
+        Ok(Self { outer: ended(prepared.outer), entity: Rope::from(prepared.inner), signed: false })
     }
-    /// Begins a signature.
-    pub fn sign(self, _plan: SignPlan) -> Result<Signing, SealError> {
-        todo!()
+    /// Whether the message carries a signature: as it came, or made here.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+    /// Begins a signature. A message that is signed already is an error: [`Draft::is_signed`] tells before.
+    pub fn sign(self, plan: SignPlan) -> Result<Signing, SealError> {
+        if self.signed {
+            return Err(SealError::AlreadySigned);
+        }
+        let content = self.entity.to_bytes();
+        let digest = signed::digest(plan.digest, &content);
+        let parameters = SignParameters {
+            signer: &plan.certificate,
+            chain: &plan.chain,
+            scheme: plan.scheme,
+            digest: plan.digest,
+            signing_time: plan.signing_time,
+            capabilities: &plan.capabilities,
+            encryption_certificate: plan.encryption_certificate.as_ref(),
+        };
+        let econtent = (plan.form == Form::Opaque).then(|| content.clone());
+        let prepared = signed::prepare(&parameters, &digest, econtent)?;
+        Ok(Signing { outer: self.outer, content, prepared, plan })
     }
     /// Encrypts what is there (signed or not) for one group of recipients; the draft stays for the next group. With
     /// `self_check` the result is read again with its CEK before it is given out.
-    pub fn encrypt(&self, _plan: &EncryptPlan, _self_check: bool) -> Result<Sealed, SealError> {
-        todo!()
+    pub fn encrypt(&self, plan: &EncryptPlan, self_check: bool) -> Result<Sealed, SealError> {
+        if plan.recipients.is_empty() {
+            return Err(SealError::NoRecipient);
+        }
+        let cek = random_cek(plan.content)?;
+        let recipients: Vec<_> = plan.recipients.iter().map(|(certificate, scheme)| (certificate, *scheme)).collect();
+        let envelope = enveloped::seal(flat(&self.entity), plan.content, &recipients, &cek)?;
+        if self_check {
+            check_envelope(&envelope, plan, &cek, &self.entity)?;
+        }
+        let smime_type = if plan.content.is_authenticated() { "authEnveloped-data" } else { "enveloped-data" };
+        let mut rope = self.outer_rope();
+        rope.append(pkcs7_mime(smime_type, envelope));
+        let encrypted_to = plan.recipients.iter().map(|(certificate, _)| certificate.fingerprint()).collect();
+        Ok(Sealed { rope, signed: self.signed, encrypted_to })
     }
-    /// The signed message as it is, for recipients whose plan does not encrypt. An error when it was not signed.
+    /// The signed message as it is, for recipients whose plan does not encrypt. An error when it was not signed. A message
+    /// that came signed is given back with its signed octets.
     pub fn signed(&self) -> Result<Sealed, SealError> {
-        todo!()
+        if !self.signed {
+            return Err(SealError::NotSigned);
+        }
+        let mut rope = self.outer_rope();
+        rope.append(self.entity.clone());
+        Ok(Sealed { rope, signed: true, encrypted_to: Vec::new() })
+    }
+    fn outer_rope(&self) -> Rope {
+        let mut rope = Rope::from(self.outer.clone());
+        rope.push_raw(Bytes::from_static(b"MIME-Version: 1.0\r\n"));
+        rope
     }
 }
 
 impl Signing {
     /// What the key has to do.
     pub fn operation(&self) -> KeyOperation {
-        todo!()
+        KeyOperation::Sign { key: self.plan.key, scheme: self.plan.scheme, message: self.prepared.to_sign() }
     }
     /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them.
-    pub fn finish(self, _answer: KeyAnswer, _self_check: bool) -> Result<Draft, SealError> {
-        todo!()
+    pub fn finish(self, answer: KeyAnswer, self_check: bool) -> Result<Draft, SealError> {
+        let KeyAnswer::Signature(signature) = answer else {
+            return Err(SealError::Key(crate::keys::KeyError::Unsuitable("a signature was asked for, a CEK came back")));
+        };
+        let object = self.prepared.finish(&signature)?;
+        if self_check {
+            check_signature(&object, &self.content, &self.plan)?;
+        }
+        let entity = match self.plan.form {
+            Form::Opaque => pkcs7_mime("signed-data", object),
+            Form::Clear => multipart_signed(&self.content, object, self.plan.digest, self_check)?,
+        };
+        Ok(Draft { outer: self.outer, entity, signed: true })
     }
 }
 
-/// Makes sure that what is left unused stays used (skeleton).
-pub(crate) type _Octets = Bytes;
+/// Whether a message is S/MIME signed in form: multipart/signed whose second part is a detached SignedData with a signer,
+/// or an opaque SignedData. Says nothing about who signed.
+pub fn is_signed_message(message: &Entity, limits: &MimeLimits) -> bool {
+    use super::open::{Shape, shape};
+    match shape(message, limits) {
+        Ok(Shape::ClearSigned { signature, .. }) => SignedData::parse(&signature).is_ok_and(|data| !data.signers.is_empty()),
+        Ok(Shape::Pkcs7 { object }) => SignedData::parse(&object).is_ok_and(|data| !data.signers.is_empty()),
+        _ => false,
+    }
+}
+
+/// Outer fields, and MIME's (Content-*) with the empty line; both octet for octet.
+fn split_fields(message: &Entity) -> (Bytes, Bytes) {
+    let (mut outer, mut mime) = (Vec::new(), Vec::new());
+    for field in &message.header.fields {
+        if is_content_field(field.name()) {
+            push_field(&mut mime, &field.raw);
+        } else if !field.is("MIME-Version") {
+            push_field(&mut outer, &field.raw);
+        }
+    }
+    mime.extend_from_slice(b"\r\n");
+    (outer.into(), mime.into())
+}
+
+/// Content-Type and its kin (RFC 2045 section 9).
+pub(in crate::smime) fn is_content_field(name: &str) -> bool {
+    name.as_bytes().get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"content-"))
+}
+
+/// Adds a field, its line end made good where it was the last and had none.
+pub(in crate::smime) fn push_field(header: &mut Vec<u8>, field: &[u8]) {
+    header.extend_from_slice(field);
+    if !field.ends_with(b"\n") {
+        header.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The fields with their last line ended.
+fn ended(fields: Bytes) -> Bytes {
+    if fields.is_empty() || fields.ends_with(b"\n") {
+        return fields;
+    }
+    let mut octets = Vec::from(fields);
+    octets.extend_from_slice(b"\r\n");
+    octets.into()
+}
+
+/// An application/pkcs7-mime entity (RFC 8551 section 3.2).
+fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
+    let mut rope = Rope::new();
+    rope.push_raw(format!(
+        "Content-Type: application/pkcs7-mime; smime-type={smime_type};\r\n name=smime.p7m\r\n\
+         Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=smime.p7m\r\n\r\n"
+    ));
+    rope.push_base64(object);
+    rope
+}
+
+/// A multipart/signed entity (RFC 8551 section 3.5.3).
+fn multipart_signed(content: &Bytes, signature: Bytes, digest: Digest, self_check: bool) -> Result<Rope, SealError> {
+    let boundary = random_boundary()?;
+    if self_check && memchr::memmem::find(content, boundary.as_bytes()).is_some() {
+        return Err(SealError::SelfCheck("the boundary stands in the content"));
+    }
+    let mut rope = Rope::new();
+    rope.push_raw(format!(
+        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={};\r\n boundary=\"{boundary}\"\r\n\r\n\
+         This is a cryptographically signed message in MIME format.\r\n\r\n--{boundary}\r\n",
+        micalg(digest)
+    ));
+    rope.push_raw(content.clone());
+    rope.push_raw(format!(
+        "\r\n--{boundary}\r\nContent-Type: application/pkcs7-signature; name=smime.p7s\r\nContent-Transfer-Encoding: base64\r\n\
+         Content-Disposition: attachment; filename=smime.p7s\r\n\r\n"
+    ));
+    rope.push_base64(signature);
+    rope.push_raw(format!("\r\n--{boundary}--\r\n"));
+    Ok(rope)
+}
+
+/// RFC 8551 section 3.5.3.2.
+pub(in crate::smime) fn micalg(digest: Digest) -> &'static str {
+    match digest {
+        Digest::Sha1 => "sha-1",
+        Digest::Sha256 => "sha-256",
+        Digest::Sha384 => "sha-384",
+        Digest::Sha512 => "sha-512",
+    }
+}
+
+fn random_boundary() -> Result<String, SealError> {
+    let mut random = [0; 18];
+    rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
+    // "=_" stands in no quoted-printable or base64 line (RFC 2045 section 6.7).
+    let mut boundary = String::from("=_");
+    for octet in random {
+        boundary.push_str(&format!("{octet:02x}"));
+    }
+    Ok(boundary)
+}
+
+fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
+    let mut cek = Zeroizing::new(vec![0; content.key_len()]);
+    rand::fill(&mut cek).map_err(|_| CmsError::Crypto)?;
+    Ok(cek)
+}
+
+/// The rope's octets in one buffer with room for padding and tag: it becomes the ciphertext in place.
+fn flat(rope: &Rope) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(rope.encoded_len().saturating_add(64));
+    rope.chunks(CHUNK).for_each(|chunk| octets.extend_from_slice(&chunk));
+    octets
+}
+
+const CHUNK: usize = 64 * 1024;
+
+/// The signature read back and verified over the content as it will be seen.
+fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(), SealError> {
+    if plan.form == Form::Clear && !canonical::is_seven_bit_safe(content) {
+        return Err(SealError::SelfCheck("the signed content would not survive a 7-bit hop"));
+    }
+    let data = SignedData::parse(object)?;
+    match (&data.econtent, plan.form) {
+        (None, Form::Clear) => {}
+        (Some(econtent), Form::Opaque) if econtent == content => {}
+        _ => return Err(SealError::SelfCheck("the SignedData does not carry the content that was signed")),
+    }
+    let [signer] = data.signers.as_slice() else {
+        return Err(SealError::SelfCheck("the SignedData has not exactly one signer"));
+    };
+    if !signer.id.names(&plan.certificate) {
+        return Err(SealError::SelfCheck("the SignerInfo names another certificate"));
+    }
+    signer
+        .verify(&data, content, &plan.certificate, plan.certificate.public_key(), Legacy::default())
+        .map_err(|_| SealError::SelfCheck("the signature does not verify: is the key the certificate's?"))
+}
+
+/// The envelope read back: every recipient named, and what the CEK opens is what went in.
+fn check_envelope(envelope: &Bytes, plan: &EncryptPlan, cek: &Cek, entity: &Rope) -> Result<(), SealError> {
+    let read = EnvelopedData::parse(envelope, Legacy::default())?;
+    if read.content != plan.content {
+        return Err(SealError::SelfCheck("the envelope names another cipher"));
+    }
+    for (certificate, _) in &plan.recipients {
+        if !read.recipients.iter().any(|info| info.id.as_ref().is_some_and(|id| id.names(certificate))) {
+            return Err(SealError::SelfCheck("a recipient has no RecipientInfo"));
+        }
+    }
+    if read.recipients.len() != plan.recipients.len() {
+        return Err(SealError::SelfCheck("the envelope is open to somebody who was not named"));
+    }
+    let opened = read.open(cek)?;
+    let mut rest: &[u8] = &opened;
+    for chunk in entity.chunks(CHUNK) {
+        match rest.split_at_checked(chunk.len()) {
+            Some((head, tail)) if head == &chunk[..] => rest = tail,
+            _ => return Err(SealError::SelfCheck("the envelope holds other octets than those that went in")),
+        }
+    }
+    if rest.is_empty() { Ok(()) } else { Err(SealError::SelfCheck("the envelope holds more octets than went in")) }
+}

@@ -1,0 +1,206 @@
+//! What the signers of one SignedData are worth (A6, A7).
+
+use bytes::Bytes;
+
+use super::OpenContext;
+use crate::address::Mailbox;
+use crate::cms::algorithm::SignatureScheme;
+use crate::cms::error::CmsError;
+use crate::cms::signed::{CertificateId, SignedData, SignerInfo};
+use crate::pki::certificate::{Certificate, Purpose};
+use crate::pki::path;
+use crate::smime::verdict::{SignerReport, VerifiedSigner};
+
+/// The content type of MIME entities, id-data (RFC 8551 section 2.4.1).
+pub(super) const ID_DATA: &str = "1.2.840.113549.1.7.1";
+
+/// Signers looked at in one SignedData (A11).
+const SIGNERS: usize = 16;
+
+/// How a signed layer came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Proven: every known signature fits, and one signer is the author.
+    Verified,
+    /// A signature is wrong, or the form is: never valid.
+    Bad(String),
+    /// The arithmetic is good; path, author or algorithm are not as they must be.
+    Unaccepted(String),
+    /// The author is somebody else than the signer.
+    OtherAuthor(String),
+    /// Nothing could be checked.
+    Unchecked(String),
+}
+
+/// A signed layer judged.
+pub(super) struct Judgement {
+    pub reports: Vec<SignerReport>,
+    pub standing: Standing,
+    pub signer: Option<VerifiedSigner>,
+    /// Certificates of signers that are good in every way, for harvest.
+    pub certificates: Vec<Certificate>,
+}
+
+/// Judges every signer of `data` over `content`.
+pub(super) fn judge(data: &SignedData, content: &Bytes, author: &Result<Mailbox, String>, context: &OpenContext) -> Judgement {
+    let mut judgement = Judgement { reports: Vec::new(), standing: Standing::Verified, signer: None, certificates: Vec::new() };
+    if data.signers.len() > SIGNERS {
+        judgement.standing = Standing::Bad(format!("{} signers, at most {SIGNERS} are looked at", data.signers.len()));
+        return judgement;
+    }
+    let mut weak = None;
+    let mut bad = None;
+    let mut checked = 0_usize;
+    for info in &data.signers {
+        let (report, arithmetic) = report(info, data, content, author, context);
+        match arithmetic {
+            Arithmetic::Good => checked = checked.saturating_add(1),
+            Arithmetic::Bad(why) => bad = bad.or(Some(why)),
+            Arithmetic::Weak(why) => weak = weak.or(Some(why)),
+            Arithmetic::Unknown => {}
+        }
+        judgement.reports.push(report);
+    }
+    judgement.standing = if let Some(why) = bad {
+        Standing::Bad(why)
+    } else if let Some(why) = weak {
+        Standing::Unaccepted(why)
+    } else if data.signers.is_empty() {
+        Standing::Unchecked("there is no signer".into())
+    } else if checked == 0 {
+        Standing::Unchecked("no signature of a known algorithm".into())
+    } else {
+        conclude(&mut judgement, data)
+    };
+    judgement
+}
+
+/// All known signatures are good: is one signer the author, with a valid path?
+fn conclude(judgement: &mut Judgement, data: &SignedData) -> Standing {
+    if data.econtent_type != ID_DATA {
+        return Standing::Unaccepted(format!("what is signed is no MIME entity but {}", data.econtent_type));
+    }
+    let good = judgement.reports.iter().filter(|report| report.signature.is_ok());
+    let mut why = None;
+    for report in good {
+        let Some(certificate) = &report.certificate else { continue };
+        match (&report.path, &report.matches_from) {
+            (Ok(_), Ok(mailbox)) => {
+                judgement.certificates.push(certificate.clone());
+                judgement.signer.get_or_insert_with(|| VerifiedSigner::new(mailbox.clone(), certificate.clone()));
+            }
+            (Err(reason), _) => why = why.or(Some(Standing::Unaccepted(reason.clone()))),
+            (Ok(_), Err(reason)) => why = why.or(Some(Standing::OtherAuthor(reason.clone()))),
+        }
+    }
+    match (&judgement.signer, why) {
+        (Some(_), _) => Standing::Verified,
+        (None, Some(standing)) => standing,
+        (None, None) => Standing::Unchecked("no signer could be judged".into()),
+    }
+}
+
+enum Arithmetic {
+    Good,
+    Bad(String),
+    /// Refused as too weak: not looked at further.
+    Weak(String),
+    Unknown,
+}
+
+fn report(
+    info: &SignerInfo,
+    data: &SignedData,
+    content: &Bytes,
+    author: &Result<Mailbox, String>,
+    context: &OpenContext,
+) -> (SignerReport, Arithmetic) {
+    let certificate = find(&info.id, data, context);
+    let mut report = SignerReport {
+        certificate: certificate.clone(),
+        algorithm: info.scheme.as_ref().map_or_else(|error| error.to_string(), |scheme| scheme_name(*scheme)),
+        signing_time: info.signing_time,
+        signature: Err("not checked".into()),
+        path: Err("not looked for: the signature is not good".into()),
+        matches_from: Err("not compared: the signature is not good".into()),
+    };
+    if let Err(error) = &info.scheme {
+        report.signature = Err(format!("unchecked: {error}"));
+        return (report, Arithmetic::Unknown);
+    }
+    let Some(certificate) = certificate else {
+        let why = format!("no certificate of the signer: looked for {}", id_text(&info.id));
+        report.signature = Err(why.clone());
+        return (report, Arithmetic::Bad(why));
+    };
+    match info.verify(data, content, &certificate, certificate.public_key(), context.legacy) {
+        Ok(()) => {}
+        Err(CmsError::Algorithm(why)) => {
+            let why = format!("algorithm refused: {why}");
+            report.signature = Err(why.clone());
+            return (report, Arithmetic::Weak(why));
+        }
+        Err(error) => {
+            report.signature = Err(error.to_string());
+            return (report, Arithmetic::Bad(error.to_string()));
+        }
+    }
+    report.signature = Ok(());
+    let domain = author.as_ref().ok().map(Mailbox::domain);
+    report.path =
+        path::validate(&certificate, &data.certificates, &context.trust, Purpose::Signature, domain, context.at, &context.path)
+            .map_err(|error| error.to_string());
+    report.matches_from = match author {
+        Ok(mailbox) if certificate.is_for(&mailbox.key()) => Ok(mailbox.clone()),
+        Ok(mailbox) => Err(format!("the certificate is for {}, From is {mailbox}", names(&certificate))),
+        Err(error) => Err(format!("From names no single author: {error}")),
+    };
+    (report, Arithmetic::Good)
+}
+
+/// The signer's certificate: from the message, else from the store.
+fn find(id: &CertificateId, data: &SignedData, context: &OpenContext) -> Option<Certificate> {
+    let anchors = context.trust.anchors.iter().map(|anchor| &anchor.certificate);
+    let own = context.keys.iter().map(|own| &own.certificate);
+    data.certificates.iter().chain(&context.trust.intermediates).chain(own).chain(anchors).find(|one| id.names(one)).cloned()
+}
+
+fn names(certificate: &Certificate) -> String {
+    let names: Vec<String> = certificate.mailboxes().iter().take(4).map(ToString::to_string).collect();
+    if names.is_empty() { "no mail address".into() } else { names.join(", ") }
+}
+
+/// How people call a signature scheme.
+pub(in crate::smime) fn scheme_name(scheme: SignatureScheme) -> String {
+    match scheme {
+        SignatureScheme::RsaPkcs1(digest) => format!("RSA PKCS#1 v1.5, {}", digest_name(digest)),
+        SignatureScheme::RsaPss(digest, salt) => format!("RSA-PSS, {}, salt of {salt}", digest_name(digest)),
+        SignatureScheme::Ecdsa(digest) => format!("ECDSA, {}", digest_name(digest)),
+        SignatureScheme::Ed25519 => "Ed25519".into(),
+    }
+}
+
+/// How people call a digest.
+pub(in crate::smime) fn digest_name(digest: crate::cms::algorithm::Digest) -> &'static str {
+    use crate::cms::algorithm::Digest;
+    match digest {
+        Digest::Sha1 => "SHA-1",
+        Digest::Sha256 => "SHA-256",
+        Digest::Sha384 => "SHA-384",
+        Digest::Sha512 => "SHA-512",
+    }
+}
+
+/// A signer or recipient in words: serial number or key identifier in hexadecimal.
+pub(in crate::smime) fn id_text(id: &CertificateId) -> String {
+    let (what, octets) = match id {
+        CertificateId::IssuerAndSerial { serial, .. } => ("serial number", serial),
+        CertificateId::SubjectKeyIdentifier(key) => ("key identifier", key),
+    };
+    let mut text = String::from(what);
+    text.push(' ');
+    for octet in octets.iter().take(32) {
+        text.push_str(&format!("{octet:02x}"));
+    }
+    text
+}

@@ -1,0 +1,28 @@
+//! RecipientInfos in words, for people.
+
+use super::judge::{digest_name, id_text};
+use crate::cms::algorithm::{KeyTransport, KeyWrap};
+use crate::cms::enveloped::{RecipientInfo, RecipientKind};
+
+/// How a RecipientInfo carries the CEK, and whom it names.
+pub(super) fn recipient(info: &RecipientInfo) -> String {
+    let how = match &info.kind {
+        RecipientKind::KeyTransport(KeyTransport::RsaPkcs1) => "RSA PKCS#1 v1.5".to_owned(),
+        RecipientKind::KeyTransport(KeyTransport::RsaOaep(digest, mask)) => {
+            format!("RSA-OAEP, {}, MGF1 {}", digest_name(*digest), digest_name(*mask))
+        }
+        RecipientKind::KeyAgreement(agreement) => {
+            let wrap = match agreement.wrap {
+                KeyWrap::Aes128 => "AES-128 wrap",
+                KeyWrap::Aes192 => "AES-192 wrap",
+                KeyWrap::Aes256 => "AES-256 wrap",
+            };
+            format!("ECDH, {}, {wrap}", digest_name(agreement.kdf))
+        }
+        RecipientKind::Other(name) => name.clone(),
+    };
+    match &info.id {
+        Some(id) => format!("{how}, {}", id_text(id)),
+        None => how,
+    }
+}
