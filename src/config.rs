@@ -9,6 +9,14 @@ use ipnet::IpNet;
 use crate::address::{Domain, Mailbox};
 use crate::policy::Policy;
 
+mod policy;
+mod read;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use read::fuzz_config;
+
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {key}: found {found}, {expected}")]
@@ -168,10 +176,42 @@ pub enum Log {
     Json,
 }
 
+/// Reads what a configuration names: list files of addresses. The core opens no file itself.
+pub type ReadFile<'a> = &'a dyn Fn(&std::path::Path) -> Result<String, String>;
+
 impl Config {
-    /// Reads a configuration; `file` is its name in errors. Every error found is returned, not only the first. Relative paths
-    /// are kept as written.
-    pub fn parse(_text: &str, _file: &str) -> Result<Self, Vec<ConfigError>> {
-        todo!()
+    /// Reads a configuration; `file` is its name in errors, `read_file` gives the text of list files. Every error found is
+    /// returned, not only the first. Relative paths are kept as written.
+    pub fn parse(text: &str, file: &str, read_file: ReadFile<'_>) -> Result<Self, Vec<ConfigError>> {
+        read::config(text, file, read_file)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_size: 50 << 20,
+            recipients: 1_000,
+            connections: 1_000,
+            connections_per_client: 100,
+            bytes_in_flight: 1 << 30,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(600),
+            data_rate: 1_000,
+            work_timeout: Duration::from_secs(60),
+            hop_timeout: Duration::from_secs(240),
+            received_fields: 100,
+            key_operations: 8,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(60),
+            longest: Duration::from_secs(3_600),
+            expire: Duration::from_secs(5 * 86_400),
+        }
     }
 }

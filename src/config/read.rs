@@ -1,0 +1,269 @@
+//! The top of the file: who we are, listeners, next hops, limits, places.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
+use super::{Config, ConfigError, Delivery, Direction, HopTls, Limits, ListenTls, Listener, Log, NextHop, ReadFile, Retry};
+use crate::address::{Domain, Mailbox};
+
+pub(super) const DIRECTIONS: &[(&str, Direction)] =
+    &[("outbound", Direction::Outbound), ("inbound", Direction::Inbound), ("by-recipient", Direction::ByRecipient)];
+
+pub(super) fn config(content: &str, file: &str, read_file: ReadFile<'_>) -> Result<Config, Vec<ConfigError>> {
+    let report = Report::new(file, content);
+    let config = match DeTable::parse(content) {
+        Ok(table) => {
+            let offset = table.span().start;
+            let table = table.into_inner();
+            whole(&Section::new(&report, &table, offset, String::new()), read_file)
+        }
+        Err(error) => {
+            let offset = error.span().map_or(0, |span| span.start);
+            report.note(offset, "TOML", error.message().replace('\n', " "), "expected valid TOML");
+            None
+        }
+    };
+    let errors = report.into_errors();
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(errors),
+    }
+}
+
+/// Reads all; the caller throws the result away when anything was noted.
+fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
+    let hostname = top.require("hostname", "our name, such as \"gw.example.org\"", parsed(Domain::parse));
+    let authserv_id = top.get("authserv_id", parsed(Domain::parse));
+    let domains = top.require("domains", "our mail domains, such as [\"example.org\"]", list(domain)).unwrap_or_default();
+    let postmaster = top.get("postmaster", parsed(Mailbox::parse));
+    let store = top.require("store", "the store's folder", text).map(PathBuf::from);
+    let kek = top.require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text).map(PathBuf::from);
+    let spool = top.require("spool", "the spool's folder", text).map(PathBuf::from);
+    let delivery =
+        top.get("delivery", choice(&[("cut-through", Delivery::CutThrough), ("queue", Delivery::Queue)])).unwrap_or_default();
+    let log = top.get("log", choice(&[("text", Log::Text), ("json", Log::Json)])).unwrap_or_default();
+    let self_check = top.get("self_check", boolean).unwrap_or(true);
+    let listeners = listeners(top);
+    let (outbound_hop, inbound_hop) = hops(top);
+    let limits = top.section("limits").map_or_else(Limits::default, limits);
+    let retry = top.section("retry").map_or_else(Retry::default, retry);
+    let subject_tags = top.section("marks").is_some_and(|marks| {
+        let tags = marks.get("subject_tags", boolean).unwrap_or(false);
+        marks.finish();
+        tags
+    });
+    let policy = super::policy::policy(top, read_file);
+    top.complain_of_unknown();
+    let hostname = hostname?;
+    let postmaster = match postmaster {
+        Some(postmaster) => postmaster,
+        None => Mailbox::parse(&format!("postmaster@{hostname}")).ok()?,
+    };
+    Some(Config {
+        authserv_id: authserv_id.unwrap_or_else(|| hostname.clone()),
+        hostname,
+        domains,
+        postmaster,
+        listeners,
+        outbound_hop: outbound_hop?,
+        inbound_hop: inbound_hop?,
+        limits,
+        delivery,
+        store: store?,
+        kek: kek?,
+        spool: spool?,
+        retry,
+        policy: policy?,
+        subject_tags,
+        self_check,
+        log,
+    })
+}
+
+fn domain(text: &str) -> Result<Domain, String> {
+    Domain::parse(text).map_err(|error| error.to_string())
+}
+
+fn listeners(top: &Section<'_, '_>) -> Vec<Listener> {
+    let sections = top.sections("listener");
+    if sections.is_empty() {
+        top.complain("listener", "nothing", "expected at least one [[listener]] with an address");
+    }
+    let mut names = BTreeSet::new();
+    let listeners = sections.into_iter().filter_map(|section| {
+        let listener = listener(&section);
+        if let Some(listener) = &listener
+            && !names.insert(listener.name.clone())
+        {
+            section.complain("name", format!("{:?} twice", listener.name), "expected a name for each listener");
+        }
+        section.finish();
+        listener
+    });
+    listeners.collect()
+}
+
+fn listener(section: &Section<'_, '_>) -> Option<Listener> {
+    let address = section.require("address", "an address to listen on, such as \"127.0.0.1:2525\"", parsed(|text| {
+        text.parse::<SocketAddr>().map_err(|_| "expected an IP address and a port, such as \"127.0.0.1:2525\" or \"[::1]:25\"")
+    }));
+    let direction = section.require("direction", "\"outbound\", \"inbound\" or \"by-recipient\"", choice(DIRECTIONS));
+    let name = section.get("name", text).or_else(|| address.map(|address| address.to_string()));
+    let trusted_networks = section.get("trusted_networks", list(network)).unwrap_or_default();
+    let lmtp = section.get("lmtp", boolean).unwrap_or(false);
+    let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
+    let tls = listen_tls(section);
+    Some(Listener { name: name?, address: address?, direction: direction?, tls: tls?, trusted_networks, lmtp, repair_line_ends })
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected networks such as \"127.0.0.0/8\" or \"::1/128\"".into())
+}
+
+fn listen_tls(section: &Section<'_, '_>) -> Option<ListenTls> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mode {
+        Off,
+        Offered,
+        Required,
+        Implicit,
+    }
+    let words = [("off", Mode::Off), ("starttls", Mode::Offered), ("starttls-required", Mode::Required), ("implicit", Mode::Implicit)];
+    let mode = if section.has("tls") { section.get("tls", choice(&words))? } else { Mode::Off };
+    let certificate = section.get("certificate", text).map(PathBuf::from);
+    let key = section.get("key", text).map(PathBuf::from);
+    if mode == Mode::Off {
+        if certificate.is_some() || key.is_some() {
+            section.complain("tls", "\"off\" beside a certificate", "expected tls = \"starttls\" or \"implicit\", or no certificate and key");
+        }
+        return Some(ListenTls::Off);
+    }
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        section.complain("tls", "TLS without a certificate", "expected certificate = \"FILE\" and key = \"FILE\" (PEM) beside it");
+        return None;
+    };
+    Some(match mode {
+        Mode::Implicit => ListenTls::Implicit { certificate, key },
+        _ => ListenTls::StartTls { certificate, key, required: mode == Mode::Required },
+    })
+}
+
+fn hops(top: &Section<'_, '_>) -> (Option<NextHop>, Option<NextHop>) {
+    let Some(hops) = top.section("next_hop") else {
+        top.complain("next_hop", "nothing", "expected [next_hop.outbound] and [next_hop.inbound], each with host and port");
+        return (None, None);
+    };
+    let read = |key| {
+        let Some(section) = hops.section(key) else {
+            if !hops.has(key) {
+                hops.complain(key, "nothing", format!("expected [next_hop.{key}] with host and port"));
+            }
+            return None;
+        };
+        let hop = hop(&section);
+        section.finish();
+        hop
+    };
+    let both = (read("outbound"), read("inbound"));
+    hops.finish();
+    both
+}
+
+fn hop(section: &Section<'_, '_>) -> Option<NextHop> {
+    let host = section.require("host", "a host name or an IP address", parsed(host));
+    let lmtp = section.get("lmtp", boolean).unwrap_or(false);
+    let port = section.get("port", integer(1, 65_535)).and_then(|port| u16::try_from(port).ok());
+    let port = port.unwrap_or(if lmtp { 24 } else { 25 });
+    let words = [
+        ("off", HopTls::Off),
+        ("opportunistic", HopTls::Opportunistic),
+        ("required", HopTls::Required),
+        ("verified", HopTls::Verified),
+    ];
+    let tls = section.get("tls", choice(&words)).unwrap_or_default();
+    Some(NextHop { host: host?, port, tls, lmtp })
+}
+
+fn host(text: &str) -> Result<String, String> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(address.to_string());
+    }
+    match Domain::parse(text) {
+        Ok(name) if !text.starts_with('[') => Ok(name.as_str().to_owned()),
+        _ => Err("expected a host name or an IP address without brackets".into()),
+    }
+}
+
+fn count(section: &Section<'_, '_>, key: &'static str, low: u64, default: usize) -> usize {
+    let read = section.get(key, integer(low, 1_000_000)).and_then(|number| usize::try_from(number).ok());
+    read.unwrap_or(default)
+}
+
+fn limits(section: Section<'_, '_>) -> Limits {
+    let default = Limits::default();
+    let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+    let time = |key, default| section.get(key, duration(second, hour)).unwrap_or(default);
+    let limits = Limits {
+        message_size: section.get("message_size", size(65_536)).unwrap_or(default.message_size),
+        recipients: count(&section, "recipients", 100, default.recipients),
+        connections: count(&section, "connections", 1, default.connections),
+        connections_per_client: count(&section, "connections_per_client", 1, default.connections_per_client),
+        bytes_in_flight: section.get("bytes_in_flight", size(1 << 20)).unwrap_or(default.bytes_in_flight),
+        command_timeout: time("command_timeout", default.command_timeout),
+        data_timeout: time("data_timeout", default.data_timeout),
+        data_rate: section.get("data_rate", integer(0, 1 << 40)).unwrap_or(default.data_rate),
+        work_timeout: time("work_timeout", default.work_timeout),
+        hop_timeout: time("hop_timeout", default.hop_timeout),
+        received_fields: count(&section, "received_fields", 10, default.received_fields),
+        key_operations: count(&section, "key_operations", 1, default.key_operations),
+    };
+    if limits.bytes_in_flight / 5 * 2 < limits.message_size {
+        section.complain(
+            "bytes_in_flight",
+            format!("{} octets for messages of {}", limits.bytes_in_flight, limits.message_size),
+            "expected at least 2.5 x message_size, or no mail of that size could ever pass",
+        );
+    }
+    section.finish();
+    limits
+}
+
+fn retry(section: Section<'_, '_>) -> Retry {
+    let default = Retry::default();
+    let bounds = |low, high| duration(Duration::from_millis(low), Duration::from_secs(high));
+    let retry = Retry {
+        first: section.get("first", bounds(10, 86_400)).unwrap_or(default.first),
+        longest: section.get("longest", bounds(10, 86_400)).unwrap_or(default.longest),
+        expire: section.get("expire", bounds(1_000, 30 * 86_400)).unwrap_or(default.expire),
+    };
+    if retry.longest < retry.first {
+        section.complain("longest", "a time shorter than `first`", "expected first <= longest");
+    }
+    section.finish();
+    retry
+}
+
+/// Fuzz body: any text gives a configuration or errors with a place; nothing else.
+#[doc(hidden)]
+pub fn fuzz_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let asked = Cell::new(0_usize);
+    let read = |_: &std::path::Path| {
+        asked.set(asked.get() + 1);
+        Ok(String::new())
+    };
+    if let Err(errors) = Config::parse(text, "fuzz.toml", &read) {
+        assert!(!errors.is_empty());
+        let lines = text.bytes().filter(|&octet| octet == b'\n').count() + 1;
+        assert!(errors.iter().all(|error| error.line <= lines));
+    }
+}

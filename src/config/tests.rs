@@ -1,0 +1,138 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const DOCUMENTED: &str = include_str!("../../docs/waxwing.toml");
+
+fn no_files(path: &Path) -> Result<String, String> {
+    Err(format!("no file {}", path.display()))
+}
+
+fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
+    Config::parse(text, "waxwing.toml", &no_files)
+}
+
+/// The documented file with one line put in place of another.
+fn with(line: &str, other: &str) -> Vec<ConfigError> {
+    assert!(DOCUMENTED.contains(line), "{line}");
+    parse(&DOCUMENTED.replacen(line, other, 1)).expect_err(other)
+}
+
+#[test]
+fn the_documented_file_is_valid_and_means_what_it_says() {
+    let config = parse(DOCUMENTED).unwrap();
+    assert_eq!(config.hostname.as_str(), "gw.example.org");
+    assert_eq!(config.listeners.len(), 2);
+    assert_eq!(config.listeners[0].trusted_networks.len(), 2);
+    assert_eq!(config.outbound_hop.port, 10025);
+    assert_eq!(config.policy.rules.len(), 6);
+    assert_eq!(config.policy.rules[1].action.encrypt, crate::policy::EncryptMode::Require);
+    assert!(config.policy.profiles["edi"].pss);
+}
+
+/// Uncommenting every default changes nothing: the comments tell the truth.
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let uncommented: Vec<String> = DOCUMENTED
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if is_default(rest) => rest.to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let count = uncommented.iter().zip(DOCUMENTED.lines()).filter(|(a, b)| *a != b).count();
+    assert!(count >= 30, "only {count} commented defaults were found");
+    let (commented, written) = (parse(DOCUMENTED).unwrap(), parse(&uncommented.join("\n")).unwrap());
+    assert_eq!(commented.limits, written.limits);
+    assert_eq!(commented.retry, written.retry);
+    assert_eq!(format!("{commented:?}"), format!("{written:?}"));
+}
+
+fn is_default(line: &str) -> bool {
+    let key = line.split(" = ").next().unwrap_or_default();
+    let bare = key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-');
+    line.contains(" = ") && bare && !matches!(key, "certificate" | "key")
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_what_is_allowed() {
+    let errors = with("hostname = \"gw.example.org\"", "hostname = \"gw.example.org\"\nhostnme = \"x\"");
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!((errors[0].file.as_str(), errors[0].line, errors[0].key.as_str()), ("waxwing.toml", 7, "hostnme"));
+    assert!(errors[0].expected.contains("hostname"), "{}", errors[0]);
+    let errors = with("encrypt = \"require\"", "encrpyt = \"require\"");
+    assert_eq!(errors[0].key, "rule[1].encrpyt");
+}
+
+#[test]
+fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
+    let errors = with("profile = \"modern\"", "profile = \"moderne\"");
+    assert_eq!(errors[0].found, "\"moderne\"");
+    assert!(errors[0].expected.contains("compatible"));
+    for (line, other) in [
+        ("direction = \"inbound\"", "direction = \"in\""),
+        ("port = 10025", "port = 0"),
+        ("port = 10025", "port = 65536"),
+        ("address = \"127.0.0.1:2525\"", "address = \"localhost\""),
+        ("# message_size = \"50 MiB\"", "message_size = \"50 MiBB\""),
+        ("# message_size = \"50 MiB\"", "message_size = \"600 MiB\""),
+        ("# first = \"1 min\"", "first = \"2 h\""),
+        ("# first = \"1 min\"", "first = \"fast\""),
+        ("domains = [\"example.org\", \"example.net\"]", "domains = [\"exa mple.org\"]"),
+        ("host = \"127.0.0.1\"", "host = \"[127.0.0.1]\""),
+        ("trusted_networks = [\"127.0.0.0/8\", \"::1/128\"]", "trusted_networks = [\"127.0.0.0/33\"]"),
+        ("# tls = \"off\"", "tls = \"starttls\""),
+        ("name = \"internet\"", "name = \"submission\""),
+        ("recipient = [\"vault@example.org\"]", "recipient = []"),
+        ("recipient = [\"vault@example.org\"]", "recipient = [\"vault\"]"),
+        ("recipient = [\"vault@example.org\"]", "recipient = [\"file:absent\"]"),
+        ("content = [\"AES-128-CBC\"] ", "content = [\"3DES-CBC\"] "),
+        ("pass = true  ", "pass = true\nencrypt = \"prefer\"  "),
+        ("# downgrade = \"refuse\"", "downgrade = \"allow\""),
+        ("[default]", "[defaults]"),
+        ("kek = \"/etc/waxwing/kek\"", ""),
+        ("hostname = \"gw.example.org\"", "hostname = "),
+    ] {
+        let errors = with(line, other);
+        assert!(errors.iter().all(|error| !error.expected.is_empty() && error.line > 0), "{other}: {errors:?}");
+    }
+}
+
+#[test]
+fn every_error_is_told_not_only_the_first() {
+    let text = DOCUMENTED.replace("port = 10025", "port = \"x\"").replace("port = 10026", "prot = 1");
+    let keys: Vec<String> = parse(&text).unwrap_err().into_iter().map(|error| error.key).collect();
+    assert_eq!(keys, ["next_hop.outbound.port", "next_hop.inbound.prot"]);
+}
+
+#[test]
+fn list_files_are_read_and_their_errors_have_a_line() {
+    let text = DOCUMENTED.replace("\"vault@example.org\"", "\"file:vault.list\"");
+    let good = |_: &Path| Ok("# board\nanna@example.org\n\n@board.example.org # all\n".to_owned());
+    let config = Config::parse(&text, "waxwing.toml", &good).unwrap();
+    assert_eq!(config.policy.rules[5].matches.recipient.len(), 2);
+    let bad = |_: &Path| Ok("anna@example.org\nbob\n".to_owned());
+    let errors = Config::parse(&text, "waxwing.toml", &bad).unwrap_err();
+    assert!(errors[0].expected.contains("vault.list:2"), "{}", errors[0]);
+}
+
+#[test]
+fn sizes_and_times_have_units() {
+    let text = DOCUMENTED.replace("# message_size = \"50 MiB\"", "message_size = \"2 MiB\"").replace("# first = \"1 min\"", "first = \"90 s\"");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.limits.message_size, 2 << 20);
+    assert_eq!(config.retry.first, Duration::from_secs(90));
+    assert_eq!(config.retry.expire, Duration::from_secs(432_000));
+}
+
+#[test]
+fn fuzz_body_holds_on_what_was_seen() {
+    fuzz_config(DOCUMENTED.as_bytes());
+    for end in 0..DOCUMENTED.len() {
+        if end % 97 == 0 && DOCUMENTED.is_char_boundary(end) {
+            fuzz_config(&DOCUMENTED.as_bytes()[..end]);
+        }
+    }
+    fuzz_config(b"a = {b = {c = [1, {d = '']}}");
+}
