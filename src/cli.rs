@@ -141,9 +141,9 @@ pub fn read_config(file: &Path) -> Result<Config, Failure> {
             "name another with --config FILE or WAXWING_CONFIG",
         )
     })?;
-    Config::parse(&text, &file.display().to_string()).map_err(|errors| {
+    config::parse(&text, file).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Failure::new(lines.join("\n"), "")
+        Failure::new(lines.join("\n"), "`waxwing config check` says the same without starting anything")
     })
 }
 

@@ -1,12 +1,106 @@
-//! `waxwing config`.
+//! `waxwing config`: whether the configuration is valid, and what is wrong where.
 
-use super::{CommandResult, Context, Failure};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{CommandResult, Context, Failure, NOT_GOOD};
+use crate::config::{Config, ConfigError, ListenTls};
 
 /// Arguments of `waxwing config`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read the configuration and say of every error its file, line and key, what was found, and what is allowed.
+    ///
+    /// Exit status: 0 valid, 1 not valid, 2 could not be read.
+    #[command(after_help = "Example:\n  waxwing config check waxwing.toml")]
+    Check {
+        /// The file; default: that of --config.
+        file: Option<PathBuf>,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+}
 
 /// Runs the command.
-pub fn run(_args: Args, _context: &Context) -> CommandResult {
-    Err(Failure::new("`waxwing config` is not built in this version", ""))
+pub fn run(args: Args, context: &Context) -> CommandResult {
+    let Command::Check { file, json } = args.command;
+    let file = file.unwrap_or_else(|| context.config.clone());
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        Failure::new(format!("the configuration {} cannot be read: {error}", file.display()), "name another")
+    })?;
+    let (errors, warnings) = match parse(&text, &file) {
+        Ok(config) => (Vec::new(), warnings(&config)),
+        Err(errors) => (errors, Vec::new()),
+    };
+    if json {
+        print_json(&file, &errors, &warnings);
+    } else {
+        for error in &errors {
+            println!("{error}");
+        }
+        for warning in &warnings {
+            println!("warning: {warning}");
+        }
+        match errors.len() {
+            0 => println!("{}: valid", file.display()),
+            1 => println!("{}: 1 error", file.display()),
+            many => println!("{}: {many} errors", file.display()),
+        }
+    }
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+/// Parses a configuration whose list files stand relative to its own folder.
+pub(super) fn parse(text: &str, file: &Path) -> Result<Config, Vec<ConfigError>> {
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    let read = move |path: &Path| std::fs::read_to_string(folder.join(path)).map_err(|error| error.to_string());
+    Config::parse(text, &file.display().to_string(), &read)
+}
+
+/// What is valid and will not work, or not as people expect.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for listener in &config.listeners {
+        if let ListenTls::StartTls { certificate, key, .. } | ListenTls::Implicit { certificate, key } = &listener.tls {
+            for path in [certificate, key] {
+                if let Err(error) = std::fs::File::open(path) {
+                    warnings.push(format!("listener {:?}: {} cannot be read: {error}", listener.name, path.display()));
+                }
+            }
+        }
+        let outbound = listener.direction == crate::config::Direction::Outbound;
+        if outbound && listener.trusted_networks.is_empty() {
+            let name = &listener.name;
+            warnings.push(format!("listener {name:?} is outbound and trusts nobody: it will refuse all mail; set trusted_networks"));
+        }
+    }
+    if let Err(error) = std::fs::File::open(&config.kek) {
+        let kek = config.kek.display();
+        warnings.push(format!("kek: {kek} cannot be read: {error}; `waxwing kek init {kek}` makes one"));
+    }
+    warnings
+}
+
+fn print_json(file: &Path, errors: &[ConfigError], warnings: &[String]) {
+    let errors: Vec<serde_json::Value> = errors
+        .iter()
+        .map(|error| {
+            serde_json::json!({
+                "file": error.file, "line": error.line, "key": error.key, "found": error.found, "expected": error.expected,
+            })
+        })
+        .collect();
+    let all = serde_json::json!({
+        "file": file.display().to_string(), "valid": errors.is_empty(), "errors": errors, "warnings": warnings,
+    });
+    println!("{all:#}");
 }
