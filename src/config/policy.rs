@@ -55,6 +55,7 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
         reject: section.get("reject", text),
         pass: section.get("pass", boolean).unwrap_or(false),
         decrypt: section.get("decrypt", boolean).unwrap_or(true),
+        all_valid: section.get("certificates", choice(&[("best", false), ("all-valid", true)])).unwrap_or(false),
         strip_signature: section.get("strip-signature", boolean).unwrap_or(false),
     };
     contradictions(section, &action);
