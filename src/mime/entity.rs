@@ -2,7 +2,15 @@
 
 use bytes::Bytes;
 
-use super::header::{ContentType, Header, MimeError};
+use super::header::{ContentType, Header, MimeError, skip_cfws};
+
+mod boundary;
+mod decode;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use boundary::{Reading, sections};
+pub(crate) use decode::{decode_base64, decode_quoted_printable};
 
 /// Bounds for reading hostile mail (A13).
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +29,17 @@ impl Default for MimeLimits {
     }
 }
 
+/// How a body is encoded (RFC 2045 section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferEncoding {
+    /// 7bit, 8bit and binary: the octets are the content.
+    Identity,
+    /// base64.
+    Base64,
+    /// quoted-printable.
+    QuotedPrintable,
+}
+
 /// A header and a body over the octets received.
 #[derive(Debug, Clone)]
 pub struct Entity {
@@ -30,24 +49,120 @@ pub struct Entity {
     pub header: Header,
     /// The body as received, after the empty line.
     pub body: Bytes,
+    /// Multiparts and messages around it.
+    depth: usize,
 }
 
 impl Entity {
     /// Splits header and body; cheap: the body is not looked at.
-    pub fn parse(_octets: Bytes, _limits: &MimeLimits) -> Result<Self, MimeError> {
-        todo!()
+    pub fn parse(octets: Bytes, limits: &MimeLimits) -> Result<Self, MimeError> {
+        Self::parse_at(octets, 0, limits)
+    }
+    /// An entity without header: all octets are its body.
+    pub fn without_header(octets: Bytes) -> Self {
+        Self { raw: octets.clone(), header: Header::default(), body: octets, depth: 0 }
+    }
+    fn parse_at(octets: Bytes, depth: usize, limits: &MimeLimits) -> Result<Self, MimeError> {
+        if depth > limits.depth {
+            return Err(MimeError::Limit("nesting of MIME parts"));
+        }
+        let (header, start) = Header::parse(&octets, limits)?;
+        let body = octets.slice(start.min(octets.len())..);
+        Ok(Self { raw: octets, header, body, depth })
     }
     /// The Content-Type; `text/plain` where there is none; an error where it can be read two ways (A14).
     pub fn content_type(&self) -> Result<ContentType, MimeError> {
-        todo!()
+        match self.header.one("Content-Type")? {
+            Some(field) => ContentType::parse(&field.value()),
+            None => Ok(ContentType::text_plain()),
+        }
+    }
+    /// The Content-Transfer-Encoding; an unknown one or two of them are errors.
+    pub fn transfer_encoding(&self) -> Result<TransferEncoding, MimeError> {
+        let Some(field) = self.header.one("Content-Transfer-Encoding")? else {
+            return Ok(TransferEncoding::Identity);
+        };
+        let value = field.value();
+        let value = skip_cfws(&value)?;
+        let end = value.find(|c: char| c.is_ascii_whitespace() || c == '(').unwrap_or(value.len());
+        let (token, rest) = value.split_at_checked(end).unwrap_or((value, ""));
+        if !skip_cfws(rest)?.is_empty() {
+            return Err(MimeError::Ambiguous("text after the Content-Transfer-Encoding"));
+        }
+        match token.to_ascii_lowercase().as_str() {
+            "7bit" | "8bit" | "binary" => Ok(TransferEncoding::Identity),
+            "base64" => Ok(TransferEncoding::Base64),
+            "quoted-printable" => Ok(TransferEncoding::QuotedPrintable),
+            _ => Err(MimeError::Malformed("a Content-Transfer-Encoding that RFC 2045 does not know")),
+        }
     }
     /// The parts of a multipart, found with our own boundary scanner (RFC 2046 5.1). Each part's `raw` excludes the line
     /// end that belongs to the delimiter. Ambiguous boundaries (a prefix of another, missing close) are errors.
-    pub fn parts(&self, _limits: &MimeLimits) -> Result<Vec<Entity>, MimeError> {
-        todo!()
+    pub fn parts(&self, limits: &MimeLimits) -> Result<Vec<Entity>, MimeError> {
+        self.read_parts(Reading::Strict, limits)
+    }
+    /// The parts as most mail programs would see them, for showing a message: a line that only begins like a delimiter is
+    /// text, a missing close delimiter is taken as being at the end. Never for security decisions.
+    pub fn parts_lenient(&self, limits: &MimeLimits) -> Result<Vec<Entity>, MimeError> {
+        self.read_parts(Reading::Lenient, limits)
+    }
+    fn read_parts(&self, reading: Reading, limits: &MimeLimits) -> Result<Vec<Entity>, MimeError> {
+        let spans = sections(&self.body, &self.boundary()?, reading, limits)?;
+        let parts = spans.parts.into_iter().map(|part| Self::parse_at(self.body.slice(part), self.depth + 1, limits));
+        parts.collect()
+    }
+    /// The boundary of a multipart (RFC 2046 section 5.1.1: 1 to 70 characters, the last no space).
+    pub(crate) fn boundary(&self) -> Result<String, MimeError> {
+        let content_type = self.content_type()?;
+        if !content_type.is_multipart() {
+            return Err(MimeError::Malformed("not a multipart"));
+        }
+        let boundary = content_type.parameter("boundary").ok_or(MimeError::Malformed("a multipart without boundary"))?;
+        let printable = boundary.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+        if boundary.is_empty() || boundary.len() > 70 || boundary.ends_with(' ') || !printable {
+            return Err(MimeError::Malformed("a boundary that RFC 2046 does not allow"));
+        }
+        Ok(boundary.to_owned())
+    }
+    /// The part that `octets`, found in this entity's body, are.
+    pub(crate) fn child(&self, octets: Bytes, limits: &MimeLimits) -> Result<Entity, MimeError> {
+        Self::parse_at(octets, self.depth + 1, limits)
+    }
+    /// The message in a message/rfc822 or message/global body that is not encoded.
+    pub fn message(&self, limits: &MimeLimits) -> Result<Entity, MimeError> {
+        if self.transfer_encoding()? != TransferEncoding::Identity {
+            return Err(MimeError::Ambiguous("an encoded message/rfc822"));
+        }
+        self.child(self.body.clone(), limits)
     }
     /// The body with its Content-Transfer-Encoding undone; bad base64 is an error (A14). 7bit, 8bit and binary are sliced.
     pub fn decoded_body(&self) -> Result<Bytes, MimeError> {
-        todo!()
+        match self.transfer_encoding()? {
+            TransferEncoding::Identity => Ok(self.body.clone()),
+            TransferEncoding::Base64 => decode_base64(&self.body).map(Bytes::from),
+            TransferEncoding::QuotedPrintable => decode_quoted_printable(&self.body, Reading::Strict).map(Bytes::from),
+        }
+    }
+}
+
+/// Fuzz body: reading ends within its limits, and parts lie in order inside the body.
+#[doc(hidden)]
+pub fn fuzz_entity(data: &[u8]) {
+    let limits = MimeLimits { depth: 8, parts: 200, fields: 200 };
+    let Ok(entity) = Entity::parse(Bytes::copy_from_slice(data), &limits) else { return };
+    let mut todo = vec![entity];
+    while let Some(entity) = todo.pop() {
+        assert!(entity.depth <= limits.depth);
+        if let Ok(body) = entity.decoded_body() {
+            assert!(body.len() <= entity.body.len());
+        }
+        let lenient = entity.parts_lenient(&limits);
+        if let Ok(strict) = entity.parts(&limits) {
+            let lenient = lenient.as_deref().unwrap_or_default();
+            assert!(strict.iter().map(|p| &p.raw).eq(lenient.iter().map(|p| &p.raw)), "what is strict is also lenient");
+        }
+        let parts = lenient.unwrap_or_default();
+        assert!(parts.iter().map(|part| part.raw.len()).sum::<usize>() <= entity.body.len());
+        todo.extend(parts);
     }
 }

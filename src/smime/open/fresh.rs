@@ -54,7 +54,7 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
     }
     let broken = Bytes::from(forced(&ends));
     let entity = Entity::parse(broken.clone(), limits)
-        .unwrap_or_else(|_| Entity { raw: broken.clone(), header: Header::default(), body: broken });
+        .unwrap_or_else(|_| Entity::without_header(broken));
     (entity, Some("lines of the decrypted content were broken by force; a signature over it no longer verifies downstream"))
 }
 
