@@ -61,6 +61,10 @@ pub mod smime {
 
 /// X.509 for mail (RFC 5280, RFC 8550).
 pub mod pki {
+    /// P: a strict DER reader and a small DER writer.
+    pub(crate) mod asn1;
+    /// P: PEM blocks of a file.
+    pub(crate) mod pem;
     /// P: what a certificate says for mail: addresses, usages, capabilities.
     pub mod certificate;
     /// P: a public key and what may be done with it: verify, transport a key, agree.

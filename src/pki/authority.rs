@@ -1,12 +1,23 @@
 //! Issues certificates from a recipe: the PKI of the tests and the demo. Never for production use.
 
-use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair, RsaKeyPair};
+use bytes::Bytes;
+use const_oid::{ObjectIdentifier, db};
+use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
+use super::asn1::{integer, number, oid, sequence, tag, write};
 use super::certificate::Certificate;
+use crate::address::Mailbox;
 
 /// Which key to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NewKey {
     Rsa2048,
     Rsa3072,
@@ -19,7 +30,7 @@ pub enum NewKey {
 #[derive(Debug, Clone)]
 pub struct Recipe {
     pub common_name: String,
-    /// rfc822Name entries of the SAN.
+    /// rfc822Name entries of the SAN; SmtpUTF8Mailbox where the local part is not ASCII.
     pub mailboxes: Vec<String>,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
@@ -27,20 +38,327 @@ pub struct Recipe {
     pub ca: Option<Option<u8>>,
     /// keyUsage bits by name (`digitalSignature`, `keyEncipherment`, …); empty leaves the extension out.
     pub key_usage: Vec<&'static str>,
-    /// emailProtection in the EKU; `None` leaves the extension out.
+    /// emailProtection in the EKU (`false`: serverAuth in its place); `None` leaves the extension out.
     pub email_protection: Option<bool>,
     /// Permitted rfc822Name subtrees (name constraints), for a CA.
     pub permitted_mail: Vec<String>,
     pub key: NewKey,
 }
 
+impl Recipe {
+    /// A CA valid from an hour before `now`, for ten years.
+    pub fn authority(common_name: &str, now: Timestamp, key: NewKey) -> Self {
+        Self {
+            common_name: common_name.to_owned(),
+            mailboxes: Vec::new(),
+            not_before: whole_seconds(now, -HOUR),
+            not_after: whole_seconds(now, 87_600 * HOUR),
+            ca: Some(None),
+            key_usage: vec!["keyCertSign", "cRLSign"],
+            email_protection: None,
+            permitted_mail: Vec::new(),
+            key,
+        }
+    }
+    /// A certificate to sign and to encrypt for one mailbox, valid from an hour before `now`, for a year.
+    pub fn mailbox(mailbox: &str, now: Timestamp, key: NewKey) -> Self {
+        let transport = if matches!(key, NewKey::P256 | NewKey::P384) { "keyAgreement" } else { "keyEncipherment" };
+        Self {
+            common_name: mailbox.to_owned(),
+            mailboxes: vec![mailbox.to_owned()],
+            not_before: whole_seconds(now, -HOUR),
+            not_after: whole_seconds(now, 8_760 * HOUR),
+            ca: None,
+            key_usage: vec!["digitalSignature", transport],
+            email_protection: Some(true),
+            permitted_mail: Vec::new(),
+            key,
+        }
+    }
+}
+
+const HOUR: i64 = 3600;
+
+/// X.509 knows no fractions of a second.
+fn whole_seconds(now: Timestamp, offset: i64) -> Timestamp {
+    let moved = now.saturating_add(SignedDuration::from_secs(offset)).unwrap_or(now);
+    Timestamp::from_second(moved.as_second()).unwrap_or(moved)
+}
+
 /// A certificate with its private key (PKCS#8).
+#[derive(Clone)]
 pub struct Issued {
     pub certificate: Certificate,
     pub pkcs8: Zeroizing<Vec<u8>>,
 }
 
+/// A root, an intermediate without EKU, and leaves.
+#[derive(Clone)]
+pub struct DemoPki {
+    pub root: Issued,
+    pub intermediate: Issued,
+    /// In the order of the mailboxes asked for.
+    pub leaves: Vec<Issued>,
+}
+
+impl DemoPki {
+    /// The leaf of a mailbox.
+    pub fn leaf(&self, mailbox: &str) -> Option<&Issued> {
+        let key = Mailbox::parse(mailbox).ok()?.key();
+        self.leaves.iter().find(|leaf| leaf.certificate.is_for(&key))
+    }
+}
+
 /// Makes a key and a certificate signed by `issuer`, or by itself.
-pub fn issue(_recipe: &Recipe, _issuer: Option<&Issued>) -> Issued {
-    todo!()
+///
+/// # Panics
+/// Where the recipe cannot be written as a certificate: this is for tests and the demo.
+pub fn issue(recipe: &Recipe, issuer: Option<&Issued>) -> Issued {
+    issue_with_key(recipe, generate(recipe.key), issuer)
+}
+
+/// As [`issue`], with the key that this process made earlier for the same kind and common name, if it did: making an RSA key takes
+/// far longer than anything a test does with it.
+pub fn issue_cached(recipe: &Recipe, issuer: Option<&Issued>) -> Issued {
+    issue_with_key(recipe, cached_key(recipe.key, &recipe.common_name), issuer)
+}
+
+/// A root, an intermediate and one leaf a mailbox, all with keys of `kind` from this process's cache.
+pub fn demo_pki(now: Timestamp, mailboxes: &[&str], kind: NewKey) -> DemoPki {
+    let root = issue_cached(&Recipe::authority("Demo Root CA", now, kind), None);
+    let mut recipe = Recipe::authority("Demo Mail CA", now, kind);
+    recipe.ca = Some(Some(0));
+    recipe.not_after = whole_seconds(now, 43_800 * HOUR);
+    let intermediate = issue_cached(&recipe, Some(&root));
+    let leaves = mailboxes.iter().map(|mailbox| issue_cached(&Recipe::mailbox(mailbox, now, kind), Some(&intermediate))).collect();
+    DemoPki { root, intermediate, leaves }
+}
+
+/// A private key (PKCS#8) for `name`, made once a process and kind.
+pub fn cached_key(kind: NewKey, name: &str) -> Zeroizing<Vec<u8>> {
+    type Keys = HashMap<(NewKey, String), Zeroizing<Vec<u8>>>;
+    static KEYS: LazyLock<Mutex<Keys>> = LazyLock::new(Mutex::default);
+    let place = (kind, name.to_owned());
+    if let Some(key) = KEYS.lock().unwrap_or_else(PoisonError::into_inner).get(&place) {
+        return key.clone();
+    }
+    let made = generate(kind);
+    KEYS.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_insert(made).clone()
+}
+
+/// Makes a certificate for the key given (PKCS#8), signed by `issuer` or by itself.
+///
+/// # Panics
+/// As [`issue`].
+#[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
+pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option<&Issued>) -> Issued {
+    let key = Signer::read(&pkcs8).expect("a PKCS#8 key of a kind made here");
+    let spki = key.spki().expect("a public key");
+    let subject = common_name(&recipe.common_name);
+    let (issuer_name, signer, issuer_spki) = match issuer {
+        Some(issuer) => (
+            issuer.certificate.subject().to_vec(),
+            Signer::read(&issuer.pkcs8).expect("the issuer's key"),
+            issuer.certificate.public_key().spki().to_vec(),
+        ),
+        None => (subject.clone(), Signer::read(&pkcs8).expect("the key just read"), spki.clone()),
+    };
+    let algorithm = signer.algorithm();
+    let mut serial = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut serial).expect("randomness");
+    let [first, ..] = &mut serial;
+    *first = (*first & 0x7f) | 0x40;
+    let extensions = extensions(recipe, &key_identifier(&spki), &key_identifier(&issuer_spki));
+    let tbs = sequence(&[
+        &write(tag::constructed(0), &[&number(2)]),
+        &integer(&serial),
+        &algorithm,
+        &issuer_name,
+        &sequence(&[&time(recipe.not_before), &time(recipe.not_after)]),
+        &subject,
+        &spki,
+        &write(tag::constructed(3), &[&sequence(&[&extensions])]),
+    ]);
+    let signature = signer.sign(&tbs).expect("a signature");
+    let der = sequence(&[&tbs, &algorithm, &write(tag::BIT_STRING, &[&[0], &signature])]);
+    let certificate = Certificate::from_der(Bytes::from(der)).expect("a certificate that can be read");
+    Issued { certificate, pkcs8 }
+}
+
+#[allow(clippy::expect_used, reason = "for tests and the demo: only a broken source of randomness fails here")]
+fn generate(kind: NewKey) -> Zeroizing<Vec<u8>> {
+    let rsa = |size| RsaKeyPair::generate(size).and_then(|key| AsDer::<Pkcs8V1Der<'_>>::as_der(&key).map(|der| der.as_ref().to_vec()));
+    let ec = |curve| EcdsaKeyPair::generate(curve).and_then(|key| key.to_pkcs8v1().map(|der| der.as_ref().to_vec()));
+    let made = match kind {
+        NewKey::Rsa2048 => rsa(KeySize::Rsa2048),
+        NewKey::Rsa3072 => rsa(KeySize::Rsa3072),
+        NewKey::Rsa4096 => rsa(KeySize::Rsa4096),
+        NewKey::P256 => ec(P256),
+        NewKey::P384 => ec(P384),
+    };
+    Zeroizing::new(made.expect("a new key"))
+}
+
+static P256: &EcdsaSigningAlgorithm = &signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+static P384: &EcdsaSigningAlgorithm = &signature::ECDSA_P384_SHA384_ASN1_SIGNING;
+
+/// A private key that signs certificates.
+enum Signer {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair, ObjectIdentifier),
+}
+
+impl Signer {
+    fn read(pkcs8: &[u8]) -> Option<Self> {
+        RsaKeyPair::from_pkcs8(pkcs8)
+            .map(Self::Rsa)
+            .or_else(|_| EcdsaKeyPair::from_pkcs8(P256, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_256)))
+            .or_else(|_| EcdsaKeyPair::from_pkcs8(P384, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_384)))
+            .ok()
+    }
+    fn spki(&self) -> Option<Vec<u8>> {
+        let der = match self {
+            Self::Rsa(key) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
+            Self::Ec(key, _) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
+        };
+        der.ok().map(|der| der.as_ref().to_vec())
+    }
+    fn algorithm(&self) -> Vec<u8> {
+        match self {
+            Self::Rsa(_) => sequence(&[&oid(&db::rfc5912::SHA_256_WITH_RSA_ENCRYPTION), &write(tag::NULL, &[])]),
+            Self::Ec(_, algorithm) => sequence(&[&oid(algorithm)]),
+        }
+    }
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).ok()?;
+                Some(signature)
+            }
+            Self::Ec(key, _) => key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec()),
+        }
+    }
+}
+
+fn common_name(text: &str) -> Vec<u8> {
+    let attribute = sequence(&[&oid(&db::rfc4519::COMMON_NAME), &write(tag::UTF8_STRING, &[text.as_bytes()])]);
+    sequence(&[&write(tag::SET, &[&attribute])])
+}
+
+/// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime after.
+fn time(at: Timestamp) -> Vec<u8> {
+    let civil = jiff::tz::Offset::UTC.to_datetime(at);
+    let rest = format!("{:02}{:02}{:02}{:02}{:02}Z", civil.month(), civil.day(), civil.hour(), civil.minute(), civil.second());
+    let year = civil.year();
+    if (1950..2050).contains(&year) {
+        write(tag::UTC_TIME, &[format!("{:02}{rest}", year % 100).as_bytes()])
+    } else {
+        write(tag::GENERALIZED_TIME, &[format!("{year:04}{rest}").as_bytes()])
+    }
+}
+
+/// RFC 5280 4.2.1.2 leaves the method open: 160 bits of SHA-256 over the SubjectPublicKeyInfo (RFC 7093 section 2, method 4).
+fn key_identifier(spki: &[u8]) -> Vec<u8> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki).as_ref().iter().take(20).copied().collect()
+}
+
+fn extension(id: &ObjectIdentifier, critical: bool, value: &[u8]) -> Vec<u8> {
+    let critical: &[u8] = if critical { &[tag::BOOLEAN, 1, 0xff] } else { &[] };
+    sequence(&[&oid(id), critical, &write(tag::OCTET_STRING, &[value])])
+}
+
+fn extensions(recipe: &Recipe, subject_key: &[u8], authority_key: &[u8]) -> Vec<u8> {
+    use db::rfc5912::{
+        ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_NAME_CONSTRAINTS,
+        ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER, ID_KP_EMAIL_PROTECTION, ID_KP_SERVER_AUTH,
+    };
+    let mut out = extension(&ID_CE_SUBJECT_KEY_IDENTIFIER, false, &write(tag::OCTET_STRING, &[subject_key]));
+    let authority = sequence(&[&write(tag::context(0), &[authority_key])]);
+    out.extend(extension(&ID_CE_AUTHORITY_KEY_IDENTIFIER, false, &authority));
+    if let Some(path_length) = recipe.ca {
+        let length = path_length.map(|length| number(u64::from(length))).unwrap_or_default();
+        out.extend(extension(&ID_CE_BASIC_CONSTRAINTS, true, &sequence(&[&[tag::BOOLEAN, 1, 0xff], &length])));
+    }
+    if !recipe.key_usage.is_empty() {
+        out.extend(extension(&ID_CE_KEY_USAGE, true, &key_usage(&recipe.key_usage)));
+    }
+    if let Some(email) = recipe.email_protection {
+        let purpose = if email { ID_KP_EMAIL_PROTECTION } else { ID_KP_SERVER_AUTH };
+        out.extend(extension(&ID_CE_EXT_KEY_USAGE, false, &sequence(&[&oid(&purpose)])));
+    }
+    if !recipe.mailboxes.is_empty() {
+        let names: Vec<u8> = recipe.mailboxes.iter().flat_map(|mailbox| general_name(mailbox)).collect();
+        out.extend(extension(&ID_CE_SUBJECT_ALT_NAME, false, &sequence(&[&names])));
+    }
+    if !recipe.permitted_mail.is_empty() {
+        let subtrees: Vec<u8> =
+            recipe.permitted_mail.iter().flat_map(|base| sequence(&[&write(tag::context(1), &[base.as_bytes()])])).collect();
+        out.extend(extension(&ID_CE_NAME_CONSTRAINTS, true, &sequence(&[&write(tag::constructed(0), &[&subtrees])])));
+    }
+    out
+}
+
+/// rfc822Name; SmtpUTF8Mailbox (RFC 9598) where the local part is not ASCII. What is no mailbox is written as it stands.
+fn general_name(text: &str) -> Vec<u8> {
+    const SMTP_UTF8_MAILBOX: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.9");
+    match Mailbox::parse(text) {
+        Ok(mailbox) if mailbox.needs_smtputf8() => {
+            let value = write(tag::UTF8_STRING, &[mailbox.to_string().as_bytes()]);
+            write(tag::constructed(0), &[&oid(&SMTP_UTF8_MAILBOX), &write(tag::constructed(0), &[&value])])
+        }
+        Ok(mailbox) => write(tag::context(1), &[mailbox.to_string().as_bytes()]),
+        Err(_) => write(tag::context(1), &[text.as_bytes()]),
+    }
+}
+
+/// A BIT STRING of the bits named, without trailing zeros.
+#[allow(clippy::panic, reason = "for tests and the demo: a wrong name is a bug of the recipe's author")]
+fn key_usage(names: &[&str]) -> Vec<u8> {
+    const NAMES: [&str; 9] = [
+        "digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement", "keyCertSign", "cRLSign",
+        "encipherOnly", "decipherOnly",
+    ];
+    let mut bits = 0u16;
+    for name in names {
+        match NAMES.iter().position(|known| known == name) {
+            Some(position) => bits |= 0x8000 >> position,
+            None => panic!("no keyUsage bit is called {name}"),
+        }
+    }
+    let octets = bits.to_be_bytes();
+    let [high, low] = octets;
+    if low == 0 {
+        write(tag::BIT_STRING, &[&[high.trailing_zeros().min(7) as u8, high]])
+    } else {
+        write(tag::BIT_STRING, &[&[low.trailing_zeros() as u8, high, low]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::certificate::Purpose;
+
+    #[test]
+    fn issues_what_the_recipe_says() {
+        let now: Timestamp = "2026-11-22T12:00:00.5Z".parse().unwrap();
+        let pki = demo_pki(now, &["alice@example.org", "jürgen@example.org"], NewKey::P256);
+        let alice = &pki.leaf("Alice@EXAMPLE.org").unwrap().certificate;
+        assert_eq!(alice.not_before(), "2026-11-22T11:00:00Z".parse().unwrap());
+        assert_eq!(alice.subject_text(), "CN=alice@example.org");
+        assert_eq!(alice.issuer_text(), "CN=Demo Mail CA");
+        assert_eq!(alice.authority_key_identifier(), pki.intermediate.certificate.subject_key_identifier());
+        assert!(alice.fits(Purpose::Signature).is_ok() && alice.fits(Purpose::Encryption).is_ok());
+        assert!(pki.root.certificate.is_ca() && pki.root.certificate.is_self_issued() && !alice.is_ca());
+        assert_eq!(pki.leaf("jürgen@example.org").unwrap().certificate.mailboxes().len(), 1);
+        assert_eq!(pki.root.pkcs8, demo_pki(now, &[], NewKey::P256).root.pkcs8);
+    }
+
+    #[test]
+    fn writes_years_after_2049() {
+        let mut recipe = Recipe::authority("Far", "2020-01-01T00:00:00Z".parse().unwrap(), NewKey::P384);
+        recipe.not_after = "2061-02-03T04:05:06Z".parse().unwrap();
+        assert_eq!(issue_cached(&recipe, None).certificate.not_after(), recipe.not_after);
+    }
 }

@@ -1,0 +1,96 @@
+use super::*;
+use crate::pki::authority::{NewKey, Recipe, issue_cached};
+use crate::pki::asn1::write;
+
+fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+fn alice() -> Certificate {
+    issue_cached(&Recipe::mailbox("alice@example.org", now(), NewKey::P256), None).certificate
+}
+
+#[test]
+fn trailing_octets_are_an_error() {
+    let mut der = alice().der().to_vec();
+    der.push(0);
+    assert!(Certificate::from_der(der.into()).is_err());
+}
+
+#[test]
+fn pem_with_several_blocks_and_text() {
+    let der = alice().der().to_vec();
+    let pem = super::super::pem::armor("CERTIFICATE", &der);
+    let file = format!("Bag Attributes\r\n  name: x\r\n{pem}junk\n{}", pem.replace('\n', "\r\n"));
+    assert_eq!(Certificate::from_pem_or_der(file.as_bytes()).unwrap(), [alice_again(&der), alice_again(&der)]);
+    assert!(Certificate::from_pem_or_der(b"nothing").is_err());
+    assert!(Certificate::from_pem_or_der(pem.trim_end().trim_end_matches('-').as_bytes()).is_err());
+}
+
+fn alice_again(der: &[u8]) -> Certificate {
+    Certificate::from_der(Bytes::copy_from_slice(der)).unwrap()
+}
+
+#[test]
+fn usage_is_judged_by_purpose_and_key() {
+    let mut recipe = Recipe::mailbox("sign@example.org", now(), NewKey::P256);
+    recipe.key_usage = vec!["nonRepudiation"];
+    let certificate = issue_cached(&recipe, None).certificate;
+    assert!(certificate.fits(Purpose::Signature).is_ok());
+    assert!(certificate.fits(Purpose::Encryption).is_err());
+    recipe.key_usage = vec![];
+    recipe.email_protection = Some(false);
+    assert!(issue_cached(&recipe, None).certificate.fits(Purpose::Signature).is_err());
+    recipe.email_protection = None;
+    assert!(issue_cached(&recipe, None).certificate.fits(Purpose::Encryption).is_ok());
+    recipe.key_usage = vec!["keyEncipherment"];
+    assert!(issue_cached(&recipe, None).certificate.fits(Purpose::Encryption).is_err(), "an EC key agrees, it does not transport");
+}
+
+#[test]
+fn domain_certificates() {
+    let domain = Domain::parse("example.org").unwrap();
+    for (name, expected) in [
+        ("domain-confidentiality-authority@example.org", true),
+        ("@example.org", true),
+        ("domain-confidentiality-authority@sub.example.org", false),
+        ("alice@example.org", false),
+    ] {
+        let mut recipe = Recipe::mailbox("x@example.org", now(), NewKey::P256);
+        recipe.mailboxes = vec![name.to_owned()];
+        assert_eq!(issue_cached(&recipe, None).certificate.is_for_domain(&domain), expected, "{name}");
+    }
+}
+
+#[test]
+fn times_as_rfc5280_wants_them() {
+    let read = |kind, text: &[u8]| {
+        let der = write(kind, &[text]);
+        read_time(Reader::new(&der).any().unwrap())
+    };
+    assert_eq!(read(tag::UTC_TIME, b"491231235959Z").unwrap(), "2049-12-31T23:59:59Z".parse().unwrap());
+    assert_eq!(read(tag::UTC_TIME, b"500101000000Z").unwrap(), "1950-01-01T00:00:00Z".parse().unwrap());
+    assert_eq!(read(tag::GENERALIZED_TIME, b"99991231235959Z").unwrap(), Timestamp::MAX);
+    for bad in [&b"4912312359Z"[..], b"491231235959", b"491231235959+0100", b"491331235959Z", b"", b"Z", b"4912312359\xff\xffZ"] {
+        assert!(read(tag::UTC_TIME, bad).is_err(), "{bad:?}");
+    }
+    assert!(read(tag::GENERALIZED_TIME, b"20491231235959.5Z").is_err());
+}
+
+#[test]
+fn fuzz_body_holds_on_seeds_and_noise() {
+    use proptest::prelude::*;
+    let seed = alice().der().to_vec();
+    fuzz_certificate(&seed);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    runner
+        .run(&(any::<prop::sample::Index>(), any::<u8>(), any::<prop::sample::Index>()), |(at, octet, cut)| {
+            let mut data = seed.clone();
+            let at = at.index(data.len());
+            data[at] = octet;
+            fuzz_certificate(&data);
+            fuzz_certificate(&data[..cut.index(data.len())]);
+            Ok(())
+        })
+        .unwrap();
+}
