@@ -6,7 +6,17 @@ use std::pin::Pin;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::cms::algorithm::{ContentEncryption, KeyAgreement, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyAgreement, KeyTransport, SignatureScheme};
+
+/// AES key wrap (RFC 3394) and the X9.63 KDF.
+pub mod wrap;
+
+mod software;
+
+#[cfg(test)]
+mod tests;
+
+pub use software::{SoftwareKey, SoftwareKeys, new_cek, warm_up};
 
 /// The name of a private key: SHA-256 of its SubjectPublicKeyInfo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,8 +24,10 @@ pub struct KeyId(pub [u8; 32]);
 
 impl KeyId {
     /// The id of the key with this SubjectPublicKeyInfo.
-    pub fn of_spki(_spki: &[u8]) -> Self {
-        todo!()
+    pub fn of_spki(spki: &[u8]) -> Self {
+        let mut id = [0u8; 32];
+        id.copy_from_slice(Digest::Sha256.of(spki).as_ref());
+        Self(id)
     }
 }
 
@@ -30,9 +42,18 @@ pub enum KeyOperation {
     /// Decrypt a transported CEK. A wrong padding or length yields `substitute`, never an error (A3); where the cipher has a
     /// fixed key length it is `content.key_len()`. `substitute` is drawn by the caller before the call.
     Unwrap { key: KeyId, transport: KeyTransport, encrypted: Bytes, content: ContentEncryption, substitute: Cek },
-    /// ECDH with `originator` (a SubjectPublicKeyInfo of the key's curve), X9.63 KDF with `shared_info`, then unwrap.
-    /// Failure yields `substitute`, as above.
+    /// ECDH with `originator` (a public point of the key's curve, SEC 1 form: OriginatorPublicKey leaves the curve out), X9.63 KDF
+    /// with `shared_info` (ECC-CMS-SharedInfo, DER), then unwrap. Failure yields `substitute`, as above.
     Agree { key: KeyId, agreement: KeyAgreement, originator: Bytes, shared_info: Bytes, wrapped: Bytes, content: ContentEncryption, substitute: Cek },
+}
+
+impl KeyOperation {
+    /// The key that is asked.
+    pub fn key(&self) -> KeyId {
+        match self {
+            Self::Sign { key, .. } | Self::Unwrap { key, .. } | Self::Agree { key, .. } => *key,
+        }
+    }
 }
 
 /// What it answers.
@@ -49,6 +70,9 @@ pub enum KeyAnswer {
 pub enum KeyError {
     #[error("no such private key")]
     Unknown,
+    /// A key that is not taken: what was found, what is needed.
+    #[error("{0}")]
+    Rejected(String),
     #[error("the key cannot do this: {0}")]
     Unsuitable(&'static str),
     #[error("the key holder is not available: {0}")]
@@ -69,41 +93,3 @@ pub trait KeyHolder: Send + Sync {
     fn submit(&self, operation: KeyOperation) -> Submission;
 }
 
-/// A private key in this process's memory, decoded once (loading an RSA key costs 0.17 ms), wiped when dropped.
-pub struct SoftwareKey {}
-
-impl SoftwareKey {
-    /// Reads a PKCS#8 PrivateKeyInfo (DER); RSA under 2048 bits is refused with a message that says so.
-    pub fn from_pkcs8(_der: &[u8]) -> Result<Self, KeyError> {
-        todo!()
-    }
-    /// Its name.
-    pub fn id(&self) -> KeyId {
-        todo!()
-    }
-    /// Its SubjectPublicKeyInfo.
-    pub fn spki(&self) -> &[u8] {
-        todo!()
-    }
-    /// Does the operation here and now.
-    pub fn perform(&self, _operation: &KeyOperation) -> Result<KeyAnswer, KeyError> {
-        todo!()
-    }
-}
-
-/// A handful of keys in memory: for the offline commands, tests and the demo.
-#[derive(Default)]
-pub struct SoftwareKeys {}
-
-impl SoftwareKeys {
-    /// Adds a key.
-    pub fn insert(&mut self, _key: SoftwareKey) -> KeyId {
-        todo!()
-    }
-}
-
-impl KeyHolder for SoftwareKeys {
-    fn submit(&self, _operation: KeyOperation) -> Submission {
-        todo!()
-    }
-}

@@ -16,10 +16,22 @@ pub struct RecipientScheme {
 }
 
 /// Encrypts `content` (MIME entity, canonical) to the recipients: AuthEnvelopedData for GCM, EnvelopedData for CBC. `cek`
-/// of the right length and randomness come from the caller through aws-lc-rs. Returns the DER ContentInfo as pieces, so that
-/// the ciphertext is one buffer encrypted in place.
+/// of the right length and randomness come from the caller (`keys::new_cek`); IV or nonce is drawn here. Returns the DER
+/// ContentInfo. `seal_with` does the same without a copy of the content.
 pub fn seal(
-    _content: Vec<u8>,
+    content: Vec<u8>,
+    how: ContentEncryption,
+    recipients: &[(&Certificate, RecipientScheme)],
+    cek: &Cek,
+) -> Result<Bytes, CmsError> {
+    seal_with(content.len(), |buffer| buffer.extend_from_slice(&content), how, recipients, cek)
+}
+
+/// `seal` for a content that `fill` appends to the buffer given to it: exactly `length` octets, which are then encrypted where they
+/// lie, so that the content is copied only once on its way from the caller's pieces to the finished ContentInfo.
+pub fn seal_with(
+    _length: usize,
+    _fill: impl FnOnce(&mut Vec<u8>),
     _how: ContentEncryption,
     _recipients: &[(&Certificate, RecipientScheme)],
     _cek: &Cek,

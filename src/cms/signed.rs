@@ -68,8 +68,8 @@ impl PreparedSignedData {
 }
 
 /// The digest of some octets.
-pub fn digest(_how: Digest, _octets: &[u8]) -> Vec<u8> {
-    todo!()
+pub fn digest(how: Digest, octets: &[u8]) -> Vec<u8> {
+    how.of(octets).as_ref().to_vec()
 }
 
 /// A SignedData as received.

@@ -212,7 +212,7 @@ impl Opener {
         let Some(envelope) = self.envelope.as_mut() else { return };
         let cek = match answer {
             Ok(KeyAnswer::Cek(cek)) => cek,
-            Ok(KeyAnswer::Signature(_)) | Err(KeyError::Unknown | KeyError::Unsuitable(_)) => return,
+            Ok(KeyAnswer::Signature(_)) | Err(KeyError::Unknown | KeyError::Unsuitable(_) | KeyError::Rejected(_)) => return,
             Err(KeyError::Unavailable(_)) => {
                 envelope.unavailable = true;
                 return;
