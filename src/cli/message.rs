@@ -1,12 +1,207 @@
-//! `waxwing message`.
+//! `waxwing message`: show, seal or open a mail in a file, without a gateway.
 
-use super::{CommandResult, Context, Failure};
+mod material;
+mod report;
+mod seal;
+/// The tree of layers and parts.
+pub mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use clap::Subcommand;
+
+use super::{CommandResult, Context, Failure, NOT_GOOD};
+use crate::address::Mailbox;
+use crate::cms::algorithm::Legacy;
+use crate::keys::{Cek, KeyError};
+use crate::mime::canonical::canonical_line_ends;
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::smime::open::{OpenContext, Opened, Opener, Step};
+use crate::smime::verdict::SmimeResult;
+use material::{Material, MaterialArgs};
 
 /// Arguments of `waxwing message`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Draw the tree of layers and parts, with algorithms, recipients, signers and what is odd.
+    #[command(after_help = "Examples:\n  waxwing message show mail.eml\n  waxwing message show --json - < mail.eml\n\n\
+        Exit status: 0 good, 1 broken or with a wrong signature, 2 could not be read.")]
+    Show(ShowArgs),
+    /// Sign and/or encrypt a message.
+    #[command(after_help = "Examples:\n  waxwing message seal --sign --key anna.p12 --password secret mail.eml --output signed.eml\n  \
+        waxwing message seal --sign --encrypt --key anna.p12 --cert bert.crt --to bert@example.org mail.eml\n\n\
+        Exit status: 0 sealed, 2 could not be read or sealed (nothing is written then).")]
+    Seal(seal::SealArgs),
+    /// Undo every layer as the gateway would, and print the verdict.
+    #[command(after_help = "Examples:\n  waxwing message open --key bert.p12 --password secret --trust ca.pem mail.eml --output content.eml\n  \
+        waxwing message open --json --store /var/lib/waxwing/store --kek /etc/waxwing/kek mail.eml\n\n\
+        Exit status: 0 good (pass, or nothing signed and every layer opened), 1 not good, 2 could not be read.")]
+    Open(OpenArgs),
+}
+
+/// Arguments of `message show`.
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// The message; `-` reads standard input. Bare LF line ends are read as CRLF.
+    file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    judge: JudgeArgs,
+}
+
+/// Arguments of `message open`.
+#[derive(Debug, clap::Args)]
+struct OpenArgs {
+    /// The message; `-` reads standard input. Bare LF line ends are read as CRLF.
+    file: PathBuf,
+    /// Print JSON: content_sha256 is taken after CRLF is turned into LF, content_sha256_crlf over what --output writes.
+    #[arg(long)]
+    json: bool,
+    /// Write the innermost content there; `-` is standard output (the verdict goes to standard error then).
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write the message as the gateway would deliver it there.
+    #[arg(long, value_name = "FILE")]
+    deliver: Option<PathBuf>,
+    #[command(flatten)]
+    judge: JudgeArgs,
+}
+
+/// What both judge with.
+#[derive(Debug, clap::Args)]
+struct JudgeArgs {
+    #[command(flatten)]
+    material: MaterialArgs,
+    /// With a store: whose keys to use; default: those of To and Cc. Repeatable.
+    #[arg(long = "for", value_name = "ADDRESS")]
+    recipient: Vec<String>,
+    /// Read what is weak too: 3DES, RC2, SHA-1 signatures.
+    #[arg(long)]
+    legacy: bool,
+}
 
 /// Runs the command.
-pub fn run(_args: Args, _context: &Context) -> CommandResult {
-    Err(Failure::new("`waxwing message` is not built in this version", ""))
+pub fn run(args: Args, context: &Context) -> CommandResult {
+    match args.command {
+        Command::Show(args) => {
+            let opened = judge(&args.file, &args.judge, context)?;
+            print(&render(&opened, args.json, false)?)?;
+            let bad = matches!(opened.verdict.result, SmimeResult::Fail | SmimeResult::PermError);
+            Ok(if bad { ExitCode::from(NOT_GOOD) } else { ExitCode::SUCCESS })
+        }
+        Command::Seal(args) => seal::run(args, context),
+        Command::Open(args) => {
+            let opened = judge(&args.file, &args.judge, context)?;
+            for (file, octets) in [(&args.output, &opened.content), (&args.deliver, &opened.message)] {
+                if let Some(file) = file {
+                    write(file, octets)?;
+                }
+            }
+            let text = render(&opened, args.json, true)?;
+            let taken = [&args.output, &args.deliver].into_iter().flatten().any(|file| file == Path::new("-"));
+            if taken { eprint!("{text}") } else { print(&text)? }
+            Ok(if is_good(&opened) { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+        }
+    }
+}
+
+/// Proven, or nothing signed and every layer opened.
+fn is_good(opened: &Opened) -> bool {
+    matches!(opened.verdict.result, SmimeResult::Pass | SmimeResult::None)
+}
+
+fn render(opened: &Opened, json: bool, verdict: bool) -> Result<String, Failure> {
+    if json {
+        let text = serde_json::to_string_pretty(&report::of_opened(opened))
+            .map_err(|error| Failure::new(format!("the report cannot be written: {error}"), ""))?;
+        return Ok(format!("{text}\n"));
+    }
+    let mut text = tree::of_opened(opened, &MimeLimits::default()).draw();
+    if verdict {
+        text.push_str(&format!("verdict: {} ({})\n", report::word(opened.verdict.result), opened.verdict.reason.escape_debug()));
+        if opened.verdict.unauthenticated {
+            text.push_str("unauthenticated: the decrypted content may have been changed on its way\n");
+        }
+    }
+    Ok(text)
+}
+
+/// Reads a message: bare LF becomes CRLF, as it would on its way over SMTP.
+fn read_message(file: &Path) -> Result<Entity, Failure> {
+    let octets = canonical_line_ends(&Bytes::from(material::read(file)?));
+    Entity::parse(octets, &MimeLimits::default())
+        .map_err(|error| Failure::new(format!("{} is no message: {error}", file.display()), "give a message as it is in a .eml file"))
+}
+
+fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Failure> {
+    let message = read_message(file)?;
+    let mut material = args.material.load(context)?;
+    let recipients = if args.recipient.is_empty() { message.header.to_and_cc() } else { mailboxes(&args.recipient)? };
+    let keys = material.own_keys(&recipients)?;
+    let mut context = OpenContext::new(keys, material.trust.clone(), material.at);
+    if args.legacy {
+        context.legacy = Legacy { weak_ciphers: true, sha1_signatures: true };
+    }
+    // Offline nobody is waiting for an oracle's answer.
+    context.operations = 64;
+    open(message, context, &material)
+}
+
+/// Runs the opener to its end with the keys at hand.
+fn open(message: Entity, context: OpenContext, material: &Material) -> Result<Opened, Failure> {
+    let mut opener = Opener::new(message, context, substitute);
+    let mut answer = None;
+    loop {
+        match opener.step(answer.take()) {
+            Step::Key(operation) => answer = Some(material.perform(operation)),
+            Step::Done(opened) => return Ok(*opened),
+        }
+    }
+}
+
+/// 32 random octets: what a CEK that does not unwrap is replaced by (A3).
+fn substitute() -> Cek {
+    let mut cek = Cek::new(vec![0; 32]);
+    // Without randomness nothing opens: zeroes are as wrong a key as any.
+    let _ = rand::fill(&mut cek);
+    cek
+}
+
+fn mailboxes(texts: &[String]) -> Result<Vec<Mailbox>, Failure> {
+    texts.iter().map(|text| Mailbox::parse(text).map_err(|error| Failure::new(error.to_string(), ""))).collect()
+}
+
+fn key_failure(error: &KeyError) -> Failure {
+    Failure::new(format!("key: {error}"), "")
+}
+
+/// Writes a file, or standard output for `-`.
+fn write(file: &Path, octets: &[u8]) -> Result<(), Failure> {
+    if file == Path::new("-") {
+        return print_octets(octets);
+    }
+    std::fs::write(file, octets).map_err(|error| Failure::new(format!("{} cannot be written: {error}", file.display()), ""))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    print_octets(text.as_bytes())
+}
+
+fn print_octets(octets: &[u8]) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(octets)
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::new(format!("standard output cannot be written: {error}"), ""))
 }

@@ -1,0 +1,231 @@
+//! `waxwing message seal`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::material::{Material, MaterialArgs};
+use super::{key_failure, mailboxes, print, read_message, report, write};
+use crate::address::Mailbox;
+use crate::cli::{CommandResult, Context, Failure};
+use crate::cms::algorithm::{Digest, SignatureScheme};
+use crate::cms::enveloped::RecipientScheme;
+
+use crate::mime::entity::Entity;
+use crate::pki::certificate::{Certificate, Purpose};
+use crate::pki::path::{self, PathLimits};
+use crate::policy::Profile;
+use crate::smime::open::OwnKey;
+use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, Sealed, SignPlan};
+
+/// Arguments of `message seal`.
+#[derive(Debug, clap::Args)]
+pub struct SealArgs {
+    /// The message; `-` reads standard input. Bare LF line ends are read as CRLF.
+    file: PathBuf,
+    /// Sign with the key of the mailbox in From (--key FILE, or the store).
+    #[arg(long)]
+    sign: bool,
+    /// Sign opaque (application/pkcs7-mime) in place of clear (multipart/signed).
+    #[arg(long, requires = "sign")]
+    opaque: bool,
+    /// Encrypt to --to (--cert FILE, or the store).
+    #[arg(long)]
+    encrypt: bool,
+    /// Whom to encrypt to; default: To and Cc. Repeatable, or separated by commas.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    to: Vec<String>,
+    /// Algorithms: modern, compatible or edi-energy.
+    #[arg(long, value_name = "NAME", default_value = "compatible")]
+    profile: String,
+    /// Write the sealed message there; default: standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Do not read the result again before it is written.
+    #[arg(long)]
+    no_self_check: bool,
+    /// Print what was done as JSON (to standard error where the message goes to standard output).
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    material: MaterialArgs,
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        Failure::new(format!("not sealed: {error}"), "")
+    }
+}
+
+/// Runs the command: writes the sealed message, or nothing.
+pub fn run(args: SealArgs, context: &Context) -> CommandResult {
+    if !args.sign && !args.encrypt {
+        return Err(Failure::new("nothing to do", "add --sign, --encrypt or both"));
+    }
+    let profile = Profile::builtin(&args.profile).ok_or_else(|| {
+        Failure::new(format!("there is no profile {:?}", args.profile), "the profiles are modern, compatible and edi-energy")
+    })?;
+    let message = read_message(&args.file)?;
+    let mut material = args.material.load(context)?;
+    let mut draft = Draft::new(&message)?;
+    if args.sign {
+        draft = sign(draft, &message, &args, &profile, &mut material)?;
+    }
+    let sealed = if args.encrypt {
+        let recipients = if args.to.is_empty() { message.header.to_and_cc() } else { mailboxes(&args.to)? };
+        let plan = encrypt_plan(&recipients, &profile, &material)?;
+        draft.encrypt(&plan, !args.no_self_check)?
+    } else {
+        draft.signed()?
+    };
+    let output = args.output.clone().unwrap_or_else(|| "-".into());
+    write(&output, &sealed.rope().to_bytes())?;
+    if args.json {
+        let text = format!("{}\n", summary(&sealed, &profile));
+        if args.output.is_some() { print(&text)? } else { eprint!("{text}") }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summary(sealed: &Sealed, profile: &Profile) -> serde_json::Value {
+    json!({
+        "signed": sealed.is_signed(),
+        "encrypted_to": sealed.encrypted_to().iter().map(|one| report::hex(one)).collect::<Vec<_>>(),
+        "profile": profile.name,
+        "octets": sealed.rope().encoded_len(),
+    })
+}
+
+fn sign(draft: Draft, message: &Entity, args: &SealArgs, profile: &Profile, material: &mut Material) -> Result<Draft, Failure> {
+    let from = message
+        .header
+        .single_from()
+        .map_err(|error| Failure::new(format!("From names no single author: {error}"), "a message is signed in the name of one mailbox"))?;
+    let own = signer(&from, material)?;
+    let scheme = profile.signature_scheme(own.certificate.public_key().kind()).ok_or_else(|| {
+        Failure::new(format!("the key of {from} cannot sign with the profile {:?}", profile.name), "use another key or --profile")
+    })?;
+    let plan = SignPlan {
+        key: own.key,
+        chain: chain(&own.certificate, material),
+        encryption_certificate: encryption_certificate(&own, &from, material),
+        certificate: own.certificate,
+        scheme,
+        digest: scheme_digest(scheme),
+        form: if args.opaque { Form::Opaque } else { Form::Clear },
+        signing_time: material.at,
+        capabilities: profile.content.clone(),
+    };
+    let signing = draft.sign(plan)?;
+    let answer = material.perform(signing.operation()).map_err(|error| key_failure(&error))?;
+    Ok(signing.finish(answer, !args.no_self_check)?)
+}
+
+/// The digest of the content that goes with a scheme; Ed25519 wants SHA-512 (RFC 8419 section 3).
+fn scheme_digest(scheme: SignatureScheme) -> Digest {
+    match scheme {
+        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => digest,
+        SignatureScheme::Ed25519 => Digest::Sha512,
+    }
+}
+
+/// The key of the author, fit to sign at the time: the newest.
+fn signer(from: &Mailbox, material: &mut Material) -> Result<OwnKey, Failure> {
+    let mut why_not = Vec::new();
+    let mut best: Option<OwnKey> = None;
+    for own in material.own_keys(std::slice::from_ref(from))? {
+        match fits(&own.certificate, from, Purpose::Signature, material) {
+            Ok(()) if best.as_ref().is_none_or(|best| best.certificate.not_before() < own.certificate.not_before()) => best = Some(own),
+            Ok(()) => {}
+            Err(why) => why_not.push(format!("{}: {why}", own.certificate.subject_text())),
+        }
+    }
+    best.ok_or_else(|| {
+        let reasons = if why_not.is_empty() { String::new() } else { format!(" ({})", why_not.join("; ")) };
+        Failure::new(
+            format!("no key to sign for {from}{reasons}"),
+            "give it with --key FILE, or store it with `waxwing cert import FILE`",
+        )
+    })
+}
+
+/// Why a certificate may not be used for a mailbox now. A path is asked for where an anchor is known.
+fn fits(certificate: &Certificate, mailbox: &Mailbox, purpose: Purpose, material: &Material) -> Result<(), String> {
+    if !certificate.is_for(&mailbox.key()) {
+        return Err(format!("it is not for {mailbox}"));
+    }
+    certificate.fits(purpose).map_err(|error| error.to_string())?;
+    if material.trust.anchors.is_empty() {
+        if material.at < certificate.not_before() || material.at > certificate.not_after() {
+            return Err(format!("it is valid from {} to {}", certificate.not_before(), certificate.not_after()));
+        }
+        return Ok(());
+    }
+    path::validate(certificate, &[], &material.trust, purpose, Some(mailbox.domain()), material.at, &PathLimits::default())
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// Intermediates from the leaf upwards, the anchor left out.
+fn chain(leaf: &Certificate, material: &Material) -> Vec<Certificate> {
+    let mut chain: Vec<Certificate> = Vec::new();
+    let mut last = leaf;
+    while chain.len() < 8 {
+        let issuer = material.trust.intermediates.iter().find(|one| {
+            one.is_ca() && !one.is_self_issued() && one.subject() == last.issuer() && !chain.contains(one)
+        });
+        let Some(issuer) = issuer else { break };
+        chain.push(issuer.clone());
+        last = issuer;
+    }
+    chain
+}
+
+/// The author's encryption certificate, where it is another than the signer's.
+fn encryption_certificate(signer: &OwnKey, from: &Mailbox, material: &Material) -> Option<Certificate> {
+    if fits(&signer.certificate, from, Purpose::Encryption, material).is_ok() {
+        return None;
+    }
+    let own = material.own.iter().filter(|own| own.key != signer.key);
+    own.map(|own| &own.certificate).find(|one| fits(one, from, Purpose::Encryption, material).is_ok()).cloned()
+}
+
+fn encrypt_plan(recipients: &[Mailbox], profile: &Profile, material: &Material) -> Result<EncryptPlan, Failure> {
+    let content = *profile
+        .content
+        .first()
+        .ok_or_else(|| Failure::new(format!("the profile {:?} names no cipher", profile.name), "use another --profile"))?;
+    let mut plan = EncryptPlan { recipients: Vec::new(), content };
+    for mailbox in recipients {
+        let certificate = recipient(mailbox, material)?;
+        if !plan.recipients.iter().any(|(known, _)| *known == certificate) {
+            plan.recipients.push((certificate, RecipientScheme { rsa: profile.transport, kdf: profile.kdf }));
+        }
+    }
+    if plan.recipients.is_empty() {
+        return Err(Failure::new("nobody to encrypt to: neither --to nor To nor Cc names a mailbox", "add --to ADDRESS"));
+    }
+    Ok(plan)
+}
+
+/// The newest certificate of a mailbox that is fit for encryption.
+fn recipient(mailbox: &Mailbox, material: &Material) -> Result<Certificate, Failure> {
+    let mut why_not = Vec::new();
+    let mut best: Option<Certificate> = None;
+    for certificate in material.candidates(mailbox)? {
+        match fits(&certificate, mailbox, Purpose::Encryption, material) {
+            Ok(()) if best.as_ref().is_none_or(|best| best.not_before() < certificate.not_before()) => best = Some(certificate),
+            Ok(()) => {}
+            Err(why) => why_not.push(format!("{}: {why}", certificate.subject_text())),
+        }
+    }
+    best.ok_or_else(|| {
+        let reasons = if why_not.is_empty() { String::new() } else { format!(" ({})", why_not.join("; ")) };
+        Failure::new(
+            format!("no certificate to encrypt to {mailbox}{reasons}"),
+            "give it with --cert FILE, or store it with `waxwing cert import FILE`",
+        )
+    })
+}
+
