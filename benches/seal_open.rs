@@ -1,0 +1,224 @@
+//! Sealing and opening against the bare primitives, in turn in one run: ratios, not absolute times.
+//!
+//! `cargo bench --bench seal_open`; under `cargo test` each case runs once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::{Timestamp, ToSpan};
+use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, Legacy, SignatureScheme};
+use waxwing::cms::enveloped::RecipientScheme;
+use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyId, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
+use waxwing::mime::entity::{Entity, MimeLimits};
+use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
+use waxwing::pki::path::{AnchorScope, PathLimits, TrustAnchor, TrustSet};
+use waxwing::smime::open::{OpenContext, Opener, OwnKey, Step};
+use waxwing::smime::seal::{Draft, EncryptPlan, Form, SignPlan};
+use waxwing::smime::verdict::SmimeResult;
+
+struct World {
+    now: Timestamp,
+    keys: SoftwareKeys,
+    sender: Issued,
+    recipient: Issued,
+    sender_key: KeyId,
+    recipient_key: KeyId,
+    trust: Arc<TrustSet>,
+}
+
+fn recipe(name: &str, mailbox: Option<&str>, now: Timestamp) -> Recipe {
+    Recipe {
+        common_name: name.into(),
+        mailboxes: mailbox.map(str::to_owned).into_iter().collect(),
+        not_before: now - 1.hour(),
+        not_after: now + 24.hours(),
+        ca: mailbox.is_none().then_some(None),
+        key_usage: if mailbox.is_some() { vec!["digitalSignature", "keyEncipherment"] } else { vec!["keyCertSign"] },
+        email_protection: mailbox.is_some().then_some(true),
+        permitted_mail: Vec::new(),
+        key: NewKey::Rsa2048,
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Timestamp::now();
+        let ca = issue(&recipe("Bench CA", None, now), None);
+        let sender = issue(&recipe("anna", Some("anna@example.org"), now), Some(&ca));
+        let recipient = issue(&recipe("bob", Some("bob@partner.example"), now), Some(&ca));
+        let mut keys = SoftwareKeys::default();
+        let sender_key = keys.insert(SoftwareKey::from_pkcs8(&sender.pkcs8).unwrap());
+        let recipient_key = keys.insert(SoftwareKey::from_pkcs8(&recipient.pkcs8).unwrap());
+        let anchor = TrustAnchor { certificate: ca.certificate, scope: AnchorScope::Global };
+        let trust = Arc::new(TrustSet { anchors: vec![anchor], intermediates: Vec::new(), generation: 1 });
+        Self { now, keys, sender, recipient, sender_key, recipient_key, trust }
+    }
+
+    fn perform(&self, operation: KeyOperation) -> KeyAnswer {
+        match self.keys.submit(operation) {
+            Submission::Ready(answer) => answer.unwrap(),
+            Submission::Later(_) => panic!("software keys answer at once"),
+        }
+    }
+
+    fn seal(&self, message: &Bytes, content: ContentEncryption) -> usize {
+        let entity = Entity::parse(message.clone(), &MimeLimits::default()).unwrap();
+        let plan = SignPlan {
+            key: self.sender_key,
+            certificate: self.sender.certificate.clone(),
+            chain: Vec::new(),
+            encryption_certificate: None,
+            scheme: SignatureScheme::RsaPkcs1(Digest::Sha256),
+            digest: Digest::Sha256,
+            form: Form::Clear,
+            signing_time: self.now,
+            capabilities: vec![ContentEncryption::Aes256Cbc],
+        };
+        let signing = Draft::new(&entity).unwrap().sign(plan).unwrap();
+        let answer = self.perform(signing.operation());
+        let draft = signing.finish(answer, false).unwrap();
+        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: Digest::Sha256 };
+        let plan = EncryptPlan { recipients: vec![(self.recipient.certificate.clone(), scheme)], content };
+        let sealed = draft.encrypt(&plan, false).unwrap();
+        sealed.rope().chunks(1 << 16).map(|chunk| std::hint::black_box(&chunk).len()).sum()
+    }
+
+    fn sealed(&self, message: &Bytes, content: ContentEncryption) -> Bytes {
+        let entity = Entity::parse(message.clone(), &MimeLimits::default()).unwrap();
+        let plan = SignPlan {
+            key: self.sender_key,
+            certificate: self.sender.certificate.clone(),
+            chain: Vec::new(),
+            encryption_certificate: None,
+            scheme: SignatureScheme::RsaPkcs1(Digest::Sha256),
+            digest: Digest::Sha256,
+            form: Form::Clear,
+            signing_time: self.now,
+            capabilities: Vec::new(),
+        };
+        let signing = Draft::new(&entity).unwrap().sign(plan).unwrap();
+        let answer = self.perform(signing.operation());
+        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: Digest::Sha256 };
+        let plan = EncryptPlan { recipients: vec![(self.recipient.certificate.clone(), scheme)], content };
+        signing.finish(answer, true).unwrap().encrypt(&plan, true).unwrap().rope().to_bytes()
+    }
+
+    fn open(&self, message: &Bytes) {
+        let context = OpenContext {
+            keys: vec![OwnKey { certificate: self.recipient.certificate.clone(), key: self.recipient_key }],
+            trust: self.trust.clone(),
+            at: self.now,
+            legacy: Legacy::default(),
+            mime: MimeLimits::default(),
+            path: PathLimits::default(),
+            layers: 4,
+            operations: 8,
+        };
+        let entity = Entity::parse(message.clone(), &MimeLimits::default()).unwrap();
+        let mut opener = Opener::new(entity, context, || Cek::new(vec![7; 32]));
+        let mut answer = None;
+        loop {
+            match opener.step(answer.take()) {
+                Step::Key(operation) => answer = Some(Ok(self.perform(operation))),
+                Step::Done(opened) => {
+                    assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Median time of one call of each, called in turn.
+fn interleaved(rounds: usize, calls: u32, ours: &mut dyn FnMut(), bare: &mut dyn FnMut()) -> (Duration, Duration, f64) {
+    let mut pairs: Vec<(Duration, Duration)> = Vec::new();
+    for _ in 0..rounds {
+        let time = |work: &mut dyn FnMut()| {
+            let began = Instant::now();
+            (0..calls).for_each(|_| work());
+            began.elapsed() / calls
+        };
+        pairs.push((time(ours), time(bare)));
+    }
+    let middle = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    let seconds = |pick: fn(&(Duration, Duration)) -> f64| Duration::from_secs_f64(middle(pairs.iter().map(pick).collect()));
+    let ratio = middle(pairs.iter().map(|(ours, bare)| ours.as_secs_f64() / bare.as_secs_f64()).collect());
+    (seconds(|pair| pair.0.as_secs_f64()), seconds(|pair| pair.1.as_secs_f64()), ratio)
+}
+
+fn message(octets: usize) -> Bytes {
+    let mut text = String::from("From: anna@example.org\r\nTo: bob@partner.example\r\nSubject: bench\r\nMIME-Version: 1.0\r\n");
+    text.push_str("Content-Type: text/plain; charset=us-ascii\r\n\r\n");
+    while text.len() < octets {
+        text.push_str("The quick brown fox jumps over the lazy dog, and the dog does not mind at all.\r\n");
+    }
+    Bytes::from(text)
+}
+
+fn main() {
+    let measured = std::env::args().any(|argument| argument == "--bench");
+    let (rounds, calls) = if measured { (21, 100) } else { (1, 1) };
+    let world = World::new();
+    let small = message(4096);
+    let sign = KeyOperation::Sign {
+        key: world.sender_key,
+        scheme: SignatureScheme::RsaPkcs1(Digest::Sha256),
+        message: Bytes::from_static(b"signed attributes"),
+    };
+    let KeyAnswer::Signature(signature) = world.perform(sign.clone()) else { panic!("a signature") };
+    let (sender, recipient) = (world.sender.certificate.public_key(), world.recipient.certificate.public_key());
+    let encrypted = recipient.transport(KeyTransport::RsaPkcs1, &[1; 32]).unwrap();
+
+    println!("{:44}{:>12}{:>12}{:>8}{:>8}", "4 KB, RSA-2048", "ours", "bare", "ratio", "goal");
+    let show = |what: &str, (ours, bare, ratio): (Duration, Duration, f64)| {
+        println!("{what:44}{:>10.1}us{:>10.1}us{ratio:>8.3}{:>8}", ours.as_secs_f64() * 1e6, bare.as_secs_f64() * 1e6, 1.25);
+    };
+    let seal = interleaved(
+        rounds,
+        calls,
+        &mut || assert!(world.seal(&small, ContentEncryption::Aes256Cbc) > 4096),
+        &mut || {
+            std::hint::black_box(world.perform(sign.clone()));
+            std::hint::black_box(recipient.transport(KeyTransport::RsaPkcs1, &[1; 32]).unwrap());
+        },
+    );
+    show("seal: one RSA sign + one RSA encrypt", seal);
+    let received = world.sealed(&small, ContentEncryption::Aes256Cbc);
+    let open = interleaved(
+        rounds,
+        calls,
+        &mut || world.open(&received),
+        &mut || {
+            let unwrap = KeyOperation::Unwrap {
+                key: world.recipient_key,
+                transport: KeyTransport::RsaPkcs1,
+                encrypted: Bytes::copy_from_slice(&encrypted),
+                content: ContentEncryption::Aes256Cbc,
+                substitute: Cek::new(vec![7; 32]),
+            };
+            std::hint::black_box(world.perform(unwrap));
+            // The signer's signature, and the CA's on the signer's certificate.
+            for _ in 0..2 {
+                sender.verify(SignatureScheme::RsaPkcs1(Digest::Sha256), b"signed attributes", &signature).unwrap();
+            }
+        },
+    );
+    show("open: one RSA decrypt + two RSA verify", open);
+
+    let big = message(10 << 20);
+    let megabytes = big.len() as f64 / 1e6;
+    println!("\n{:44}{:>12}{:>8}", "10 MB, one core", "MB/s", "goal");
+    for (content, goal) in [(ContentEncryption::Aes256Gcm, 400), (ContentEncryption::Aes256Cbc, 270)] {
+        let repetitions = if measured { 15 } else { 1 };
+        let (seal, _, _) = interleaved(repetitions, 1, &mut || assert!(world.seal(&big, content) > big.len()), &mut || ());
+        println!("{:44}{:>12.0}{goal:>8}", format!("seal, {}", content.name()), megabytes / seal.as_secs_f64());
+        let received = world.sealed(&big, content);
+        let (open, _, _) = interleaved(repetitions, 1, &mut || world.open(&received), &mut || ());
+        println!("{:44}{:>12.0}{goal:>8}", format!("open + verify, {}", content.name()), megabytes / open.as_secs_f64());
+    }
+}
