@@ -1,19 +1,55 @@
 //! Canonical form (RFC 8551 section 3.1.1) and preparation that survives 7-bit hops (section 3.1.3).
 
 use bytes::Bytes;
+use memchr::{memchr, memchr2};
 
 use super::entity::{Entity, MimeLimits};
-use super::header::MimeError;
+use super::header::{Block, Header, MimeError};
+
+mod encode;
+mod fields;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+/// Octets looked at in one go, so that they are still near when the next check comes.
+const WINDOW: usize = 64 * 1024;
+/// RFC 5322 section 2.1.1, without the line end.
+const LINE_MAX: usize = 998;
 
 /// Bare CR and bare LF turned into CRLF; no copy where nothing changes.
-pub fn canonical_line_ends(_octets: &Bytes) -> Bytes {
-    todo!()
+pub fn canonical_line_ends(octets: &Bytes) -> Bytes {
+    let Some(first) = first_bare(octets) else { return octets.clone() };
+    let (clean, mut rest) = octets.split_at_checked(first).unwrap_or((octets, &[]));
+    let mut out = Vec::with_capacity(octets.len() + octets.len() / 32 + 2);
+    out.extend_from_slice(clean);
+    while let Some(at) = memchr2(b'\r', b'\n', rest) {
+        let (text, end) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        out.extend_from_slice(text);
+        out.extend_from_slice(b"\r\n");
+        rest = end.strip_prefix(b"\r\n").or_else(|| end.get(1..)).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    out.into()
+}
+
+/// Where the first CR or LF stands that is not part of CRLF.
+fn first_bare(octets: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    loop {
+        let rest = octets.get(start..)?;
+        let at = memchr2(b'\r', b'\n', rest)?;
+        match rest.get(at..at + 2) {
+            Some(b"\r\n") => start += at + 2,
+            _ => return Some(start + at),
+        }
+    }
 }
 
 /// A message taken apart for protection.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// Fields that stay outside (all but Content-* and MIME-Version), as received.
+    /// Fields that stay outside (all but Content-* and MIME-Version), as received; lines that are no field are left out.
     pub outer: Bytes,
     /// The MIME entity to protect: Content-* fields, empty line, body; canonical and 7-bit safe.
     pub inner: Bytes,
@@ -22,12 +58,102 @@ pub struct Prepared {
 /// Prepares a whole message: its MIME fields move inside; every leaf that a 7-bit hop could change (8-bit octets, lines over
 /// 998, "From " at the start of a line, trailing white space, bare CR or LF) is re-encoded as quoted-printable or base64,
 /// the rest is kept octet for octet. Inner multipart/signed and multipart/encrypted parts are never touched: where one would
-/// need it, the whole is an error.
-pub fn prepare(_message: &Entity, _limits: &MimeLimits) -> Result<Prepared, MimeError> {
-    todo!()
+/// need it, the whole is an error. Where no Content-Type stands, the inner entity gets one.
+pub fn prepare(message: &Entity, limits: &MimeLimits) -> Result<Prepared, MimeError> {
+    let canonical;
+    let message = if message.header.bare_lf {
+        // A file with the line ends of its system: all of it is text.
+        canonical = Entity::parse(canonical_line_ends(&message.raw), limits)?;
+        &canonical
+    } else {
+        message
+    };
+    let (outer, mut inner) = split_header(&message.header, message.raw.len());
+    if message.header.one("Content-Type")?.is_none() {
+        inner.extend_from_slice(default_content_type(&message.body));
+    }
+    if is_seven_bit_safe(&inner) && is_seven_bit_safe(&message.body) {
+        inner.extend_from_slice(b"\r\n");
+        inner.extend_from_slice(&message.body);
+        return Ok(Prepared { outer, inner: inner.into() });
+    }
+    // The same message with its MIME fields alone.
+    inner.extend_from_slice(b"\r\n");
+    inner.extend_from_slice(&message.body);
+    let entity = Entity::parse(inner.into(), limits)?;
+    let inner = tree::seven_bit(&entity, limits)?;
+    if !is_seven_bit_safe(&inner) {
+        return Err(MimeError::Malformed("a message that cannot be made safe for 7-bit hops"));
+    }
+    Ok(Prepared { outer, inner: inner.into() })
 }
 
-/// Whether a 7-bit hop leaves these octets alone: ASCII, lines to 998, CRLF only, no "From ", no trailing white space.
-pub fn is_seven_bit_safe(_octets: &[u8]) -> bool {
-    todo!()
+/// Outer fields, and the Content-* fields in a buffer with room for `room` octets.
+fn split_header(header: &Header, room: usize) -> (Bytes, Vec<u8>) {
+    let mut outer = Vec::with_capacity(header.raw.len() + 2);
+    let mut inner = Vec::with_capacity(room + 64);
+    for field in &header.fields {
+        let name = field.name().as_bytes();
+        let to = match name.get(..8) {
+            Some(prefix) if prefix.eq_ignore_ascii_case(b"Content-") => &mut inner,
+            _ if name.eq_ignore_ascii_case(b"MIME-Version") => continue,
+            _ => &mut outer,
+        };
+        to.extend_from_slice(&field.raw);
+        if !field.raw.ends_with(b"\n") {
+            to.extend_from_slice(b"\r\n");
+        }
+    }
+    (outer.into(), inner)
+}
+
+/// What a body without Content-Type is, as far as its octets show.
+fn default_content_type(body: &[u8]) -> &'static [u8] {
+    if body.is_ascii() {
+        b"Content-Type: text/plain; charset=us-ascii\r\n"
+    } else if std::str::from_utf8(body).is_ok() {
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+    } else {
+        // RFC 1428 section 3.
+        b"Content-Type: text/plain; charset=unknown-8bit\r\n"
+    }
+}
+
+/// Whether a 7-bit hop leaves these octets alone: ASCII without NUL, lines to 998, CRLF only, no "From ", no trailing white
+/// space.
+pub fn is_seven_bit_safe(octets: &[u8]) -> bool {
+    if !octets.chunks(WINDOW).all(|window| window.is_ascii() && memchr(0, window).is_none()) {
+        return false;
+    }
+    let mut rest = octets;
+    loop {
+        let Some(at) = memchr2(b'\r', b'\n', rest) else { return is_safe_line(rest) };
+        let (line, end) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        match end.strip_prefix(b"\r\n") {
+            Some(after) if is_safe_line(line) => rest = after,
+            _ => return false,
+        }
+    }
+}
+
+fn is_safe_line(line: &[u8]) -> bool {
+    line.len() <= LINE_MAX && !matches!(line.last(), Some(b' ' | b'\t')) && !line.starts_with(b"From ")
+}
+
+/// Fuzz body: what is prepared is safe, and preparing it again changes nothing.
+#[doc(hidden)]
+pub fn fuzz_canonical(data: &[u8]) {
+    let octets = Bytes::copy_from_slice(data);
+    let ends = canonical_line_ends(&octets);
+    assert!(first_bare(&ends).is_none());
+    let limits = MimeLimits { depth: 8, parts: 200, fields: 200 };
+    let Ok(prepared) = Entity::parse(octets, &limits).and_then(|entity| prepare(&entity, &limits)) else { return };
+    assert!(is_seven_bit_safe(&prepared.inner), "not safe: {:?}", prepared.inner);
+    let mut rest = prepared.outer.clone();
+    while let Some(block) = Block::take(&mut rest) {
+        assert!(block.name_len.is_some());
+    }
+    let whole = Bytes::from([&prepared.outer[..], &prepared.inner[..]].concat());
+    let again = Entity::parse(whole, &limits).and_then(|entity| prepare(&entity, &limits));
+    assert_eq!(again.map(|again| again.inner), Ok(prepared.inner));
 }

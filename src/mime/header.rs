@@ -16,8 +16,8 @@ mod writer;
 pub use content_type::ContentType;
 pub use writer::HeaderWriter;
 
-pub(crate) use content_type::skip_cfws;
-pub(crate) use encoded_word::hex_pair;
+pub(crate) use content_type::{Parameters, skip_cfws};
+pub(crate) use encoded_word::{hex_pair, text_of};
 
 /// What is wrong with a header field or an entity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -19,8 +19,10 @@ pub(crate) enum Reading {
 pub(crate) struct Sections {
     /// Each part, without the line end that belongs to the delimiter after it.
     pub parts: Vec<Range<usize>>,
-    /// Where the close delimiter's line begins (its `--`), where there is one.
-    pub close: Option<usize>,
+    /// Where the first delimiter begins (its `--`): the preamble ends there.
+    pub first: usize,
+    /// Where the epilogue begins, where there is a close delimiter.
+    pub epilogue: Option<usize>,
 }
 
 /// What stands at a place where the delimiter's text was found.
@@ -29,7 +31,8 @@ enum Delimiter {
     Text,
     /// Between parts; the next one begins at `.0`.
     Between(usize),
-    Close,
+    /// The last one; the epilogue begins at `.0`.
+    Close(usize),
     /// Some readers would take it for a delimiter.
     Doubtful(&'static str),
 }
@@ -45,24 +48,27 @@ pub(crate) fn sections(body: &[u8], boundary: &str, reading: Reading, limits: &M
             Delimiter::Text => {}
             Delimiter::Doubtful(why) if reading == Reading::Strict => return Err(MimeError::Ambiguous(why)),
             Delimiter::Doubtful(_) => {}
-            _ if found.close.is_some() => {
+            _ if found.epilogue.is_some() => {
                 if reading == Reading::Strict {
                     return Err(MimeError::Ambiguous("a delimiter after the close delimiter"));
                 }
                 break;
             }
             Delimiter::Between(next) => {
+                if open.is_none() {
+                    found.first = at;
+                }
                 close_part(body, &mut found, open, at, limits)?;
                 open = Some(next);
             }
-            Delimiter::Close => {
+            Delimiter::Close(next) => {
                 close_part(body, &mut found, open, at, limits)?;
-                found.close = Some(at);
+                found.epilogue = Some(next);
                 open = None;
             }
         }
     }
-    match (open, found.close) {
+    match (open, found.epilogue) {
         (None, None) => return Err(MimeError::Malformed("a multipart without a delimiter")),
         (_, None) if reading == Reading::Strict => return Err(MimeError::Ambiguous("a multipart without its close delimiter")),
         (Some(start), None) => push(&mut found, start..body.len(), limits)?,
@@ -117,5 +123,6 @@ fn classify(body: &[u8], at: usize, len: usize) -> Delimiter {
         [b'\r', b'\n', ..] => 2,
         _ => return Delimiter::Doubtful("a line that only begins like a delimiter"),
     };
-    if closing { Delimiter::Close } else { Delimiter::Between(body.len() - rest.len() + padding + end) }
+    let next = body.len() - rest.len() + padding + end;
+    if closing { Delimiter::Close(next) } else { Delimiter::Between(next) }
 }

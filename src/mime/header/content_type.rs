@@ -40,6 +40,42 @@ impl ContentType {
     }
 }
 
+/// A value with parameters, of Content-Type or Content-Disposition (RFC 2183), to be written anew.
+pub(crate) struct Parameters {
+    value: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Parameters {
+    pub(crate) fn parse(text: &str) -> Result<Self, MimeError> {
+        let (value, rest) = take_token(skip_cfws(text)?)?;
+        if let Some(rest) = rest.strip_prefix('/') {
+            let (subtype, rest) = take_token(rest)?;
+            return Ok(Self { value: format!("{value}/{subtype}"), parameters: parameters(rest)? });
+        }
+        Ok(Self { value: value.to_owned(), parameters: parameters(rest)? })
+    }
+    /// In ASCII: quoted where it can be, in the form of RFC 2231 elsewhere.
+    pub(crate) fn to_wire(&self) -> String {
+        let mut out = self.value.clone();
+        for (name, value) in &self.parameters {
+            if value.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+                let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+                out.push_str(&format!("; {name}=\"{escaped}\""));
+                continue;
+            }
+            out.push_str(&format!("; {name}*=utf-8''"));
+            for octet in value.bytes() {
+                match octet {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => out.push(char::from(octet)),
+                    _ => out.push_str(&format!("%{octet:02X}")),
+                }
+            }
+        }
+        out
+    }
+}
+
 /// A parameter as written, before RFC 2231.
 struct Written {
     name: String,

@@ -69,6 +69,14 @@ pub(super) fn to_text(charset: &str, octets: Vec<u8>) -> String {
     }
 }
 
+/// Unlabelled octets as text: UTF-8, else the charset that most old mail programs meant.
+pub(crate) fn text_of(octets: Vec<u8>) -> String {
+    match String::from_utf8(octets) {
+        Ok(text) => text,
+        Err(error) => to_text("windows-1252", error.into_bytes()),
+    }
+}
+
 struct Word {
     charset: String,
     octets: Vec<u8>,

@@ -42,13 +42,41 @@ impl HeaderWriter {
         let fits = text.split(' ').all(|word| word.len() + name.len() + 2 <= FOLD_AT);
         if plain && fits { self.fold(name, text) } else { self.fold(name, &encoded_words(text)) }
     }
-    /// A field as it was received, with its last line end. [`MimeError::Malformed`] unless it is one whole field.
-    pub fn received(&mut self, field: &super::Field) -> Result<&mut Self, MimeError> {
-        if !field.raw.ends_with(b"\n") {
-            return Err(MimeError::Malformed("a field without its line end"));
+    /// A field of addresses in raw UTF-8: display names in encoded words (RFC 2047 section 5), the rest as it is.
+    /// [`MimeError::Forbidden`] for control characters and for addresses that are not ASCII.
+    pub(crate) fn addresses(&mut self, name: &str, text: &str) -> Result<&mut Self, MimeError> {
+        let mut value = String::with_capacity(text.len() * 2);
+        let mut rest = text;
+        // White space between two encoded words vanishes when read: it goes into the second one.
+        let (mut encoded, mut space) = (false, String::new());
+        while let Some(c) = rest.chars().next() {
+            let quoted = rest.strip_prefix('"').and_then(|inner| inner.split_once('"'));
+            let (word, shown, after) = match quoted {
+                Some((inner, after)) => (rest.get(..inner.len() + 2).unwrap_or_default(), inner, after),
+                None => {
+                    let end = rest.find([' ', '\t', ',', '"', '<']).filter(|end| *end > 0).unwrap_or(c.len_utf8());
+                    let end = if rest.contains([' ', '\t', ',', '"', '<']) { end } else { rest.len() };
+                    let (word, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
+                    (word, word, after)
+                }
+            };
+            if word.is_ascii() {
+                value.push_str(word);
+                match word.trim().is_empty() {
+                    true => space.push_str(word),
+                    false => (encoded, space) = (false, String::new()),
+                }
+            } else if shown.contains('@') {
+                return Err(MimeError::Forbidden("an address that is not ASCII"));
+            } else {
+                let lead = if encoded { space.as_str() } else { "" };
+                value.push_str(&encoded_words(&format!("{lead}{shown}")));
+                encoded = true;
+                space.clear();
+            }
+            rest = after;
         }
-        self.octets.extend_from_slice(&field.raw);
-        Ok(self)
+        self.structured(name, &value)
     }
     /// The fields written, without the empty line.
     pub fn finish(self) -> Vec<u8> {
