@@ -57,6 +57,8 @@ pub mod smime {
     pub mod open;
     /// P: the result of opening, and the marks that tell of it; forged marks stripped.
     pub mod verdict;
+    #[cfg(test)]
+    pub(crate) mod testing;
 }
 
 /// X.509 for mail (RFC 5280, RFC 8550).

@@ -369,3 +369,6 @@ fn check_envelope(envelope: &Bytes, plan: &EncryptPlan, cek: &Cek, entity: &Rope
     }
     if rest.is_empty() { Ok(()) } else { Err(SealError::SelfCheck("the envelope holds more octets than went in")) }
 }
+
+#[cfg(test)]
+mod tests;
