@@ -1,14 +1,22 @@
 //! The certificate store: records, history, trust, the order of sources.
 
+/// A bounded cache without stale fill.
+mod cache;
 /// Where and how the local store keeps its records: one file, ACID.
 pub mod embedded;
+/// The key-encryption key and the keys it wraps.
+pub mod keyring;
+/// The encoding of records.
+pub mod record;
+/// The authenticated tree of records.
+mod tree;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::address::{Domain, Mailbox, MailboxKey};
+use crate::address::{AddressError, Domain, Mailbox, MailboxKey};
 use crate::cms::algorithm::ContentEncryption;
 use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
@@ -21,6 +29,26 @@ pub enum Owner {
     Mailbox(MailboxKey),
     /// `@example.org`: domain certificates.
     Domain(Domain),
+}
+
+impl Owner {
+    /// Reads `user@example.org` or `@example.org`.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        match text.strip_prefix('@') {
+            Some(domain) => Domain::parse(domain).map(Self::Domain),
+            None => MailboxKey::parse(text).map(Self::Mailbox),
+        }
+    }
+}
+
+/// `user@example.org` or `@example.org`.
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.fmt(f),
+            Self::Domain(domain) => write!(f, "@{domain}"),
+        }
+    }
 }
 
 /// Where a certificate came from.
@@ -79,6 +107,21 @@ pub enum StoreError {
 pub enum ChangeEvent {
     Owner(Owner),
     Trust,
+    /// More than can be told one by one: drop every copy.
+    All,
+}
+
+/// What became of a certificate that was to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It was not there.
+    New,
+    /// It was there without its private key, which now is too.
+    KeyAdded,
+    /// It was there, pending, and now is trusted or pinned.
+    Approved,
+    /// It was there; nothing was changed.
+    Unchanged,
 }
 
 /// A certificate to be stored.
@@ -100,8 +143,12 @@ pub trait CertStore: Send + Sync {
     fn trust(&self) -> Result<Arc<TrustSet>, StoreError>;
     /// Every owner with a record, in order.
     fn owners(&self) -> Result<Vec<Owner>, StoreError>;
-    /// Stores certificates (and keys) for an owner in one transaction: all or nothing.
-    fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<(), StoreError>;
+    /// Stores certificates (and keys) for an owner in one transaction: all or nothing. Says what became of each, in order. Refused: RSA under
+    /// 2048 bits, a key that is not the certificate's, an owner that is an alias.
+    fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<Vec<Stored>, StoreError>;
+    /// Keeps what a signed mail said of a certificate: the ciphers its owner can read, and whether SMIMEEncryptionKeyPreference names it (then
+    /// no other of that owner is named). Nothing is written where nothing changes.
+    fn learn(&self, owner: &Owner, fingerprint: [u8; 32], capabilities: Option<Vec<ContentEncryption>>, preferred: bool) -> Result<(), StoreError>;
     /// Changes the trust state of one certificate of an owner.
     fn set_trust(&self, owner: &Owner, fingerprint: [u8; 32], trust: TrustState) -> Result<(), StoreError>;
     /// Disables or enables an owner.

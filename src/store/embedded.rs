@@ -1,19 +1,512 @@
 //! The embedded store: one redb file; every record authenticated, private keys sealed (A26).
+//!
+//! **Who is noticed.** Records form an authenticated tree (`tree`): a record that was forged, swapped, replaced by an older version of itself, or
+//! deleted counts as absent and raises an alert ([`EmbeddedStore::alerts`], and an error in the log). Where absence would read as "it is known that there is
+//! no certificate" (an owner's record is gone, or all his certificates are), the look-up fails in place of answering, so that no mail goes out in
+//! clear for it. What one file cannot know is that *all* of it was put back to an older state while no process had it open; a process
+//! that has it open refuses to go back. [`EmbeddedStore::verify`] checks every record.
+//!
+//! **Several processes.** The file is opened in redb's multi-writer mode: any number of processes read and write, one write transaction at a time; readers
+//! never wait for a writer. Each change is logged in the file under its generation; a thread looks every 500 ms (and each own change at once)
+//! for changes by others, drops the copies they concern and tells subscribers. So a command's change holds in a running gateway within
+//! half a second. Changes wait for the disk (fdatasync): on an async runtime make them in `spawn_blocking`.
+//!
+//! **Memory.** Decoded identities, absent ones included, and private keys are kept in bounded caches without stale fill; aliases and the trust set are kept whole.
 
-use std::path::Path;
+/// Changing the store.
+mod change;
+/// Answering with private keys.
+mod holder;
 
-use super::StoreError;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use redb::{ConcurrencyMode, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::{Semaphore, broadcast};
+
+use super::cache::GuardedCache;
+use super::keyring::{Kek, Keyring, Mac, hex, sync_folder_of};
+use super::record::{CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue};
+use super::tree::{Alerts, Change, LOG_LENGTH, RECORDS, ROOT, View, io, log_path, read_root};
+use super::{CertificateRecord, ChangeEvent, Identity, Owner, Provenance, StoreError};
+use crate::address::{Domain, MailboxKey};
+use crate::keys::KeyId;
+use crate::pki::certificate::Certificate;
+use crate::pki::path::{AnchorScope, TrustAnchor, TrustSet};
+
+const HEADER: TableDefinition<&str, &[u8]> = TableDefinition::new("header");
+const FILE: &str = "store.redb";
+const TRUST: &str = "t";
+const IDENTITIES: usize = 65_536;
+const KEYS: usize = 4_096;
+const PAGE_CACHE: usize = 64 << 20;
+const POLL: Duration = Duration::from_millis(500);
+
+type Records = ReadOnlyTable<&'static str, &'static [u8]>;
 
 /// The store of one machine. Also a `KeyHolder` for the private keys in it.
-pub struct EmbeddedStore {}
+pub struct EmbeddedStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Database,
+    ring: Keyring,
+    alerts: Alerts,
+    /// The last root that was checked.
+    root: RwLock<Option<(Mac, Arc<Root>)>>,
+    /// No root before this generation is accepted.
+    floor: AtomicU64,
+    /// Changes up to this generation were followed.
+    seen: Mutex<u64>,
+    identities: GuardedCache<Owner, Arc<Identity>>,
+    keys: GuardedCache<KeyId, holder::Loaded>,
+    /// `None`: the alias's record is not authentic.
+    aliases: DashMap<MailboxKey, Option<MailboxKey>>,
+    trust: RwLock<Result<Arc<TrustSet>, StoreError>>,
+    events: broadcast::Sender<ChangeEvent>,
+    /// Slow key operations at once.
+    pool: Arc<Semaphore>,
+    #[cfg(test)]
+    before_fill: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter).set_cache_size(PAGE_CACHE);
+    builder
+}
+
+/// redb may panic on a file that was altered outside it; here that is an error.
+fn guarded<R>(what: &str, body: impl FnOnce() -> Result<R, StoreError>) -> Result<R, StoreError> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(StoreError::Io(format!("{what}: the file is damaged"))))
+}
+
+fn owner_path(owner: &Owner) -> String {
+    format!("o/{owner}")
+}
+
+fn certificate_path(owner: &Owner, fingerprint: &[u8; 32]) -> String {
+    format!("c/{owner}/{}", *hex(fingerprint))
+}
+
+fn key_path(key: &KeyId) -> String {
+    format!("k/{}", *hex(&key.0))
+}
+
+fn trust_path(fingerprint: &[u8; 32]) -> String {
+    format!("t/{}", *hex(fingerprint))
+}
+
+fn alias_path(alias: &MailboxKey) -> String {
+    format!("a/{alias}")
+}
+
+/// The owner whose top-level path this is.
+fn owner_of_path(path: &str) -> Option<Owner> {
+    let name = path.strip_prefix("o/")?;
+    match name.strip_prefix('@') {
+        Some(domain) if !domain.contains('@') => Domain::parse(domain).ok().map(Owner::Domain),
+        _ => MailboxKey::from_stored(name).ok().map(Owner::Mailbox),
+    }
+}
 
 impl EmbeddedStore {
     /// Creates the folder and a store whose keys are wrapped by the KEK in `kek_file`; an existing store is an error.
-    pub fn create(_folder: &Path, _kek_file: &Path) -> Result<Self, StoreError> {
-        todo!()
+    pub fn create(folder: &Path, kek_file: &Path) -> Result<Self, StoreError> {
+        let kek = Kek::read(kek_file)?;
+        let at = |error: std::io::Error| StoreError::Io(format!("{}: {error}", folder.display()));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+        let file = folder.join(FILE);
+        if file.exists() {
+            return Err(StoreError::Refused(format!("there is a store in {}; it is left as it is", folder.display())));
+        }
+        // Made whole under another name: a crash leaves no half of a store.
+        let draft = folder.join(format!("{FILE}.{}.new", std::process::id()));
+        let made = Self::make(&draft, &kek).and_then(|()| {
+            std::fs::hard_link(&draft, &file).and_then(|()| sync_folder_of(&file)).map_err(at)
+        });
+        // Only a leftover file could stay behind, and it holds no record.
+        drop(std::fs::remove_file(&draft));
+        made?;
+        Self::open(folder, kek_file)
     }
-    /// Opens a store; a KEK that is not its own is an error that says so.
-    pub fn open(_folder: &Path, _kek_file: &Path) -> Result<Self, StoreError> {
-        todo!()
+
+    fn make(draft: &Path, kek: &Kek) -> Result<(), StoreError> {
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(io)?;
+        let (ring, header) = Keyring::create(kek)?;
+        let db = builder().create(draft).map_err(io)?;
+        let transaction = db.begin_write().map_err(io)?;
+        transaction.open_table(HEADER).map_err(io)?.insert("header", header.as_slice()).map_err(io)?;
+        let (root, _) = Record::seal(&ring, ROOT, Kind::Root, 0, &Root::default().encode());
+        transaction.open_table(RECORDS).map_err(io)?.insert(ROOT, root.as_slice()).map_err(io)?;
+        transaction.commit().map_err(io)?;
+        db.close().map_err(io)
+    }
+
+    /// Whether there is a store in this folder.
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(FILE).exists()
+    }
+
+    /// Opens a store; a KEK that is not its own is an error that says so, and nothing is touched.
+    pub fn open(folder: &Path, kek_file: &Path) -> Result<Self, StoreError> {
+        let kek = Kek::read(kek_file)?;
+        let file = folder.join(FILE);
+        if !file.exists() {
+            return Err(StoreError::Refused(format!(
+                "there is no store in {0}; make one with `waxwing kek init FILE --store {0}`, or by importing with `waxwing cert import`",
+                folder.display()
+            )));
+        }
+        let name = file.display().to_string();
+        let at = |error: redb::DatabaseError| StoreError::Io(format!("{name}: {error}"));
+        let (db, ring) = guarded(&name, || {
+            // Reading only, so that a wrong KEK changes nothing; a file that wants repair after a crash is opened for it below.
+            if let Ok(reader) = builder().open_read_only(&file) {
+                Keyring::open(&kek, &read_header(&reader)?)?;
+            }
+            let db = builder().open(&file).map_err(at)?;
+            let ring = Keyring::open(&kek, &read_header(&db)?)?;
+            Ok((db, ring))
+        })?;
+        Self::start(db, ring)
+    }
+
+    fn start(db: Database, ring: Keyring) -> Result<Self, StoreError> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let inner = Arc::new(Inner {
+            db,
+            ring,
+            alerts: Alerts::default(),
+            root: RwLock::new(None),
+            floor: AtomicU64::new(0),
+            seen: Mutex::new(0),
+            identities: GuardedCache::new(IDENTITIES),
+            keys: GuardedCache::new(KEYS),
+            aliases: DashMap::new(),
+            trust: RwLock::new(Ok(Arc::new(TrustSet::default()))),
+            events: broadcast::channel(1024).0,
+            pool: Arc::new(Semaphore::new(cores)),
+            #[cfg(test)]
+            before_fill: Mutex::new(None),
+        });
+        {
+            let mut seen = inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen = inner.read(|view| Ok(view.root.generation))?;
+            inner.reload_all();
+        }
+        let weak = Arc::downgrade(&inner);
+        std::thread::Builder::new().name("store-follow".to_owned()).spawn(move || follow_others(&weak)).map_err(io)?;
+        Ok(Self { inner })
+    }
+
+    /// Alerts so far: records found missing or not authentic.
+    pub fn alerts(&self) -> u64 {
+        self.inner.alerts.count()
+    }
+
+    /// Looks for changes by other processes now, in place of within half a second.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        self.inner.follow()
+    }
+
+    /// Checks every record; the paths of those missing, not authentic, or named by nothing. Each raises an alert.
+    pub fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.verify()
     }
 }
+
+fn read_header(db: &impl ReadableDatabase) -> Result<Vec<u8>, StoreError> {
+    let table = db.begin_read().map_err(io)?.open_table(HEADER).map_err(io)?;
+    let header = table.get("header").map_err(io)?;
+    header.map(|header| header.value().to_vec()).ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))
+}
+
+fn follow_others(weak: &Weak<Inner>) {
+    loop {
+        std::thread::sleep(POLL);
+        let Some(inner) = weak.upgrade() else { return };
+        if let Err(error) = inner.follow() {
+            tracing::error!(%error, "the store cannot be followed");
+        }
+    }
+}
+
+impl Inner {
+    /// Reads within one transaction, against a root that was checked.
+    fn read<R>(&self, body: impl FnOnce(&View<'_, Records>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        guarded("store", || {
+            // Taken before the snapshot: another thread's newer root must not make this one look old.
+            let floor = self.floor.load(Ordering::Acquire);
+            let transaction = self.db.begin_read().map_err(io)?;
+            let table = transaction.open_table(RECORDS).map_err(io)?;
+            let root = self.checked_root(&table, floor)?;
+            body(&View { table: &table, ring: &self.ring, alerts: &self.alerts, root })
+        })
+    }
+
+    fn checked_root<T: ReadableTable<&'static str, &'static [u8]>>(&self, table: &T, floor: u64) -> Result<Arc<Root>, StoreError> {
+        let known = self.root.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mac, root) = read_root(table, &self.ring, &self.alerts, floor, known.as_ref())?;
+        if known.is_none_or(|(known, _)| known != mac) {
+            self.floor.fetch_max(root.generation, Ordering::AcqRel);
+            *self.root.write().unwrap_or_else(PoisonError::into_inner) = Some((mac, Arc::clone(&root)));
+        }
+        Ok(root)
+    }
+
+    /// Makes a change durable, or none at all.
+    fn write<R>(&self, body: impl FnOnce(&mut Change<'_, '_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        let result = guarded("store", || {
+            let transaction = self.db.begin_write().map_err(io)?;
+            let table = transaction.open_table(RECORDS).map_err(io)?;
+            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
+            let mut change = Change::new(table, &self.ring, &self.alerts, root);
+            let result = body(&mut change)?;
+            if change.is_empty() {
+                drop(change);
+                transaction.abort().map_err(io)?;
+            } else {
+                change.finish()?;
+                transaction.commit().map_err(io)?;
+            }
+            Ok(result)
+        })?;
+        self.follow()?;
+        Ok(result)
+    }
+
+    /// Drops the copies that changes since the last time concern, and tells subscribers.
+    fn follow(&self) -> Result<(), StoreError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (generation, changes) = self.read(|view| {
+            let generation = view.root.generation;
+            if generation.saturating_sub(*seen) > LOG_LENGTH {
+                return Ok((generation, None));
+            }
+            let change = |at| {
+                let record = view.loose(&log_path(at)).ok().flatten().filter(|record| record.kind == Kind::Change && record.generation == at)?;
+                ChangeValue::decode(&record.value)
+            };
+            Ok((generation, (seen.saturating_add(1)..=generation).map(change).collect::<Option<Vec<_>>>()))
+        })?;
+        if generation == *seen {
+            return Ok(());
+        }
+        match changes {
+            Some(changes) => changes.iter().for_each(|change| self.apply(change)),
+            None => self.reload_all(),
+        }
+        *seen = generation;
+        Ok(())
+    }
+
+    fn apply(&self, change: &ChangeValue) {
+        if change.keys_removed {
+            self.keys.clear();
+        }
+        for path in &change.paths {
+            let event = if path == TRUST {
+                self.reload_trust();
+                ChangeEvent::Trust
+            } else if let Some(owner) = owner_of_path(path) {
+                self.identities.invalidate(&owner);
+                ChangeEvent::Owner(owner)
+            } else if let Some(alias) = path.strip_prefix("a/").and_then(|name| MailboxKey::from_stored(name).ok()) {
+                self.reload_alias(path, &alias);
+                ChangeEvent::Owner(Owner::Mailbox(alias))
+            } else {
+                continue;
+            };
+            // Nobody listening is no error.
+            let _ = self.events.send(event);
+        }
+    }
+
+    fn reload_all(&self) {
+        self.identities.clear();
+        self.keys.clear();
+        self.reload_trust();
+        self.aliases.clear();
+        let aliases = self.read(|view| Ok(view.tops("a/").0)).unwrap_or_default();
+        for (path, _) in aliases {
+            if let Some(alias) = path.strip_prefix("a/").and_then(|name| MailboxKey::from_stored(name).ok()) {
+                self.reload_alias(&path, &alias);
+            }
+        }
+        let _ = self.events.send(ChangeEvent::All);
+    }
+
+    fn reload_alias(&self, path: &str, alias: &MailboxKey) {
+        let record = self.read(|view| view.top(path));
+        match record {
+            Ok(Some(record)) if record.kind == Kind::Alias => {
+                let mailbox = String::from_utf8(record.value).ok().and_then(|text| MailboxKey::from_stored(&text).ok());
+                self.aliases.insert(alias.clone(), mailbox);
+            }
+            Ok(_) => {
+                self.aliases.remove(alias);
+            }
+            Err(_) => {
+                self.aliases.insert(alias.clone(), None);
+            }
+        }
+        self.identities.invalidate(&Owner::Mailbox(alias.clone()));
+    }
+
+    fn reload_trust(&self) {
+        let set = self.read(|view| read_trust(view)).map(Arc::new);
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = set;
+    }
+
+    /// The decoded identity of an owner that is no alias.
+    fn identity(&self, owner: Owner) -> Result<Arc<Identity>, StoreError> {
+        if let Some(identity) = self.identities.get(&owner) {
+            return Ok(identity);
+        }
+        let ticket = self.identities.begin(&owner);
+        let identity = Arc::new(self.read(|view| read_identity(view, &owner))?);
+        #[cfg(test)]
+        if let Some(hook) = self.before_fill.lock().unwrap().take() {
+            hook();
+        }
+        self.identities.fill(&owner, Arc::clone(&identity), ticket);
+        Ok(identity)
+    }
+
+    fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|view| {
+            let mut bad = Vec::new();
+            let mut named: std::collections::HashSet<String> = view.bucket_paths().chain([ROOT.to_owned()]).collect();
+            let (tops, errors) = view.tops("");
+            for error in errors {
+                note(&mut bad, error);
+            }
+            for (path, mac) in tops {
+                match view.child(&path, &mac) {
+                    Ok(record) => children_of(&path, &record).into_iter().for_each(|(child, mac)| {
+                        if let Err(error) = view.child(&child, &mac) {
+                            note(&mut bad, error);
+                        }
+                        named.insert(child);
+                    }),
+                    Err(error) => note(&mut bad, error),
+                }
+                named.insert(path);
+            }
+            for entry in view.table.iter().map_err(io)? {
+                let path = entry.map_err(io)?.0.value().to_owned();
+                if !path.starts_with("l/") && !named.contains(&path) {
+                    note(&mut bad, self.alerts.raise(&path));
+                }
+            }
+            Ok(bad)
+        })
+    }
+}
+
+fn note(bad: &mut Vec<String>, error: StoreError) {
+    let name = match error {
+        StoreError::NotAuthentic(path) => path,
+        other => other.to_string(),
+    };
+    if !bad.contains(&name) {
+        bad.push(name);
+    }
+}
+
+/// The records that a top-level record names.
+fn children_of(path: &str, record: &Record) -> Vec<(String, Mac)> {
+    match record.kind {
+        Kind::Owner => {
+            let (Some(owner), Some(value)) = (owner_of_path(path), OwnerValue::decode(&record.value)) else { return Vec::new() };
+            let certificates = value.certificates.iter().map(|(name, mac)| (certificate_path(&owner, name), *mac));
+            certificates.chain(value.keys.iter().map(|(name, mac)| (key_path(&KeyId(*name)), *mac))).collect()
+        }
+        Kind::Trust => TrustValue::decode(&record.value)
+            .map(|value| value.entries.iter().map(|(name, mac)| (trust_path(name), *mac)).collect())
+            .unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn read_trust<T: ReadableTable<&'static str, &'static [u8]>>(view: &View<'_, T>) -> Result<TrustSet, StoreError> {
+    let Some(record) = view.top(TRUST)? else { return Ok(TrustSet::default()) };
+    let value = TrustValue::decode(&record.value).filter(|_| record.kind == Kind::Trust).ok_or_else(|| view.alerts.raise(TRUST))?;
+    let mut set = TrustSet { generation: record.generation, ..TrustSet::default() };
+    for (name, mac) in &value.entries {
+        let path = trust_path(name);
+        // What is not authentic is absent: nothing it vouched for is valid, and the alert was raised.
+        let Ok(record) = view.child(&path, mac) else { continue };
+        let decoded = TrustEntryValue::decode(&record.value).and_then(|entry| Some((Certificate::from_der(entry.der).ok()?, entry.scope)));
+        match decoded {
+            Some((certificate, ScopeValue::Intermediate)) => set.intermediates.push(certificate),
+            Some((certificate, ScopeValue::Global)) => set.anchors.push(TrustAnchor { certificate, scope: AnchorScope::Global }),
+            Some((certificate, ScopeValue::Domains(domains))) => {
+                let domains = domains.iter().filter_map(|domain| Domain::parse(domain).ok()).collect();
+                set.anchors.push(TrustAnchor { certificate, scope: AnchorScope::Domains(domains) });
+            }
+            None => drop(view.alerts.raise(&path)),
+        }
+    }
+    Ok(set)
+}
+
+fn read_identity<T: ReadableTable<&'static str, &'static [u8]>>(view: &View<'_, T>, owner: &Owner) -> Result<Identity, StoreError> {
+    let mut identity = Identity { owner: owner.clone(), certificates: Vec::new(), disabled: false, generation: 0 };
+    let path = owner_path(owner);
+    let Some(record) = view.top(&path)? else { return Ok(identity) };
+    identity.generation = record.generation;
+    if record.kind == Kind::Tombstone {
+        return Ok(identity);
+    }
+    let value = OwnerValue::decode(&record.value).filter(|_| record.kind == Kind::Owner).ok_or_else(|| view.alerts.raise(&path))?;
+    identity.disabled = value.disabled;
+    for (name, mac) in &value.certificates {
+        let path = certificate_path(owner, name);
+        let Ok(record) = view.child(&path, mac) else { continue };
+        match decode_certificate(view, &value, &record) {
+            Some(certificate) => identity.certificates.push(certificate),
+            None => drop(view.alerts.raise(&path)),
+        }
+    }
+    if identity.certificates.is_empty() && !value.certificates.is_empty() {
+        return Err(StoreError::NotAuthentic(path));
+    }
+    identity.certificates.sort_by_key(|record| record.certificate.not_before());
+    Ok(identity)
+}
+
+fn decode_certificate<T: ReadableTable<&'static str, &'static [u8]>>(
+    view: &View<'_, T>,
+    owner: &OwnerValue,
+    record: &Record,
+) -> Option<CertificateRecord> {
+    let value = CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)?;
+    let key = value.key.filter(|key| {
+        let mac = owner.keys.iter().find(|(name, _)| name == key).map(|(_, mac)| mac);
+        mac.is_some_and(|mac| view.child(&key_path(&KeyId(*key)), mac).is_ok())
+    });
+    Some(CertificateRecord {
+        certificate: Certificate::from_der(value.der).ok()?,
+        provenance: Provenance { source: value.source, detail: value.detail, at: value.at },
+        trust: value.trust,
+        capabilities: value.capabilities,
+        preferred: value.preferred,
+        key: key.map(KeyId),
+    })
+}
+
+/// The file of the store in a folder.
+pub fn file_of(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
+#[cfg(test)]
+mod tests;

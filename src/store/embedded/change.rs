@@ -1,0 +1,425 @@
+//! Changing the store.
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+use zeroize::Zeroizing;
+
+use super::{
+    EmbeddedStore, Inner, TRUST, alias_path, certificate_path, key_path, owner_of_path, owner_path, trust_path,
+};
+use crate::address::{Domain, Mailbox, MailboxKey};
+use crate::cms::algorithm::ContentEncryption;
+use crate::keys::{KeyId, SoftwareKey};
+use crate::pki::certificate::Certificate;
+use crate::pki::path::{AnchorScope, TrustSet};
+use crate::pki::public_key::KeyKind;
+use crate::policy::TrustState;
+use crate::store::keyring::{Mac, hex};
+use crate::store::record::{
+    CertificateValue, Encoded, Kind, OwnerValue, ScopeValue, TombstoneValue, TrustEntryValue, TrustValue,
+};
+use crate::store::tree::Change;
+use crate::store::{CertStore, ChangeEvent, Identity, NewCertificate, Owner, StoreError, Stored};
+use std::sync::{Arc, PoisonError};
+
+/// RSA keys under this are refused, in bits.
+const RSA_MIN: usize = 2048;
+
+/// A certificate that was checked, with its key where one was given.
+struct Checked {
+    fingerprint: [u8; 32],
+    value: CertificateValue,
+    key: Option<(KeyId, Zeroizing<Vec<u8>>)>,
+}
+
+fn check(new: NewCertificate) -> Result<Checked, StoreError> {
+    let certificate = &new.certificate;
+    if let KeyKind::Rsa { bits } = certificate.public_key().kind()
+        && bits < RSA_MIN
+    {
+        return Err(StoreError::Refused(format!(
+            "{} has an RSA key of {bits} bits; under {RSA_MIN} is refused, have a new certificate issued",
+            certificate.subject_text()
+        )));
+    }
+    let key = match new.key {
+        None => None,
+        Some(pkcs8) => {
+            let key = SoftwareKey::from_pkcs8(&pkcs8).map_err(|error| StoreError::Refused(format!("private key: {error}")))?;
+            if key.id() != KeyId::of_spki(certificate.public_key().spki()) {
+                return Err(StoreError::Refused(format!("the private key is not that of {}", certificate.subject_text())));
+            }
+            Some((key.id(), pkcs8))
+        }
+    };
+    let value = CertificateValue {
+        der: certificate.der().clone(),
+        source: new.provenance.source,
+        detail: new.provenance.detail,
+        at: new.provenance.at,
+        trust: new.trust,
+        capabilities: None,
+        preferred: false,
+        key: key.as_ref().map(|(id, _)| id.0),
+    };
+    Ok(Checked { fingerprint: certificate.fingerprint(), value, key })
+}
+
+/// Where the entry of this name is, replaced or added.
+fn set_pair(pairs: &mut Vec<([u8; 32], Mac)>, name: [u8; 32], mac: Mac) {
+    match pairs.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, old)) => *old = mac,
+        None => pairs.push((name, mac)),
+    }
+}
+
+fn read_owner(change: &Change<'_, '_>, owner: &Owner) -> Result<Option<OwnerValue>, StoreError> {
+    let path = owner_path(owner);
+    let view = change.view();
+    let record = view.top(&path).map_err(|error| damaged(error, owner))?;
+    match record {
+        Some(record) if record.kind == Kind::Owner => {
+            OwnerValue::decode(&record.value).map(Some).ok_or_else(|| damaged(view.alerts.raise(&path), owner))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn damaged(error: StoreError, owner: &Owner) -> StoreError {
+    match error {
+        StoreError::NotAuthentic(path) => {
+            StoreError::Refused(format!("record {path} is not authentic; `waxwing cert purge {owner} --force`, then import again"))
+        }
+        other => other,
+    }
+}
+
+fn must_be_known(change: &Change<'_, '_>, owner: &Owner) -> Result<OwnerValue, StoreError> {
+    read_owner(change, owner)?
+        .ok_or_else(|| StoreError::Refused(format!("nothing is stored for {owner}; `waxwing cert list` shows who is")))
+}
+
+/// The certificate's value, where its record is authentic.
+fn read_certificate(change: &Change<'_, '_>, owner: &Owner, value: &OwnerValue, fingerprint: [u8; 32]) -> Option<CertificateValue> {
+    let (_, mac) = value.certificates.iter().find(|(known, _)| *known == fingerprint)?;
+    let record = change.view().child(&certificate_path(owner, &fingerprint), mac).ok()?;
+    CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)
+}
+
+impl Inner {
+    /// What the private key's seal is bound to: path, version, key id.
+    pub(super) fn key_binding(path: &str, key: &KeyId) -> Vec<u8> {
+        [path.as_bytes(), b"\0\x01".as_slice(), key.0.as_slice()].concat()
+    }
+
+    fn put_key(&self, change: &mut Change<'_, '_>, key: &KeyId, pkcs8: &[u8]) -> Result<Mac, StoreError> {
+        let path = key_path(key);
+        let binding = Self::key_binding(&path, key);
+        // Another owner may hold the same key: his record stays as it is.
+        if let Ok(Some(record)) = change.view().loose(&path)
+            && record.kind == Kind::Key
+            && self.ring.unseal(&binding, &record.value).is_some()
+        {
+            return Ok(record.mac);
+        }
+        let sealed = self.ring.seal(&binding, pkcs8)?;
+        change.put_child(&path, Kind::Key, &sealed)
+    }
+
+    fn put_certificate(&self, change: &mut Change<'_, '_>, owner: &Owner, value: &mut OwnerValue, new: Checked) -> Result<Stored, StoreError> {
+        let (stored, merged) = match read_certificate(change, owner, value, new.fingerprint) {
+            None => (Stored::New, new.value),
+            Some(mut old) => {
+                let key_added = old.key.is_none() && new.value.key.is_some();
+                let approved = old.trust == TrustState::Pending && matches!(new.value.trust, TrustState::Trusted | TrustState::Pinned);
+                old.key = old.key.or(new.value.key);
+                if approved {
+                    old.trust = new.value.trust;
+                }
+                (if key_added { Stored::KeyAdded } else if approved { Stored::Approved } else { Stored::Unchanged }, old)
+            }
+        };
+        if stored == Stored::Unchanged {
+            return Ok(stored);
+        }
+        if let Some((id, pkcs8)) = &new.key {
+            let mac = self.put_key(change, id, pkcs8)?;
+            set_pair(&mut value.keys, id.0, mac);
+        }
+        let mac = change.put_child(&certificate_path(owner, &new.fingerprint), Kind::Certificate, &merged.encode())?;
+        set_pair(&mut value.certificates, new.fingerprint, mac);
+        Ok(stored)
+    }
+
+    /// Rewrites one certificate of an owner; `edit` says whether it changed anything.
+    fn edit_certificate(
+        &self,
+        change: &mut Change<'_, '_>,
+        owner: &Owner,
+        value: &mut OwnerValue,
+        fingerprint: [u8; 32],
+        edit: impl FnOnce(&mut CertificateValue) -> bool,
+    ) -> Result<bool, StoreError> {
+        let mut certificate = read_certificate(change, owner, value, fingerprint)
+            .ok_or_else(|| StoreError::Refused(format!("{owner} has no certificate {}", *hex(&fingerprint))))?;
+        if !edit(&mut certificate) {
+            return Ok(false);
+        }
+        let mac = change.put_child(&certificate_path(owner, &fingerprint), Kind::Certificate, &certificate.encode())?;
+        set_pair(&mut value.certificates, fingerprint, mac);
+        Ok(true)
+    }
+
+    fn resolve(&self, mailbox: MailboxKey) -> Result<MailboxKey, StoreError> {
+        match self.aliases.get(&mailbox).map(|target| target.value().clone()) {
+            None => Ok(mailbox),
+            Some(Some(target)) => Ok(target),
+            Some(None) => Err(self.alerts.raise(&alias_path(&mailbox))),
+        }
+    }
+
+    /// Removes what an owner had, and the keys that nobody else has.
+    fn purge(&self, change: &mut Change<'_, '_>, owner: &Owner) -> Result<(), StoreError> {
+        let path = owner_path(owner);
+        let value = {
+            let view = change.view();
+            match view.top(&path) {
+                Ok(None) => return Err(StoreError::Refused(format!("nothing is stored for {owner}"))),
+                Ok(Some(record)) if record.kind == Kind::Tombstone => return Ok(()),
+                Ok(Some(record)) => OwnerValue::decode(&record.value).unwrap_or_default(),
+                // A damaged owner can be purged: that is how he is mended.
+                Err(StoreError::NotAuthentic(_)) => OwnerValue::default(),
+                Err(other) => return Err(other),
+            }
+        };
+        let mut keys: Vec<[u8; 32]> = value.keys.iter().map(|(key, _)| *key).collect();
+        if !keys.is_empty() {
+            let view = change.view();
+            for (other, mac) in view.tops("o/").0 {
+                if other == path || keys.is_empty() || owner_of_path(&other).is_none() {
+                    continue;
+                }
+                let others = view.child(&other, &mac).ok().filter(|record| record.kind == Kind::Owner);
+                if let Some(others) = others.and_then(|record| OwnerValue::decode(&record.value)) {
+                    keys.retain(|key| !others.keys.iter().any(|(held, _)| held == key));
+                }
+            }
+        }
+        for (fingerprint, _) in &value.certificates {
+            change.remove_child(&certificate_path(owner, fingerprint))?;
+        }
+        for key in &keys {
+            change.remove_child(&key_path(&KeyId(*key)))?;
+        }
+        let certificates = value.certificates.iter().map(|(fingerprint, _)| *fingerprint).collect();
+        change.put_top(&path, Kind::Tombstone, &TombstoneValue { at: Timestamp::now(), certificates }.encode())?;
+        change.keys_removed();
+        Ok(())
+    }
+
+    fn read_trust_manifest(&self, change: &Change<'_, '_>) -> Result<TrustValue, StoreError> {
+        match change.view().top(TRUST)? {
+            None => Ok(TrustValue::default()),
+            Some(record) => TrustValue::decode(&record.value).ok_or_else(|| self.alerts.raise(TRUST)),
+        }
+    }
+}
+
+impl CertStore for EmbeddedStore {
+    fn identity(&self, mailbox: &Mailbox) -> Result<Arc<Identity>, StoreError> {
+        self.inner.identity(Owner::Mailbox(self.inner.resolve(mailbox.key())?))
+    }
+
+    fn domain_identity(&self, domain: &Domain) -> Result<Arc<Identity>, StoreError> {
+        self.inner.identity(Owner::Domain(domain.clone()))
+    }
+
+    fn trust(&self) -> Result<Arc<TrustSet>, StoreError> {
+        self.inner.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn owners(&self) -> Result<Vec<Owner>, StoreError> {
+        self.inner.read(|view| {
+            let (tops, errors) = view.tops("o/");
+            if let Some(error) = errors.into_iter().next() {
+                return Err(error);
+            }
+            let live = |(path, mac): &(String, Mac)| {
+                // One that is not authentic is listed: asking for it says so.
+                view.child(path, mac).map_or(true, |record| record.kind == Kind::Owner)
+            };
+            let mut owners: Vec<Owner> = tops.iter().filter(|top| live(top)).filter_map(|(path, _)| owner_of_path(path)).collect();
+            owners.sort();
+            Ok(owners)
+        })
+    }
+
+    fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<Vec<Stored>, StoreError> {
+        let new = new.into_iter().map(check).collect::<Result<Vec<_>, _>>()?;
+        self.inner.write(|change| {
+            if let Owner::Mailbox(mailbox) = owner
+                && change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias)
+            {
+                return Err(StoreError::Refused(format!("{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)")));
+            }
+            let mut value = read_owner(change, owner)?.unwrap_or_default();
+            let mut stored = Vec::with_capacity(new.len());
+            for one in new {
+                stored.push(self.inner.put_certificate(change, owner, &mut value, one)?);
+            }
+            if stored.iter().any(|one| *one != Stored::Unchanged) {
+                change.put_top(&owner_path(owner), Kind::Owner, &value.encode())?;
+            }
+            Ok(stored)
+        })
+    }
+
+    fn learn(
+        &self,
+        owner: &Owner,
+        fingerprint: [u8; 32],
+        capabilities: Option<Vec<ContentEncryption>>,
+        preferred: bool,
+    ) -> Result<(), StoreError> {
+        self.inner.write(|change| {
+            let mut value = must_be_known(change, owner)?;
+            let mut changed = self.inner.edit_certificate(change, owner, &mut value, fingerprint, |certificate| {
+                let news = (capabilities.is_some() && certificate.capabilities != capabilities) || (preferred && !certificate.preferred);
+                certificate.capabilities = capabilities.or(certificate.capabilities.take());
+                certificate.preferred |= preferred;
+                news
+            })?;
+            let others: Vec<[u8; 32]> = value.certificates.iter().map(|(name, _)| *name).filter(|name| *name != fingerprint).collect();
+            for other in others.into_iter().filter(|_| preferred) {
+                if read_certificate(change, owner, &value, other).is_some_and(|certificate| certificate.preferred) {
+                    changed |= self.inner.edit_certificate(change, owner, &mut value, other, |certificate| {
+                        certificate.preferred = false;
+                        true
+                    })?;
+                }
+            }
+            if changed { change.put_top(&owner_path(owner), Kind::Owner, &value.encode()) } else { Ok(()) }
+        })
+    }
+
+    fn set_trust(&self, owner: &Owner, fingerprint: [u8; 32], trust: TrustState) -> Result<(), StoreError> {
+        self.inner.write(|change| {
+            let mut value = must_be_known(change, owner)?;
+            let changed = self.inner.edit_certificate(change, owner, &mut value, fingerprint, |certificate| {
+                std::mem::replace(&mut certificate.trust, trust) != trust
+            })?;
+            if changed { change.put_top(&owner_path(owner), Kind::Owner, &value.encode()) } else { Ok(()) }
+        })
+    }
+
+    fn set_disabled(&self, owner: &Owner, disabled: bool) -> Result<(), StoreError> {
+        self.inner.write(|change| {
+            let mut value = must_be_known(change, owner)?;
+            if std::mem::replace(&mut value.disabled, disabled) == disabled {
+                return Ok(());
+            }
+            change.put_top(&owner_path(owner), Kind::Owner, &value.encode())
+        })
+    }
+
+    fn purge(&self, owner: &Owner) -> Result<(), StoreError> {
+        self.inner.write(|change| self.inner.purge(change, owner))
+    }
+
+    fn add_trust(&self, certificate: Certificate, scope: Option<AnchorScope>) -> Result<(), StoreError> {
+        let name = certificate.fingerprint();
+        let scope = match scope {
+            None => ScopeValue::Intermediate,
+            Some(AnchorScope::Global) => ScopeValue::Global,
+            Some(AnchorScope::Domains(domains)) => ScopeValue::Domains(domains.iter().map(|domain| domain.as_str().to_owned()).collect()),
+        };
+        let entry = TrustEntryValue { der: certificate.der().clone(), scope };
+        self.inner.write(|change| {
+            let mut value = self.inner.read_trust_manifest(change)?;
+            let known = value.entries.iter().find(|(known, _)| *known == name);
+            let old = known.and_then(|(_, mac)| change.view().child(&trust_path(&name), mac).ok());
+            if old.and_then(|record| TrustEntryValue::decode(&record.value)).is_some_and(|old| old == entry) {
+                return Ok(());
+            }
+            let mac = change.put_child(&trust_path(&name), Kind::TrustEntry, &entry.encode())?;
+            set_pair(&mut value.entries, name, mac);
+            value.removed.retain(|(removed, _)| *removed != name);
+            change.put_top(TRUST, Kind::Trust, &value.encode())
+        })
+    }
+
+    fn remove_trust(&self, fingerprint: [u8; 32]) -> Result<(), StoreError> {
+        self.inner.write(|change| {
+            let mut value = self.inner.read_trust_manifest(change)?;
+            let before = value.entries.len();
+            value.entries.retain(|(name, _)| *name != fingerprint);
+            if value.entries.len() == before {
+                return Err(StoreError::Refused(format!("no anchor or intermediate {} is stored", *hex(&fingerprint))));
+            }
+            value.removed.push((fingerprint, Timestamp::now()));
+            change.remove_child(&trust_path(&fingerprint))?;
+            change.put_top(TRUST, Kind::Trust, &value.encode())
+        })
+    }
+
+    fn add_alias(&self, alias: &MailboxKey, mailbox: &MailboxKey) -> Result<(), StoreError> {
+        self.inner.write(|change| {
+            let view = change.view();
+            let is_alias = |name: &MailboxKey| Ok::<_, StoreError>(view.top(&alias_path(name))?.is_some_and(|record| record.kind == Kind::Alias));
+            let refused = |why: String| Err(StoreError::Refused(why));
+            if alias == mailbox {
+                return refused(format!("{alias} cannot be an alias of itself"));
+            }
+            if is_alias(mailbox)? {
+                return refused(format!("{mailbox} is an alias itself; name the mailbox it belongs to (`waxwing alias list`)"));
+            }
+            for (path, mac) in view.tops("a/").0 {
+                let record = view.child(&path, &mac)?;
+                if record.kind == Kind::Alias && record.value == alias.as_str().as_bytes() {
+                    return refused(format!("{alias} has aliases of its own; remove them first (`waxwing alias list`)"));
+                }
+            }
+            if read_owner(change, &Owner::Mailbox(alias.clone()))?.is_some_and(|value| !value.certificates.is_empty()) {
+                return refused(format!("{alias} has certificates of its own, which an alias would hide; purge them first"));
+            }
+            if view.top(&alias_path(alias))?.is_some_and(|record| record.kind == Kind::Alias && record.value == mailbox.as_str().as_bytes()) {
+                return Ok(());
+            }
+            change.put_top(&alias_path(alias), Kind::Alias, mailbox.as_str().as_bytes())
+        })
+    }
+
+    fn remove_alias(&self, alias: &MailboxKey) -> Result<(), StoreError> {
+        self.inner.write(|change| {
+            let path = alias_path(alias);
+            match change.view().top(&path) {
+                Ok(Some(record)) if record.kind == Kind::Alias => {}
+                // A damaged alias can be removed.
+                Err(StoreError::NotAuthentic(_)) => {}
+                Ok(_) => return Err(StoreError::Refused(format!("{alias} is no alias"))),
+                Err(other) => return Err(other),
+            }
+            change.put_top(&path, Kind::Tombstone, &TombstoneValue { at: Timestamp::now(), certificates: Vec::new() }.encode())
+        })
+    }
+
+    fn aliases(&self) -> Result<Vec<(MailboxKey, MailboxKey)>, StoreError> {
+        let mut aliases = Vec::with_capacity(self.inner.aliases.len());
+        for entry in &self.inner.aliases {
+            let mailbox = entry.value().clone().ok_or_else(|| self.inner.alerts.raise(&alias_path(entry.key())))?;
+            aliases.push((entry.key().clone(), mailbox));
+        }
+        aliases.sort();
+        Ok(aliases)
+    }
+
+    fn export_key(&self, key: KeyId) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        self.inner
+            .read_key(&key)?
+            .ok_or_else(|| StoreError::Refused(format!("the private key {} is not in the store", *hex(&key.0))))
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {
+        self.inner.events.subscribe()
+    }
+}

@@ -1,0 +1,232 @@
+//! The records as one authenticated tree: root, buckets, top-level records (owners, aliases, the trust manifest), their children (certificates, keys,
+//! anchors). Each node holds the MACs of those below, so a record that was forged, swapped, put back or deleted is noticed when it is looked for.
+//! What nothing names is never read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::digest;
+use redb::{ReadableTable, Table, TableDefinition};
+
+use super::StoreError;
+use super::keyring::{Keyring, Mac};
+use super::record::{Bucket, ChangeValue, Encoded, Kind, RECORD_MAX, Record, Root};
+
+/// Path to record.
+pub(super) const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
+pub(super) const ROOT: &str = "r";
+const BUCKETS: u16 = 1024;
+/// Changes told one by one to those who follow; who is further behind drops all copies.
+pub(super) const LOG_LENGTH: u64 = 1024;
+
+/// Counts and logs what is not authentic.
+#[derive(Debug, Default)]
+pub(super) struct Alerts(AtomicU64);
+
+impl Alerts {
+    pub fn raise(&self, path: &str) -> StoreError {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(record = path, "store record is missing or not authentic: it counts as absent; was the store tampered with?");
+        StoreError::NotAuthentic(path.to_owned())
+    }
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) fn io(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+fn bucket_of(path: &str) -> u16 {
+    let hash = digest::digest(&digest::SHA256, path.as_bytes());
+    hash.as_ref().first_chunk().map_or(0, |head| u16::from_be_bytes(*head)) % BUCKETS
+}
+
+fn bucket_path(number: u16) -> String {
+    format!("b/{number:04}")
+}
+
+pub(super) fn log_path(generation: u64) -> String {
+    format!("l/{generation:020}")
+}
+
+/// Reads and checks within one transaction.
+pub(super) struct View<'a, T> {
+    pub table: &'a T,
+    pub ring: &'a Keyring,
+    pub alerts: &'a Alerts,
+    pub root: Arc<Root>,
+}
+
+/// The root as stored; a generation under `floor` was seen to be past.
+pub(super) fn read_root<T: ReadableTable<&'static str, &'static [u8]>>(
+    table: &T,
+    ring: &Keyring,
+    alerts: &Alerts,
+    floor: u64,
+    known: Option<&(Mac, Arc<Root>)>,
+) -> Result<(Mac, Arc<Root>), StoreError> {
+    let Some(stored) = table.get(ROOT).map_err(io)? else { return Err(alerts.raise(ROOT)) };
+    let octets = stored.value();
+    // The MAC names the content: what was checked under it once holds.
+    if let Some((mac, root)) = known.filter(|(mac, root)| octets.ends_with(mac) && root.generation >= floor) {
+        return Ok((*mac, Arc::clone(root)));
+    }
+    Record::open(ring, ROOT, octets)
+        .filter(|record| record.kind == Kind::Root)
+        .and_then(|record| Some((record.mac, Arc::new(Root::decode(&record.value)?))))
+        .filter(|(_, root)| root.generation >= floor)
+        .ok_or_else(|| alerts.raise(ROOT))
+}
+
+impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
+    /// What stands at a top-level path; `None` only where it is proven that nothing should.
+    pub fn top(&self, path: &str) -> Result<Option<Record>, StoreError> {
+        let bucket = self.bucket(bucket_of(path))?;
+        match bucket.0.binary_search_by(|(known, _)| known.as_str().cmp(path)) {
+            Ok(at) => match bucket.0.get(at) {
+                Some((_, mac)) => self.child(path, mac).map(Some),
+                None => Ok(None),
+            },
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The record at `path` with exactly this MAC.
+    pub fn child(&self, path: &str, mac: &Mac) -> Result<Record, StoreError> {
+        let stored = self.table.get(path).map_err(io)?;
+        stored
+            .filter(|stored| stored.value().ends_with(mac))
+            .and_then(|stored| Record::open(self.ring, path, stored.value()))
+            .ok_or_else(|| self.alerts.raise(path))
+    }
+
+    /// A record whose own MAC holds, whoever names it.
+    pub fn loose(&self, path: &str) -> Result<Option<Record>, StoreError> {
+        match self.table.get(path).map_err(io)? {
+            None => Ok(None),
+            Some(stored) => Record::open(self.ring, path, stored.value()).map(Some).ok_or_else(|| self.alerts.raise(path)),
+        }
+    }
+
+    fn bucket(&self, number: u16) -> Result<Bucket, StoreError> {
+        let Ok(at) = self.root.buckets.binary_search_by_key(&number, |(known, _)| *known) else { return Ok(Bucket::default()) };
+        let Some((_, mac)) = self.root.buckets.get(at) else { return Ok(Bucket::default()) };
+        let path = bucket_path(number);
+        let record = self.child(&path, mac)?;
+        Bucket::decode(&record.value).filter(|_| record.kind == Kind::Bucket).ok_or_else(|| self.alerts.raise(&path))
+    }
+
+    /// Every top-level path that begins so, sorted, and the buckets that could not be read.
+    pub fn tops(&self, prefix: &str) -> (Vec<(String, Mac)>, Vec<StoreError>) {
+        let (mut tops, mut errors) = (Vec::new(), Vec::new());
+        for (number, _) in &self.root.buckets {
+            match self.bucket(*number) {
+                Ok(bucket) => tops.extend(bucket.0.into_iter().filter(|(path, _)| path.starts_with(prefix))),
+                Err(error) => errors.push(error),
+            }
+        }
+        tops.sort_unstable();
+        (tops, errors)
+    }
+
+    /// The path of every bucket.
+    pub fn bucket_paths(&self) -> impl Iterator<Item = String> {
+        self.root.buckets.iter().map(|(number, _)| bucket_path(*number))
+    }
+}
+
+/// One change: all of it, or nothing.
+pub(super) struct Change<'t, 'a> {
+    table: Table<'t, &'static str, &'static [u8]>,
+    ring: &'a Keyring,
+    alerts: &'a Alerts,
+    root: Arc<Root>,
+    buckets: BTreeMap<u16, Bucket>,
+    log: ChangeValue,
+}
+
+impl<'t, 'a> Change<'t, 'a> {
+    /// Begins a change upon a root that was checked.
+    pub fn new(table: Table<'t, &'static str, &'static [u8]>, ring: &'a Keyring, alerts: &'a Alerts, root: Arc<Root>) -> Self {
+        Self { table, ring, alerts, root, buckets: BTreeMap::new(), log: ChangeValue { paths: Vec::new(), keys_removed: false } }
+    }
+
+    /// The state before this change, with children as changed.
+    pub fn view(&self) -> View<'_, Table<'t, &'static str, &'static [u8]>> {
+        View { table: &self.table, ring: self.ring, alerts: self.alerts, root: Arc::clone(&self.root) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.log.paths.is_empty()
+    }
+
+    pub fn keys_removed(&mut self) {
+        self.log.keys_removed = true;
+    }
+
+    fn generation(&self) -> u64 {
+        self.root.generation.saturating_add(1)
+    }
+
+    /// Writes a record that another one names by the MAC returned.
+    pub fn put_child(&mut self, path: &str, kind: Kind, value: &[u8]) -> Result<Mac, StoreError> {
+        let (octets, mac) = Record::seal(self.ring, path, kind, self.generation(), value);
+        if octets.len() > RECORD_MAX {
+            return Err(StoreError::Refused(format!("record {path} would have {} octets, at most {RECORD_MAX} are stored", octets.len())));
+        }
+        self.table.insert(path, octets.as_slice()).map_err(io)?;
+        Ok(mac)
+    }
+
+    pub fn remove_child(&mut self, path: &str) -> Result<(), StoreError> {
+        self.table.remove(path).map_err(io).map(|_| ())
+    }
+
+    /// Writes a top-level record.
+    pub fn put_top(&mut self, path: &str, kind: Kind, value: &[u8]) -> Result<(), StoreError> {
+        let number = bucket_of(path);
+        let mut bucket = match self.buckets.remove(&number) {
+            Some(bucket) => bucket,
+            None => self.view().bucket(number)?,
+        };
+        let mac = self.put_child(path, kind, value)?;
+        match bucket.0.binary_search_by(|(known, _)| known.as_str().cmp(path)) {
+            Ok(at) => {
+                if let Some((_, old)) = bucket.0.get_mut(at) {
+                    *old = mac;
+                }
+            }
+            Err(at) => bucket.0.insert(at, (path.to_owned(), mac)),
+        }
+        self.buckets.insert(number, bucket);
+        self.log.paths.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Writes buckets, log and root.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        let generation = self.generation();
+        let mut root = Root { generation, buckets: self.root.buckets.clone() };
+        for (number, bucket) in std::mem::take(&mut self.buckets) {
+            let mac = self.put_child(&bucket_path(number), Kind::Bucket, &bucket.encode())?;
+            match root.buckets.binary_search_by_key(&number, |(known, _)| *known) {
+                Ok(at) => {
+                    if let Some((_, old)) = root.buckets.get_mut(at) {
+                        *old = mac;
+                    }
+                }
+                Err(at) => root.buckets.insert(at, (number, mac)),
+            }
+        }
+        let log = self.log.encode();
+        self.put_child(&log_path(generation), Kind::Change, &log)?;
+        if let Some(old) = generation.checked_sub(LOG_LENGTH) {
+            self.remove_child(&log_path(old))?;
+        }
+        self.put_child(ROOT, Kind::Root, &root.encode())?;
+        Ok(())
+    }
+}
