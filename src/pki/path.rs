@@ -2,8 +2,17 @@
 
 use jiff::Timestamp;
 
-use super::certificate::{Certificate, Purpose};
+use super::certificate::extensions::usage;
+use super::certificate::{Certificate, CertificateError, Purpose};
+use super::public_key::KeyKind;
 use crate::address::Domain;
+use crate::cms::algorithm::{Digest, SignatureScheme, signature_scheme};
+
+mod names;
+mod policies;
+mod rules;
+#[cfg(test)]
+mod tests;
 
 /// Which mailboxes' certificates an anchor may vouch for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,17 +45,20 @@ pub struct PathLimits {
     pub length: usize,
     /// Signature checks in one search; default 100.
     pub signatures: usize,
+    /// Accept RSA keys under 2048 bits and SHA-1 signatures in certificates: for judging old mail only; default false.
+    pub legacy: bool,
 }
 
 impl Default for PathLimits {
     fn default() -> Self {
-        Self { length: 8, signatures: 100 }
+        Self { length: 8, signatures: 100, legacy: false }
     }
 }
 
 /// Proof that a path was found and validated: cannot be made elsewhere.
 #[derive(Debug, Clone)]
 pub struct ValidPath {
+    leaf: Certificate,
     chain: Vec<Certificate>,
     scope: AnchorScope,
     not_after: Timestamp,
@@ -59,7 +71,7 @@ impl ValidPath {
     }
     /// The leaf.
     pub fn leaf(&self) -> &Certificate {
-        todo!()
+        &self.leaf
     }
     /// What the anchor may vouch for.
     pub fn scope(&self) -> &AnchorScope {
@@ -93,16 +105,259 @@ pub enum PathError {
 }
 
 /// Finds and validates a path for `leaf`, trying several candidates, with `extra` certificates (from the message) as
-/// intermediates beside those of the set. Key usage and EKU are checked for `purpose`; the anchor's scope against every
-/// mailbox that `domains` names.
+/// intermediates beside those of the set. Key usage and EKU are checked for `purpose`; the anchor's scope against `domain`, the
+/// domain of the mailbox that the certificate is wanted for (`None`: the caller judges by [`ValidPath::scope`]). Revocation is
+/// not looked at. A leaf that is itself an anchor is a path of one.
 pub fn validate(
-    _leaf: &Certificate,
-    _extra: &[Certificate],
-    _trust: &TrustSet,
-    _purpose: Purpose,
-    _domain: Option<&Domain>,
-    _at: Timestamp,
-    _limits: &PathLimits,
+    leaf: &Certificate,
+    extra: &[Certificate],
+    trust: &TrustSet,
+    purpose: Purpose,
+    domain: Option<&Domain>,
+    at: Timestamp,
+    limits: &PathLimits,
 ) -> Result<ValidPath, PathError> {
-    todo!()
+    check_validity(leaf, at)?;
+    check_strength(leaf, limits)?;
+    leaf.fits(purpose).map_err(|error| {
+        let (CertificateError::Refused(why) | CertificateError::Malformed(why)) = error;
+        PathError::Usage { subject: leaf.subject_text(), why }
+    })?;
+    let mut search = Search { extra, trust, domain, at, limits, checks: 0, exhausted: None, best: None };
+    if let Some(path) = search.leaf_as_anchor(leaf) {
+        return Ok(path);
+    }
+    match search.extend(&mut vec![leaf]) {
+        Some(path) => Ok(path),
+        None => Err(match (search.exhausted, search.best) {
+            (Some(what), _) => PathError::Limit(what),
+            (None, Some((_, error))) => error,
+            (None, None) => PathError::NoIssuer(leaf.subject_text()),
+        }),
+    }
+}
+
+/// How near a candidate came: the nearest one's reason is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Near {
+    Unknown,
+    Forged,
+    Intermediate,
+    Anchor,
+}
+
+/// A depth-first search from the leaf to an anchor. Every step costs a signature check, so their number bounds all work.
+struct Search<'a> {
+    extra: &'a [Certificate],
+    trust: &'a TrustSet,
+    domain: Option<&'a Domain>,
+    at: Timestamp,
+    limits: &'a PathLimits,
+    checks: usize,
+    exhausted: Option<&'static str>,
+    best: Option<(Near, PathError)>,
+}
+
+impl<'a> Search<'a> {
+    fn note(&mut self, near: Near, error: PathError) {
+        if self.best.as_ref().is_none_or(|(best, _)| near > *best) {
+            self.best = Some((near, error));
+        }
+    }
+
+    fn leaf_as_anchor(&mut self, leaf: &Certificate) -> Option<ValidPath> {
+        let anchor = self.trust.anchors.iter().find(|anchor| anchor.certificate == *leaf)?;
+        match self.check_scope(anchor) {
+            Ok(()) => Some(ValidPath {
+                leaf: leaf.clone(),
+                chain: vec![leaf.clone()],
+                scope: anchor.scope.clone(),
+                not_after: leaf.not_after(),
+            }),
+            Err(error) => {
+                self.note(Near::Anchor, error);
+                None
+            }
+        }
+    }
+
+    /// Tries every issuer of the last certificate of `path`: anchors first, then intermediates.
+    fn extend(&mut self, path: &mut Vec<&'a Certificate>) -> Option<ValidPath> {
+        let subject: &'a Certificate = path.last().copied()?;
+        let trust = self.trust;
+        let mut anchors: Vec<&'a TrustAnchor> =
+            trust.anchors.iter().filter(|anchor| subject.names_as_issuer(&anchor.certificate)).collect();
+        anchors.sort_by_key(|anchor| key_match(subject, &anchor.certificate));
+        for anchor in anchors {
+            match self.try_anchor(path, anchor) {
+                Ok(valid) => return Some(valid),
+                Err((near, error)) => self.note(near, error),
+            }
+            self.exhausted.is_none().then_some(())?;
+        }
+        // One more place than the next issuer's is the anchor's.
+        let too_long = path.len() + 2 > self.limits.length;
+        for issuer in self.intermediates(subject, path) {
+            if too_long {
+                self.note(Near::Intermediate, PathError::Limit("the longest path allowed"));
+                return None;
+            }
+            if let Err((near, error)) = self.check_issuer(subject, issuer) {
+                self.note(near, error);
+                self.exhausted.is_none().then_some(())?;
+                continue;
+            }
+            path.push(issuer);
+            let found = self.extend(path);
+            path.pop();
+            if found.is_some() || self.exhausted.is_some() {
+                return found;
+            }
+        }
+        self.note(Near::Unknown, PathError::NoIssuer(subject.subject_text()));
+        None
+    }
+
+    /// Intermediates with the name of `subject`'s issuer that are not in the path: those whose key identifier fits first, then the
+    /// longest valid.
+    fn intermediates(&self, subject: &Certificate, path: &[&'a Certificate]) -> Vec<&'a Certificate> {
+        let extra: &'a [Certificate] = self.extra;
+        let trust: &'a TrustSet = self.trust;
+        let mut found: Vec<&'a Certificate> = Vec::new();
+        for candidate in extra.iter().take(MAX_EXTRA).chain(&trust.intermediates) {
+            // The same name with the same key is a loop (RFC 5280 6.1: a certificate appears once).
+            let loops = |known: &&Certificate| known.subject() == candidate.subject() && known.public_key().spki() == candidate.public_key().spki();
+            let is_anchor = || trust.anchors.iter().any(|anchor| anchor.certificate == *candidate);
+            if subject.names_as_issuer(candidate) && !path.iter().any(loops) && !found.contains(&candidate) && !is_anchor() {
+                found.push(candidate);
+            }
+        }
+        found.sort_by_key(|candidate| (key_match(subject, candidate), std::cmp::Reverse(candidate.not_after())));
+        found
+    }
+
+    fn try_anchor(&mut self, path: &[&'a Certificate], anchor: &'a TrustAnchor) -> Result<ValidPath, (Near, PathError)> {
+        let leaf = path.first().copied().ok_or((Near::Unknown, PathError::Limit("an empty path")))?;
+        let subject = path.last().copied().unwrap_or(leaf);
+        self.check_issuer(subject, &anchor.certificate)?;
+        let near = |error| (Near::Anchor, error);
+        rules::check(path, &anchor.certificate).map_err(near)?;
+        self.check_scope(anchor).map_err(near)?;
+        let chain: Vec<Certificate> = path.iter().copied().chain([&anchor.certificate]).cloned().collect();
+        let not_after = chain.iter().map(Certificate::not_after).min().unwrap_or(self.at);
+        Ok(ValidPath { leaf: leaf.clone(), chain, scope: anchor.scope.clone(), not_after })
+    }
+
+    fn check_scope(&self, anchor: &TrustAnchor) -> Result<(), PathError> {
+        match (&anchor.scope, self.domain) {
+            (AnchorScope::Domains(domains), Some(domain)) if !domains.contains(domain) => {
+                Err(PathError::Scope { anchor: anchor.certificate.subject_text(), domain: domain.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All that can be said of the pair alone; the signature last.
+    fn check_issuer(&mut self, subject: &Certificate, issuer: &Certificate) -> Result<(), (Near, PathError)> {
+        let near = |error| (Near::Intermediate, error);
+        check_validity(issuer, self.at).map_err(near)?;
+        check_strength(issuer, self.limits).map_err(near)?;
+        check_authority(issuer).map_err(near)?;
+        if self.checks >= self.limits.signatures {
+            self.exhausted = Some("the most signature checks allowed");
+            return Err(near(PathError::Limit("the most signature checks allowed")));
+        }
+        self.checks += 1;
+        check_signature(subject, issuer, self.limits).map_err(|error| (Near::Forged, error))
+    }
+}
+
+/// At most so many certificates of a message are considered as intermediates.
+const MAX_EXTRA: usize = 200;
+
+/// 0 where the key identifiers fit, 1 where one is missing, 2 where they differ (RFC 5280 4.2.1.1: a help, no rule).
+fn key_match(subject: &Certificate, issuer: &Certificate) -> u8 {
+    match (subject.authority_key_identifier(), issuer.subject_key_identifier()) {
+        (Some(wanted), Some(given)) if wanted == given => 0,
+        (Some(_), Some(_)) => 2,
+        _ => 1,
+    }
+}
+
+fn check_validity(certificate: &Certificate, at: Timestamp) -> Result<(), PathError> {
+    // RFC 5280 4.1.2.5: both ends belong to the period; the last second is over when the next one starts.
+    if at < certificate.not_before() {
+        return Err(PathError::NotYetValid { subject: certificate.subject_text(), not_before: certificate.not_before() });
+    }
+    if at.as_second() > certificate.not_after().as_second() {
+        return Err(PathError::Expired { subject: certificate.subject_text(), not_after: certificate.not_after() });
+    }
+    Ok(())
+}
+
+fn check_strength(certificate: &Certificate, limits: &PathLimits) -> Result<(), PathError> {
+    match certificate.public_key().kind() {
+        KeyKind::Rsa { bits } if bits < 2048 && !limits.legacy => Err(PathError::Rule {
+            subject: certificate.subject_text(),
+            rule: format!("its RSA key has {bits} bits, at least 2048 are needed"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 5280 6.1.4 (k) and (n), and the EKU of CAs as every mail program applies it: what an issuer alone can fail.
+fn check_authority(issuer: &Certificate) -> Result<(), PathError> {
+    let usage = |why: &str| Err(PathError::Usage { subject: issuer.subject_text(), why: why.to_owned() });
+    // A root of version 1 has no extensions to say so; as an anchor it is trusted by name (`rules` refuses it elsewhere).
+    if issuer.version() == 3 && !issuer.is_ca() {
+        return usage("its basicConstraints do not make it a CA");
+    }
+    if issuer.extensions().key_usage.is_some_and(|bits| bits & usage::KEY_CERT_SIGN == 0) {
+        return usage("its keyUsage lacks keyCertSign");
+    }
+    if !issuer.allows_mail() {
+        return usage("its extendedKeyUsage lacks emailProtection");
+    }
+    Ok(())
+}
+
+fn check_signature(subject: &Certificate, issuer: &Certificate, limits: &PathLimits) -> Result<(), PathError> {
+    let rule = |rule: String| PathError::Rule { subject: subject.subject_text(), rule };
+    let scheme = signature_scheme(subject.signature_algorithm(), None).map_err(|error| rule(error.to_string()))?;
+    let weak = matches!(
+        scheme,
+        SignatureScheme::RsaPkcs1(Digest::Sha1) | SignatureScheme::RsaPss(Digest::Sha1, _) | SignatureScheme::Ecdsa(Digest::Sha1)
+    );
+    if weak && !limits.legacy {
+        return Err(rule("signed with SHA-1, which is refused".to_owned()));
+    }
+    issuer
+        .public_key()
+        .verify(scheme, subject.tbs(), subject.signature())
+        .map_err(|_| PathError::Signature { subject: subject.subject_text() })
+}
+
+/// Fuzz body: certificates, each with four octets of length before it; the last ones as anchors, the first as the leaf.
+#[doc(hidden)]
+pub fn fuzz_path(data: &[u8]) {
+    let mut rest = data;
+    let mut certificates = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let length = (u32::from_be_bytes(*length) as usize).min(tail.len());
+        let (der, tail) = tail.split_at(length);
+        certificates.extend(Certificate::from_der(bytes::Bytes::copy_from_slice(der)));
+        rest = tail;
+    }
+    let (Some(leaf), Some(last)) = (certificates.first().cloned(), certificates.pop()) else { return };
+    let anchor = TrustAnchor { certificate: last, scope: AnchorScope::Global };
+    let trust = TrustSet { anchors: vec![anchor], intermediates: Vec::new(), generation: 0 };
+    let limits = PathLimits { legacy: true, ..PathLimits::default() };
+    for purpose in [Purpose::Signature, Purpose::Encryption] {
+        if let Ok(path) = validate(&leaf, &certificates, &trust, purpose, None, leaf.not_before(), &limits) {
+            assert!(path.chain().len() <= limits.length);
+            assert_eq!(path.chain().first(), Some(&leaf));
+            assert_eq!(path.chain().last(), trust.anchors.first().map(|anchor| &anchor.certificate));
+            assert!(path.not_after() <= leaf.not_after());
+        }
+    }
 }

@@ -1,71 +1,463 @@
 //! Connections to next hops, kept and pipelined.
 
-use std::sync::Arc;
+/// One connection.
+mod connection;
+/// TLS towards next hops.
+mod tls;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashMap;
+use tokio::time::Instant;
+
+use crate::address::{Domain, ReversePath};
 use crate::config::NextHop;
 use crate::mime::rope::Rope;
+pub use crate::smtp::client::Offers;
+use crate::smtp::client::{Client, Event};
 use crate::smtp::command::{Envelope, MailParameters, Recipient, Reply};
-use crate::address::{Domain, ReversePath};
+use connection::{Connection, ContentError, Patience};
+pub use tls::Roots;
+use tls::Tls;
+
+/// Idle connections kept for one next hop.
+const IDLE_MAX: usize = 64;
+/// How long a connection lies idle before it is closed; servers close theirs after minutes.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+/// How old a connection gets.
+const AGE_MAX: Duration = Duration::from_secs(600);
+/// RCPTs on the wire before their replies are read, so that neither side's buffers fill.
+const GROUP: usize = 100;
+/// A whole delivery takes at most so many times the single wait.
+const STEPS: u32 = 15;
 
 /// Where a transaction with a next hop stands after a failure: decides between "refuse" and "spool" (R5).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HopError {
     /// No connection, no TLS, or lost before the final dot was written: the mail was surely not taken.
     #[error("next hop {hop}: {why}")]
-    NotTaken { hop: String, why: String },
+    NotTaken {
+        /// `host:port`.
+        hop: String,
+        /// What happened.
+        why: String,
+    },
     /// Lost or silent after the final dot: unknown.
     #[error("next hop {hop} did not answer after the final dot: {why}")]
-    Unknown { hop: String, why: String },
+    Unknown {
+        /// `host:port`.
+        hop: String,
+        /// What happened.
+        why: String,
+    },
 }
 
 /// Connections to next hops. Cheap to clone.
 #[derive(Clone)]
 pub struct Hops {
-    _rest: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hostname: Domain,
+    timeout: Duration,
+    tls: Tls,
+    idle: DashMap<NextHop, Mutex<Vec<Connection>>>,
+    sweeping: Mutex<bool>,
 }
 
 /// A transaction with a next hop that is being built up RCPT by RCPT (cut-through).
 pub struct HopTransaction {
-    _rest: (),
+    hops: Hops,
+    hop: NextHop,
+    /// `None` once it is lost or given back.
+    connection: Option<Connection>,
+    offers: Offers,
+    reverse_path: ReversePath,
+    parameters: MailParameters,
+    mail: Mail,
+    accepted: usize,
+}
+
+/// Where MAIL stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mail {
+    Unsent,
+    Accepted,
+    Refused(Reply),
 }
 
 impl Hops {
-    /// `hostname` is our EHLO name; `timeout` bounds each wait.
-    pub fn new(_hostname: Domain, _timeout: Duration) -> Self {
-        todo!()
+    /// `hostname` is our EHLO name; `timeout` bounds each wait; `roots` judge the certificates of hops with `tls = "verified"`.
+    pub fn new(hostname: Domain, timeout: Duration, roots: Roots) -> Self {
+        let inner = Inner { hostname, timeout, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
+        Self { inner: Arc::new(inner) }
     }
+
     /// Takes an idle connection or makes one; MAIL is sent together with the first RCPT.
-    pub async fn begin(&self, _hop: &NextHop, _reverse_path: ReversePath, _parameters: MailParameters) -> Result<HopTransaction, HopError> {
-        todo!()
+    pub async fn begin(&self, hop: &NextHop, reverse_path: ReversePath, parameters: MailParameters) -> Result<HopTransaction, HopError> {
+        let connection = self.take(hop, Patience::new(self.inner.timeout, 1)).await?;
+        let offers = connection.client.offers();
+        let (hops, hop, connection) = (self.clone(), hop.clone(), Some(connection));
+        Ok(HopTransaction { hops, hop, connection, offers, reverse_path, parameters, mail: Mail::Unsent, accepted: 0 })
     }
+
     /// A whole transaction in one go, pipelined: a reply per recipient (refused at RCPT, or the final one).
-    pub async fn deliver(&self, _hop: &NextHop, _envelope: &Envelope, _content: &Rope) -> Result<Vec<Reply>, HopError> {
-        todo!()
+    ///
+    /// A kept connection that turns out to be dead is replaced by a new one, once.
+    pub async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
+        let patience = Patience::new(self.inner.timeout, STEPS);
+        let connection = self.take(hop, patience).await?;
+        let reused = connection.reused;
+        match self.exchange(hop, connection, envelope, content, patience).await {
+            Err(HopError::NotTaken { .. }) if reused => {
+                let connection = self.open(hop, patience).await?;
+                self.exchange(hop, connection, envelope, content, patience).await
+            }
+            other => other,
+        }
+    }
+
+    /// Closes the idle connections; those in use are closed when they come back too late.
+    pub async fn close_idle(&self) {
+        let all: Vec<_> = self.inner.idle.iter().flat_map(|pool| std::mem::take(&mut *lock(pool.value()))).collect();
+        for connection in all {
+            connection.quit().await;
+        }
+    }
+
+    async fn exchange(
+        &self,
+        hop: &NextHop,
+        mut connection: Connection,
+        envelope: &Envelope,
+        content: &Rope,
+        patience: Patience,
+    ) -> Result<Vec<Reply>, HopError> {
+        let mut parameters = envelope.parameters.clone();
+        parameters.size = Some(u64::try_from(content.encoded_len()).unwrap_or(u64::MAX));
+        if let Err(refusal) = connection.client.mail(&envelope.reverse_path, &parameters) {
+            self.give_back(hop, connection);
+            return Ok(vec![refusal; envelope.recipients.len()]);
+        }
+        let mut talk = Talk { mail: None, answers: vec![None; envelope.recipients.len()], data: None };
+        let groups = envelope.recipients.len().div_ceil(GROUP);
+        for (number, group) in envelope.recipients.chunks(GROUP).enumerate() {
+            talk.say(&mut connection.client, number * GROUP, group, number + 1 == groups);
+            talk.hear(&mut connection, patience, number + 1 == groups).await.map_err(|why| not_taken(hop, why))?;
+            if connection.reused && talk.mail.as_ref().is_some_and(|reply| reply.code == 421) {
+                return Err(not_taken(hop, "421 on a kept connection".into()));
+            }
+        }
+        let accepted = talk.answers.iter().filter(|answer| answer.as_ref().is_some_and(Reply::is_positive)).count();
+        let refused_mail = talk.mail.clone().filter(|reply| !reply.is_positive());
+        let go_ahead = matches!(talk.data, Some(None));
+        if accepted == 0 || refused_mail.is_some() {
+            self.abandon(hop, connection, go_ahead, patience).await;
+            return Ok(talk.replies(refused_mail, &[]));
+        }
+        let finals = match talk.data.take().flatten() {
+            Some(refusal) => {
+                connection.needs_reset = true;
+                self.give_back(hop, connection);
+                vec![refusal; accepted]
+            }
+            None => self.send(hop, connection, content, accepted, patience).await?,
+        };
+        Ok(talk.replies(None, &finals))
+    }
+
+    /// After 354: content, final dot, and the replies: one per accepted recipient.
+    async fn send(&self, hop: &NextHop, mut connection: Connection, content: &Rope, accepted: usize, patience: Patience) -> Result<Vec<Reply>, HopError> {
+        match connection.content(content, patience).await {
+            Ok(()) => {}
+            Err(ContentError::AfterDot(why)) => return Err(HopError::Unknown { hop: name(hop), why }),
+            Err(ContentError::BeforeDot(_, Some(refusal))) => return Ok(vec![refusal; accepted]),
+            Err(ContentError::BeforeDot(why, None)) => return Err(not_taken(hop, why)),
+        }
+        let expected = if hop.lmtp { accepted } else { 1 };
+        connection.client.content_sent(expected);
+        let mut finals = Vec::with_capacity(accepted);
+        while finals.len() < expected {
+            let why = match connection.event(patience).await {
+                Ok(Event::Final(reply)) => {
+                    finals.push(reply);
+                    continue;
+                }
+                Ok(other) => format!("unexpected {other:?}"),
+                Err(why) => why,
+            };
+            if finals.is_empty() {
+                return Err(HopError::Unknown { hop: name(hop), why });
+            }
+            // LMTP: some are answered and stay answered; the others are asked again.
+            finals.resize(expected, lost_reply(&why));
+            return Ok(finals);
+        }
+        connection.needs_reset = !finals.iter().all(Reply::is_positive);
+        self.give_back(hop, connection);
+        if let (false, Some(only)) = (hop.lmtp, finals.first().cloned()) {
+            finals.resize(accepted, only);
+        }
+        Ok(finals)
+    }
+
+    /// Ends a transaction that has no recipient. A server that said 354 all the same gets a lone dot, which no recipient can get.
+    async fn abandon(&self, hop: &NextHop, mut connection: Connection, go_ahead: bool, patience: Patience) {
+        if go_ahead {
+            if connection.content(&Rope::new(), patience).await.is_err() {
+                return;
+            }
+            connection.client.content_sent(1);
+            if connection.event(patience).await.is_err() {
+                return;
+            }
+        }
+        connection.needs_reset = true;
+        self.give_back(hop, connection);
+    }
+
+    async fn take(&self, hop: &NextHop, patience: Patience) -> Result<Connection, HopError> {
+        loop {
+            let kept = self.inner.idle.get(hop).and_then(|pool| lock(&pool).pop());
+            let Some(mut connection) = kept else { return self.open(hop, patience).await };
+            let fresh = connection.born.elapsed() < AGE_MAX && connection.last_used.elapsed() < IDLE_TIME;
+            if fresh && connection.is_alive().await {
+                connection.reused = true;
+                if connection.needs_reset {
+                    connection.client.rset();
+                }
+                return Ok(connection);
+            }
+        }
+    }
+
+    async fn open(&self, hop: &NextHop, patience: Patience) -> Result<Connection, HopError> {
+        Connection::open(hop, &self.inner.hostname, &self.inner.tls, patience).await.map_err(|why| not_taken(hop, why))
+    }
+
+    /// Keeps a connection whose replies are all in; any other is closed.
+    fn give_back(&self, hop: &NextHop, mut connection: Connection) {
+        if !connection.client.is_idle() || connection.born.elapsed() >= AGE_MAX {
+            return;
+        }
+        connection.last_used = Instant::now();
+        {
+            let pool = self.inner.idle.entry(hop.clone()).or_default();
+            let mut pool = lock(&pool);
+            if pool.len() < IDLE_MAX {
+                pool.push(connection);
+            }
+        }
+        self.sweep();
+    }
+
+    /// Closes what has been idle too long, while there is anything idle.
+    fn sweep(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if std::mem::replace(&mut *lock(&self.inner.sweeping), true) {
+            return;
+        }
+        let weak = Arc::downgrade(&self.inner);
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE_TIME / 2).await;
+                let Some(inner) = weak.upgrade() else { return };
+                let mut old = Vec::new();
+                let mut sweeping = lock(&inner.sweeping);
+                for pool in &inner.idle {
+                    old.extend(lock(pool.value()).extract_if(.., |connection| connection.last_used.elapsed() >= IDLE_TIME));
+                }
+                inner.idle.retain(|_, pool| !lock(pool).is_empty());
+                *sweeping = !inner.idle.is_empty();
+                let more = *sweeping;
+                drop(sweeping);
+                for connection in old {
+                    tokio::spawn(connection.quit());
+                }
+                if !more {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// What was answered so far in a pipelined transaction.
+struct Talk {
+    mail: Option<Reply>,
+    answers: Vec<Option<Reply>>,
+    /// `Some(None)` is 354.
+    data: Option<Option<Reply>>,
+}
+
+impl Talk {
+    /// Sends a group of RCPTs; the last group with DATA behind it, where the server takes it so.
+    fn say(&mut self, client: &mut Client, offset: usize, group: &[Recipient], last: bool) {
+        for (recipient, answer) in group.iter().zip(self.answers.iter_mut().skip(offset)) {
+            *answer = client.rcpt(recipient).err();
+        }
+        if last && client.offers().pipelining {
+            client.data();
+        }
+    }
+
+    /// Reads until all that was said is answered; says DATA then, where it was not pipelined and someone is accepted.
+    async fn hear(&mut self, connection: &mut Connection, patience: Patience, last: bool) -> Result<(), String> {
+        let mut data_said = last && connection.client.offers().pipelining;
+        loop {
+            if connection.client.is_idle() {
+                let someone = self.answers.iter().flatten().any(Reply::is_positive);
+                if !last || data_said || !someone || self.mail.as_ref().is_none_or(|reply| !reply.is_positive()) {
+                    return Ok(());
+                }
+                connection.client.data();
+                data_said = true;
+            }
+            match connection.event(patience).await? {
+                Event::Reset => {}
+                Event::Mail(reply) => self.mail = Some(reply),
+                Event::Rcpt(reply) => {
+                    if let Some(answer) = self.answers.iter_mut().find(|answer| answer.is_none()) {
+                        *answer = Some(reply);
+                    }
+                }
+                Event::DataRefused(reply) => self.data = Some(Some(reply)),
+                Event::GoAhead => self.data = Some(None),
+                Event::Closed => return if self.mail.is_some() { Ok(()) } else { Err(connection.closing_words()) },
+                other => return Err(format!("unexpected {other:?}")),
+            }
+        }
+    }
+
+    /// One reply per recipient: MAIL's refusal, the refusal at RCPT, or the final one.
+    fn replies(self, refused_mail: Option<Reply>, finals: &[Reply]) -> Vec<Reply> {
+        let mut finals = finals.iter().cloned();
+        let one = |answer: Option<Reply>| match (&refused_mail, answer) {
+            (Some(refusal), _) => refusal.clone(),
+            (None, Some(answer)) if !answer.is_positive() => answer,
+            (None, Some(_)) => finals.next().unwrap_or_else(|| lost_reply("no answer")),
+            (None, None) => lost_reply("no answer to RCPT"),
+        };
+        self.answers.into_iter().map(one).collect()
     }
 }
 
 impl HopTransaction {
     /// The next hop's answer to RCPT (or to MAIL, when it refuses that).
-    pub async fn rcpt(&mut self, _recipient: &Recipient) -> Result<Reply, HopError> {
-        todo!()
+    pub async fn rcpt(&mut self, recipient: &Recipient) -> Result<Reply, HopError> {
+        if let Mail::Refused(reply) = &self.mail {
+            return Ok(reply.clone());
+        }
+        let first = self.mail == Mail::Unsent;
+        let reused = self.connection.as_ref().is_some_and(|connection| connection.reused);
+        let answer = self.try_rcpt(recipient).await;
+        let stale = match &answer {
+            Err(_) => true,
+            Ok(reply) => reply.code == 421,
+        };
+        if !(first && reused && stale) {
+            return answer;
+        }
+        // The kept connection was dead, and nothing was accepted on it yet.
+        self.mail = Mail::Unsent;
+        let patience = Patience::new(self.hops.inner.timeout, 1);
+        let connection = self.hops.open(&self.hop, patience).await?;
+        self.offers = connection.client.offers();
+        self.connection = Some(connection);
+        self.try_rcpt(recipient).await
     }
+
+    async fn try_rcpt(&mut self, recipient: &Recipient) -> Result<Reply, HopError> {
+        let Some(mut connection) = self.connection.take() else { return Err(not_taken(&self.hop, "the connection was lost".into())) };
+        let patience = Patience::new(self.hops.inner.timeout, 1);
+        if self.mail == Mail::Unsent
+            && let Err(refusal) = connection.client.mail(&self.reverse_path, &self.parameters)
+        {
+            self.mail = Mail::Refused(refusal.clone());
+            self.connection = Some(connection);
+            return Ok(refusal);
+        }
+        let mut answer = connection.client.rcpt(recipient).err();
+        while !connection.client.is_idle() {
+            match connection.event(patience).await {
+                Ok(Event::Reset) => connection.needs_reset = false,
+                Ok(Event::Mail(reply)) if reply.is_positive() => self.mail = Mail::Accepted,
+                Ok(Event::Mail(reply)) => self.mail = Mail::Refused(reply),
+                Ok(Event::Rcpt(reply)) => answer = Some(reply),
+                Ok(Event::Closed) => break,
+                Ok(other) => return Err(not_taken(&self.hop, format!("unexpected {other:?}"))),
+                Err(why) => return Err(not_taken(&self.hop, why)),
+            }
+        }
+        let closing = connection.closing_words();
+        if connection.client.is_idle() {
+            self.connection = Some(connection);
+        }
+        match (&self.mail, answer) {
+            (Mail::Refused(reply), _) => Ok(reply.clone()),
+            (_, Some(reply)) => {
+                self.accepted += usize::from(reply.is_positive());
+                Ok(reply)
+            }
+            (_, None) => Err(not_taken(&self.hop, closing)),
+        }
+    }
+
     /// The content and the final dot: a reply per recipient accepted before (SMTP: the same for all). The connection goes
     /// back to the pool. Dropping the transaction instead resets or closes it.
-    pub async fn data(self, _content: &Rope) -> Result<Vec<Reply>, HopError> {
-        todo!()
+    ///
+    /// All of it takes at most the time of one wait (R6).
+    pub async fn data(mut self, content: &Rope) -> Result<Vec<Reply>, HopError> {
+        let patience = Patience::new(self.hops.inner.timeout, 1);
+        if self.accepted == 0 {
+            return Ok(Vec::new());
+        }
+        let Some(mut connection) = self.connection.take() else { return Err(not_taken(&self.hop, "the connection was lost".into())) };
+        connection.client.data();
+        match connection.event(patience).await {
+            Ok(Event::GoAhead) => self.hops.send(&self.hop, connection, content, self.accepted, patience).await,
+            Ok(Event::DataRefused(refusal)) => {
+                connection.needs_reset = true;
+                self.hops.give_back(&self.hop, connection);
+                Ok(vec![refusal; self.accepted])
+            }
+            Ok(other) => Err(not_taken(&self.hop, format!("unexpected {other:?}"))),
+            Err(why) => Err(not_taken(&self.hop, why)),
+        }
     }
+
     /// Whether the next hop takes 8-bit content, and SMTPUTF8.
     pub fn offers(&self) -> Offers {
-        todo!()
+        self.offers
     }
 }
 
-/// What a next hop said in EHLO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Offers {
-    pub eight_bit_mime: bool,
-    pub smtputf8: bool,
-    pub dsn: bool,
-    pub size: Option<u64>,
+impl Drop for HopTransaction {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.needs_reset |= self.mail != Mail::Unsent;
+            self.hops.give_back(&self.hop, connection);
+        }
+    }
 }
+
+fn name(hop: &NextHop) -> String {
+    format!("{}:{}", hop.host, hop.port)
+}
+
+fn not_taken(hop: &NextHop, why: String) -> HopError {
+    HopError::NotTaken { hop: name(hop), why }
+}
+
+fn lost_reply(why: &str) -> Reply {
+    Reply::new(451, crate::smtp::command::Enhanced(4, 4, 2), format!("the next hop did not answer: {why}"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

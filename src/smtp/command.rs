@@ -6,6 +6,52 @@ use bytes::BytesMut;
 
 use crate::address::{Mailbox, ReversePath};
 
+mod parse;
+
+/// A forward-path (RFC 5321 section 4.1.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardPath {
+    /// `<postmaster>` without a domain, in any case (section 4.5.1).
+    Postmaster,
+    /// A mailbox; a source route before it was dropped (appendix F.2).
+    Mailbox(Mailbox),
+}
+
+/// A command of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// EHLO with the client's name, at most 255 printable ASCII characters, otherwise not judged.
+    Ehlo(String),
+    /// HELO, the name as in EHLO.
+    Helo(String),
+    /// LHLO (RFC 2033), the name as in EHLO.
+    Lhlo(String),
+    /// MAIL FROM.
+    Mail(ReversePath, MailParameters),
+    /// RCPT TO.
+    Rcpt(ForwardPath, RcptParameters),
+    /// DATA.
+    Data,
+    /// RSET.
+    Rset,
+    /// NOOP, its argument dropped.
+    Noop,
+    /// QUIT.
+    Quit,
+    /// VRFY, its argument dropped: it is never answered with what it asks for.
+    Vrfy,
+    /// EXPN, likewise.
+    Expn,
+    /// HELP, its argument dropped.
+    Help,
+    /// STARTTLS (RFC 3207).
+    StartTls,
+    /// BDAT (RFC 3030), which is not offered: what follows it would be content.
+    Bdat,
+    /// The first line of an HTTP request: a browser or a forged request talks to us.
+    Http,
+}
+
 /// An enhanced status code (RFC 3463): class, subject, detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Enhanced(pub u8, pub u16, pub u16);

@@ -1,0 +1,311 @@
+//! One connection to a next hop: the socket under the client's machine.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::tls::Tls;
+use crate::address::Domain;
+use crate::config::{HopTls, NextHop};
+use crate::mime::rope::Rope;
+use crate::smtp::client::{Client, DotStuffer, Event, StartTls};
+use crate::smtp::command::Reply;
+
+/// Octets handed to the socket at once.
+const CHUNK: usize = 64 * 1024;
+/// Longest wait for one address of a host to accept the connection.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Wait for the words of a server that stopped reading the content.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// During the handshake.
+    Gone,
+}
+
+/// How long may be waited: for each step, and in all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    each: Duration,
+    until: Instant,
+}
+
+impl Patience {
+    pub(super) fn new(each: Duration, steps: u32) -> Self {
+        Self { each, until: Instant::now() + each.saturating_mul(steps) }
+    }
+
+    fn step(&self) -> Instant {
+        self.until.min(Instant::now() + self.each)
+    }
+}
+
+/// Why content did not get through.
+pub(super) enum ContentError {
+    /// The final dot was not begun; with the server's refusal if it said one.
+    BeforeDot(String, Option<Reply>),
+    /// An octet of the final dot was handed to the system.
+    AfterDot(String),
+}
+
+pub(super) struct Connection {
+    stream: Stream,
+    pub(super) client: Client,
+    pub(super) born: Instant,
+    pub(super) last_used: Instant,
+    /// It lay idle in the pool before this transaction.
+    pub(super) reused: bool,
+    /// A transaction was left open: RSET before the next.
+    pub(super) needs_reset: bool,
+}
+
+impl Connection {
+    /// Connects, does TLS as `hop` wants it, and says EHLO.
+    pub(super) async fn open(hop: &NextHop, hostname: &Domain, tls: &Tls, patience: Patience) -> Result<Self, String> {
+        let wanted = match hop.tls {
+            HopTls::Off => StartTls::Off,
+            HopTls::Opportunistic => StartTls::IfOffered,
+            HopTls::Required | HopTls::Verified => StartTls::Required,
+        };
+        match Self::open_with(hop, hostname, tls, wanted, patience).await {
+            // RFC 7435: opportunistic means that mail goes in clear where TLS cannot be had.
+            Err(Opening::Handshake(why)) if hop.tls == HopTls::Opportunistic => {
+                tracing::warn!(hop = %hop.host, %why, "TLS handshake failed, going on without");
+                Self::open_with(hop, hostname, tls, StartTls::Off, patience).await.map_err(Opening::why)
+            }
+            other => other.map_err(Opening::why),
+        }
+    }
+
+    async fn open_with(hop: &NextHop, hostname: &Domain, tls: &Tls, wanted: StartTls, patience: Patience) -> Result<Self, Opening> {
+        let socket = connect(hop, patience).await.map_err(Opening::Other)?;
+        let now = Instant::now();
+        let client = Client::new(hostname.clone(), hop.lmtp, wanted, false);
+        let mut connection = Self { stream: Stream::Plain(socket), client, born: now, last_used: now, reused: false, needs_reset: false };
+        loop {
+            match connection.event(patience).await.map_err(Opening::Other)? {
+                Event::Ready => return Ok(connection),
+                Event::StartTls => connection.handshake(hop, tls, patience).await.map_err(Opening::Handshake)?,
+                Event::Closed => return Err(Opening::Other(connection.closing_words())),
+                other => return Err(Opening::Other(format!("unexpected {other:?}"))),
+            }
+        }
+    }
+
+    async fn handshake(&mut self, hop: &NextHop, tls: &Tls, patience: Patience) -> Result<(), String> {
+        let name = ServerName::try_from(hop.host.clone()).map_err(|_| format!("{:?} is no host name that a certificate can hold", hop.host))?;
+        let connector = TlsConnector::from(tls.config(hop.tls)?);
+        let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else { return Err("TLS within TLS".into()) };
+        let stream = timeout_at(patience.step(), connector.connect(name, socket)).await;
+        let stream = stream.map_err(|_| "no TLS handshake in time".to_string())?.map_err(|error| format!("TLS handshake: {error}"))?;
+        self.stream = Stream::Tls(Box::new(stream));
+        self.client.tls_started();
+        Ok(())
+    }
+
+    /// Writes what there is to write and waits for the next event.
+    pub(super) async fn event(&mut self, patience: Patience) -> Result<Event, String> {
+        let until = patience.step();
+        loop {
+            if let Some(event) = self.client.next_event().map_err(|error| error.to_string())? {
+                return Ok(event);
+            }
+            let exchange = async {
+                self.flush().await?;
+                self.client.input().reserve(2048);
+                self.stream.read_buf(self.client.input()).await
+            };
+            match timeout_at(until, exchange).await {
+                Err(_) => return Err("no answer in time".into()),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Ok(Ok(0)) => return Err("the connection was closed".into()),
+                Ok(Ok(_)) => {}
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let output = self.client.take_output();
+        if !output.is_empty() {
+            self.stream.write_all(&output).await?;
+            self.stream.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the content, dot-stuffed, and the final dot, the last chunk and the dot in one write.
+    pub(super) async fn content(&mut self, content: &Rope, patience: Patience) -> Result<(), ContentError> {
+        let mut stuffer = DotStuffer::new();
+        let mut last = Bytes::new();
+        for chunk in content.chunks(CHUNK) {
+            let before = std::mem::replace(&mut last, stuffer.stuff(chunk));
+            if let Err(why) = self.write_pieces([before, Bytes::new()], &mut 0, patience).await {
+                return Err(self.last_words(why).await);
+            }
+        }
+        let end = stuffer.end();
+        let before_dot = last.len() + end.len().saturating_sub(3);
+        let mut written = 0;
+        match self.write_pieces([last, end], &mut written, patience).await {
+            Ok(()) => Ok(()),
+            Err(why) if written > before_dot => Err(ContentError::AfterDot(why)),
+            Err(why) => Err(self.last_words(why).await),
+        }
+    }
+
+    /// A server may say 552 and close while we write: its words are worth more than "broken pipe".
+    async fn last_words(&mut self, why: String) -> ContentError {
+        self.client.content_sent(1);
+        let refusal = match self.event(Patience::new(LAST_WORDS, 1)).await {
+            Ok(Event::Final(reply)) if !reply.is_positive() => Some(reply),
+            _ => None,
+        };
+        ContentError::BeforeDot(why, refusal)
+    }
+
+    /// `written` counts what the system took, also when the wait ends it.
+    async fn write_pieces(&mut self, mut pieces: [Bytes; 2], written: &mut usize, patience: Patience) -> Result<(), String> {
+        if pieces.iter().all(Bytes::is_empty) {
+            return Ok(());
+        }
+        while pieces.iter().any(|piece| !piece.is_empty()) {
+            let [first, second] = &pieces;
+            let slices = [IoSlice::new(first), IoSlice::new(second)];
+            let slices = if first.is_empty() { slices.get(1..).unwrap_or_default() } else { &slices };
+            let write = timeout_at(patience.step(), self.stream.write_vectored(slices)).await;
+            let mut count = match write {
+                Err(_) => return Err("the server does not read the content".into()),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Ok(Ok(0)) => return Err("the connection was closed".into()),
+                Ok(Ok(count)) => count,
+            };
+            *written = written.saturating_add(count);
+            for piece in &mut pieces {
+                let taken = count.min(piece.len());
+                piece.advance(taken);
+                count -= taken;
+            }
+        }
+        let flush = timeout_at(patience.step(), self.stream.flush()).await;
+        flush.map_err(|_| "the server does not read the content".to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Whether an idle connection still looks alive: nothing came, and it was not closed.
+    pub(super) async fn is_alive(&self) -> bool {
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Gone => return false,
+        };
+        let mut octet = [0; 1];
+        let readable = poll_fn(|cx| Poll::Ready(socket.poll_peek(cx, &mut ReadBuf::new(&mut octet)).is_ready())).await;
+        !readable && self.client.is_idle()
+    }
+
+    /// Says QUIT and goes, waiting little.
+    pub(super) async fn quit(mut self) {
+        self.client.quit();
+        let _ = timeout(LAST_WORDS, async {
+            let _ = self.flush().await;
+            let _ = self.stream.shutdown().await;
+        })
+        .await;
+    }
+
+    /// What the server said when it ended the session.
+    pub(super) fn closing_words(&self) -> String {
+        self.client.closing().map_or_else(|| "the server closed the session".into(), ToString::to_string)
+    }
+}
+
+enum Opening {
+    Handshake(String),
+    Other(String),
+}
+
+impl Opening {
+    fn why(self) -> String {
+        match self {
+            Opening::Handshake(why) | Opening::Other(why) => why,
+        }
+    }
+}
+
+/// Tries each address of the host in turn.
+async fn connect(hop: &NextHop, patience: Patience) -> Result<TcpStream, String> {
+    let lookup = timeout_at(patience.step(), tokio::net::lookup_host((hop.host.as_str(), hop.port))).await;
+    let addresses = lookup.map_err(|_| "no answer from DNS in time".to_string())?.map_err(|error| format!("look-up: {error}"))?;
+    let mut why = "the host name has no address".to_string();
+    for address in addresses {
+        let until = patience.step().min(Instant::now() + CONNECT);
+        match timeout_at(until, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => {
+                let _ = socket.set_nodelay(true);
+                return Ok(socket);
+            }
+            Ok(Err(error)) => why = format!("{address}: {error}"),
+            Err(_) => why = format!("{address}: no connection in time"),
+        }
+    }
+    Err(why)
+}
+
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Gone => gone(),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
+            Stream::Gone => gone(),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Gone => gone(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Gone => gone(),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Gone => gone(),
+        }
+    }
+}

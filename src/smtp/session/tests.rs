@@ -1,0 +1,212 @@
+use super::record::{Record, play, run, settings};
+use super::*;
+use proptest::prelude::*;
+
+const EHLO: &[u8] = b"EHLO client.example\r\n";
+const ENVELOPE: &[u8] = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n";
+
+fn smtp(turns: &[&[u8]]) -> Record {
+    run(false, turns, usize::MAX)
+}
+
+/// The codes of the replies after the greeting.
+fn codes(record: &Record) -> Vec<u16> {
+    record.output.lines().skip(1).filter(|line| line.as_bytes()[3] == b' ').map(|line| line[..3].parse().unwrap()).collect()
+}
+
+#[test]
+fn a_pipelined_mail() {
+    let record = smtp(&[EHLO, ENVELOPE, b"Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n"]);
+    assert_eq!(codes(&record), [250, 250, 250, 354, 250, 221]);
+    assert_eq!(record.messages, [b"Subject: x\r\n\r\n.dot\r\n"]);
+    assert_eq!(record.events.iter().filter(|event| *event == "Message").count(), 1);
+    for offer in ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "SIZE 1000", "STARTTLS"] {
+        assert!(record.output.contains(offer), "{offer}");
+    }
+}
+
+#[test]
+fn two_mails_and_an_empty_one() {
+    let record = smtp(&[EHLO, ENVELOPE, b"1\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\n", b".\r\n"]);
+    assert_eq!(codes(&record), [250, 250, 250, 354, 250, 250, 250, 354, 250]);
+    assert_eq!(record.messages, [b"1\r\n".to_vec(), vec![]]);
+    assert!(record.events.iter().any(|event| event.contains("local: \"postmaster\", domain: Domain(\"example.org\")")));
+}
+
+#[test]
+fn lmtp_answers_each_recipient() {
+    let turns: [&[u8]; 3] = [
+        b"LHLO client\r\n",
+        b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<refuse@example.net>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n",
+        b"x\r\n.\r\n",
+    ];
+    assert_eq!(codes(&run(true, &turns, 1)), [250, 250, 250, 550, 250, 354, 250, 250]);
+    let fault = [turns[0], turns[1], b"x\n.\r\n\r\n.\r\n"];
+    assert_eq!(codes(&run(true, &fault, 1)), [250, 250, 250, 550, 250, 354, 550, 550]);
+    assert_eq!(codes(&run(true, &[EHLO], 1)), [500]);
+    assert_eq!(codes(&run(false, &[b"LHLO x\r\n"], 1)), [500]);
+}
+
+#[test]
+fn replies_are_made_to_fit_so_that_no_mail_is_lost() {
+    let ok = Reply::new(250, Enhanced(2, 0, 0), "ok");
+    let later = Reply::new(421, Enhanced(4, 3, 0), "later");
+    for (lmtp, replies, expected) in [
+        (false, vec![ok.clone(), later.clone()], "451 4.3.0 later\r\n"),
+        (false, vec![], "451 4.3.0 no answer; try again\r\n"),
+        (true, vec![ok.clone(), later.clone()], "250 2.0.0 ok\r\n451 4.3.0 later\r\n"),
+        (true, vec![later.clone()], "451 4.3.0 later\r\n451 4.3.0 later\r\n"),
+        (true, vec![], "451 4.3.0 no answer; try again\r\n451 4.3.0 no answer; try again\r\n"),
+    ] {
+        let mut session = Session::new(Arc::new(settings(lmtp).unwrap()), LineEnds::Refuse, false);
+        session.state = State::WaitMessage;
+        session.transaction = Some(Transaction { accepted: 2, ..Transaction::default() });
+        session.answer_message(&replies);
+        assert_eq!(session.take_output(), expected.as_bytes());
+    }
+}
+
+#[test]
+fn order_and_limits() {
+    for (turns, expected) in [
+        (vec![&b"MAIL FROM:<a@b>\r\n"[..]], vec![503]),
+        (vec![b"EHLO x\r\n", b"RCPT TO:<a@b>\r\nDATA\r\n"], vec![250, 503, 503]),
+        (vec![b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\nMAIL FROM:<a@b>\r\nDATA\r\n"], vec![250, 250, 503, 503]),
+        (vec![b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\nRSET\r\nRCPT TO:<a@b>\r\n"], vec![250, 250, 250, 503]),
+        (vec![b"EHLO x\r\n", b"MAIL FROM:<a@b> SIZE=1001\r\n"], vec![250, 552]),
+        (vec![b"EHLO x\r\n", b"MAIL FROM:<a@b> SIZE=1000\r\n"], vec![250, 250]),
+        (vec![b"EHLO x\r\n", b"MAIL FROM:<\xc3\xbc@b>\r\nMAIL FROM:<\xc3\xbc@b> SMTPUTF8\r\n"], vec![250, 553, 250]),
+        (vec![b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<\xc3\xbc@b>\r\n"], vec![250, 250, 553]),
+        (vec![b"HELO x\r\n", b"MAIL FROM:<a@b> SIZE=1\r\n"], vec![250, 555]),
+        (vec![b"EHLO x\r\n", b"VRFY a\r\nHELP\r\nEXPN a\r\nXYZ\r\nNOOP\r\n"], vec![250, 252, 214, 502, 500, 250]),
+        (vec![b"EHLO x\r\n", b"NOOP\nNOOP\r\n"], vec![250, 500, 250]),
+        (vec![b"EHLO x\r\n", b"BDAT 5 LAST\r\nabc\r\n.\r\nMAIL FROM:<a@b>\r\n"], vec![250, 502]),
+        (vec![b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], vec![554]),
+        (
+            vec![
+                b"EHLO x\r\n",
+                b"MAIL FROM:<a@b>\r\nRCPT TO:<1@b>\r\nRCPT TO:<2@b>\r\nRCPT TO:<refuse@b>\r\nRCPT TO:<3@b>\r\nRCPT TO:<4@b>\r\n",
+            ],
+            vec![250, 250, 250, 250, 550, 250, 452],
+        ),
+    ] {
+        assert_eq!(codes(&smtp(&turns)), expected, "{}", String::from_utf8_lossy(&turns.concat()));
+    }
+}
+
+#[test]
+fn a_message_over_the_limit_is_eaten_and_refused() {
+    let body = [b"x".repeat(2000), b"\r\n.\r\nNOOP\r\n".to_vec()].concat();
+    let record = smtp(&[EHLO, ENVELOPE, &body]);
+    assert_eq!(codes(&record), [250, 250, 250, 354, 552, 250]);
+    assert_eq!(record.messages.len(), 0);
+}
+
+#[test]
+fn long_lines_and_many_errors() {
+    let long = [b"NOOP ".to_vec(), b"x".repeat(10_000), b"\r\nNOOP\r\n".to_vec()].concat();
+    for chunk in [1, 5000, usize::MAX] {
+        assert_eq!(codes(&run(false, &[EHLO, &long], chunk)), [250, 500, 250]);
+    }
+    let record = smtp(&[EHLO, &b"WHAT\r\n".repeat(50)]);
+    assert_eq!(codes(&record), [vec![250], vec![500; 20], vec![421]].concat());
+    let record = smtp(&[EHLO, &b"NOOP\r\n".repeat(500)]);
+    assert_eq!(codes(&record).len(), 102);
+    assert_eq!(record.events.last().unwrap(), "Close");
+}
+
+#[test]
+fn a16_what_follows_a_false_end_is_no_second_message() {
+    for sequence in [&b"\n.\n"[..], b"\r.\r", b"\r.\n", b"\n.\r", b"\n.\r\n", b"\r\n.\n", b"\r.\r\n", b"\r\n.\r", b"\r\n\0.\r\n", b"\r\n.\0\r\n"] {
+        let smuggled = [b"first", sequence, b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@x>\r\nDATA\r\nsecond\r\n.\r\n"].concat();
+        let record = smtp(&[EHLO, ENVELOPE, &smuggled]);
+        assert_eq!(codes(&record), [250, 250, 250, 354, 550], "{sequence:?}");
+        assert!(record.messages.is_empty());
+        assert_eq!(record.events.iter().filter(|event| event.starts_with("Mail")).count(), 1);
+    }
+}
+
+#[test]
+fn a17_nothing_sent_after_starttls_is_answered() {
+    for injected in [&b"NOOP\r\n"[..], b"M", b"EHLO evil\r\nMAIL FROM:<evil@x>\r\n"] {
+        for chunk in [1, usize::MAX] {
+            let record = run(false, &[EHLO, &[b"STARTTLS\r\n", injected].concat(), b"NOOP\r\n"], chunk);
+            assert_eq!(codes(&record), [250], "not even 220 is given");
+            assert_eq!(record.events.last().unwrap(), "Close");
+        }
+    }
+}
+
+#[test]
+fn a17_tls_forgets_all_that_was_said_before() {
+    let record = smtp(&[EHLO, b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nSTARTTLS\r\n", b"DATA\r\n", b"MAIL FROM:<a@b>\r\n", EHLO, b"STARTTLS\r\n"]);
+    assert_eq!(codes(&record), [250, 250, 250, 220, 503, 503, 250, 503]);
+    assert_eq!(record.output.matches("STARTTLS\r\n").count(), 1, "not offered inside TLS");
+}
+
+#[test]
+fn no_mail_without_tls_where_it_is_required() {
+    let settings = Settings { tls_required: true, ..settings(false).unwrap() };
+    let record = play(Session::new(Arc::new(settings), LineEnds::Refuse, false), &[EHLO, b"MAIL FROM:<a@b>\r\nSTARTTLS\r\n", EHLO, b"MAIL FROM:<a@b>\r\n"], 1);
+    assert_eq!(codes(&record), [250, 530, 220, 250, 250]);
+}
+
+#[test]
+fn a19_an_early_talker_is_refused() {
+    let mut session = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
+    assert_eq!(session.step(EHLO), Step { eaten: EHLO.len(), event: Some(Event::Close) });
+    assert!(session.take_output().starts_with(b"554 "));
+    session.greet();
+    assert!(!session.has_output());
+}
+
+#[test]
+fn a19_pipelining_out_of_turn_is_refused() {
+    let dropped = |turns: &[&[u8]], expected: &[u16]| {
+        for chunk in [1, usize::MAX] {
+            let record = run(false, turns, chunk);
+            assert_eq!(codes(&record), expected);
+            assert_eq!(record.events.last().unwrap(), "Close");
+            assert!(record.messages.is_empty());
+        }
+    };
+    dropped(&[b"EHLO x\r\nMAIL FROM:<a@b>\r\n"], &[250, 554]);
+    dropped(&[EHLO, &[ENVELOPE, b"evil\r\n.\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"].concat()], &[250, 250, 250, 354, 554]);
+    dropped(&[b"HELO x\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\n"], &[250, 250, 554]);
+    dropped(&[b"NOOP\r\nNOOP\r\n"], &[250, 554]);
+}
+
+#[test]
+fn content_can_be_refused_while_it_comes() {
+    let mut session = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
+    session.state = State::Content(Box::new(Framing::new(LineEnds::Refuse, 1000)));
+    session.transaction = Some(Transaction { accepted: 1, ..Transaction::default() });
+    assert_eq!(session.step(b"a\r\n"), Step { eaten: 3, event: Some(Event::Content(b"a\r\n")) });
+    session.refuse_content(&Reply::new(452, Enhanced(4, 3, 1), "full"));
+    assert_eq!(session.step(b"b\r\n.\r\n"), Step { eaten: 6, event: Some(Event::Reset) });
+    assert_eq!(session.take_output(), &b"452 4.3.1 full\r\n"[..]);
+    assert!(!session.in_transaction());
+}
+
+#[test]
+fn fuzz_seeds() {
+    for seed in [&b"\x01EHLO x\r\n\xffMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\xff..x\r\n.\r\n"[..], b"\x03LHLO x\r\n\xffSTARTTLS\r\nx", b"", b"\x02\n\r\n\0\r\n"] {
+        fuzz_session(seed);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_events(chunk in 1u8..9, parts in prop::collection::vec(prop::sample::select(vec![
+        &b"\xff"[..], b"\xff", b"\xff", b"EHLO x\r\n", b"LHLO x\r\n", b"HELO x\r\n", b"MAIL FROM:<a@b>\r\n", b"MAIL FROM:<refuse@b> SIZE=9\r\n",
+        b"RCPT TO:<b@c>\r\n", b"RCPT TO:<refuse@c>\r\n", b"DATA\r\n", b"DATA\r\n\xff", b"body\r\n", b"..\r\n", b".\r\n", b"\r\n.\r\n", b"\n.\n", b"\r", b"RSET\r\n",
+        b"NOOP\r\n", b"QUIT\r\n", b"STARTTLS\r\n", b"BAD\r\n", b"x", b"VRFY y\r\n", b"EHLO x\r\n\xffMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\n\xff",
+    ]), 0..24)) {
+        fuzz_session(&[&[chunk], &parts.concat()[..]].concat());
+    }
+
+    #[test]
+    fn any_octets_are_survived(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz_session(&data);
+    }
+}
