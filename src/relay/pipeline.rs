@@ -1,1 +1,429 @@
-//! To be built.
+//! One message: select, look up, resolve, seal or open, hand over. Nothing on its way waits for anything but the next hop.
+//!
+//! Out: [`outbound`] turns recipients into groups of equal treatment and seals one output for each. In: [`inbound`] verifies, or
+//! leaves the octets as received for the moment of handing over where a private key is needed (A4). [`handover`] gives a
+//! single output straight to the next hop (R2), and everything else to the spool (R1, R3).
+
+mod event;
+mod facts;
+mod handover;
+mod inbound;
+mod outbound;
+mod trace;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+use super::budget::{Budget, Reservation};
+use super::hop::{HopTransaction, Hops};
+use super::listen::{Answer, Peer, Relay};
+use super::refusal::{Refusal, Unserved};
+use super::route;
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{Config, Delivery, Direction, NextHop};
+use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::rope::Rope;
+use crate::policy::{ClearByPolicy, MessageFacts};
+use crate::smime::seal::Sealed;
+use crate::smime::verdict::Marks;
+use crate::smtp::command::{Envelope, Enhanced, MailParameters, Recipient, Reply};
+use crate::store::CertStore;
+
+pub use facts::StrictlyEncrypted;
+pub use handover::{Queue, QueueEntry, QueueError};
+
+/// Bodies larger than this are worked on in the bounded pool.
+const HEAVY: usize = 256 * 1024;
+
+/// The pipeline: a [`Relay`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Pipeline {
+    inner: Arc<Inner>,
+}
+
+/// What all messages share.
+struct Inner {
+    config: Arc<Config>,
+    store: Arc<dyn CertStore>,
+    keys: Arc<dyn KeyHolder>,
+    hops: Hops,
+    queue: Arc<dyn Queue>,
+    budget: Budget,
+    marks: Marks,
+    tokens: trace::LoopTokens,
+    paths: facts::PathCache,
+    /// One heavy message per core.
+    pool: Arc<Semaphore>,
+    /// Ids of messages: start time and a count.
+    ids: AtomicU64,
+}
+
+/// A transaction with a client.
+pub struct Transaction {
+    peer: Arc<Peer>,
+    reverse_path: ReversePath,
+    parameters: MailParameters,
+    recipients: Vec<Accepted>,
+    reservation: Reservation,
+    cut: Cut,
+    id: String,
+}
+
+/// A recipient that was accepted, and which way his mail goes.
+struct Accepted {
+    recipient: Recipient,
+    direction: Direction,
+}
+
+/// The transaction with the next hop that grows along (R2).
+enum Cut {
+    /// No recipient yet.
+    NotBegun,
+    /// Every recipient so far was accepted by this next hop.
+    Open(Box<HopTransaction>, NextHop),
+    /// The spool takes the message.
+    Spool,
+}
+
+/// A message that came, whole.
+struct Message {
+    id: String,
+    peer: Arc<Peer>,
+    reverse_path: ReversePath,
+    parameters: MailParameters,
+    recipients: Vec<Accepted>,
+    entity: Entity,
+    at: Timestamp,
+    began: Instant,
+}
+
+/// One thing that is handed over: a content for some of the recipients.
+struct Output {
+    direction: Direction,
+    /// Positions in the transaction's list.
+    recipients: Vec<usize>,
+    content: Content,
+}
+
+/// What is handed over, with the proof that it may be.
+enum Content {
+    /// Signed or encrypted here.
+    Sealed(Sealed, Rope),
+    /// Policy says that it may leave as it is.
+    Clear(ClearByPolicy, Rope),
+    /// It was encrypted for each of its recipients when it came (A32).
+    Encrypted(StrictlyEncrypted, Rope),
+    /// Inbound, verified and marked; no private key was used.
+    Judged(Rope),
+    /// Inbound, as received: a private key is to be tried when it is handed over (A4).
+    Closed(Rope),
+    /// Kept until released, as received.
+    Held(String, Rope),
+}
+
+/// What became of a message's recipients.
+#[derive(Default)]
+struct Treated {
+    outputs: Vec<Output>,
+    refused: Vec<(usize, Unserved)>,
+    /// What was done, for the log: rule, treatment.
+    done: Vec<String>,
+}
+
+impl Pipeline {
+    /// `loop_secret` makes this installation's loop tokens its own (nodes of one installation share it).
+    pub fn new(
+        config: Arc<Config>,
+        store: Arc<dyn CertStore>,
+        keys: Arc<dyn KeyHolder>,
+        hops: Hops,
+        queue: Arc<dyn Queue>,
+        loop_secret: &[u8],
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let marks = Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags };
+        let inner = Inner {
+            budget: Budget::new(config.limits.bytes_in_flight),
+            marks,
+            tokens: trace::LoopTokens::new(loop_secret),
+            paths: facts::PathCache::new(),
+            pool: Arc::new(Semaphore::new(cores)),
+            ids: AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs()),
+            config,
+            store,
+            keys,
+            hops,
+            queue,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What a spooled inbound message is handed over as: opened again from the octets received (R5), for each recipient with his
+    /// own keys (A30). Positions in `envelope.recipients`, and their content; every recipient is in exactly one.
+    pub async fn open_received(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+        let pipeline = self.clone();
+        let envelope = envelope.clone();
+        let heavy = received.len() > HEAVY;
+        self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &envelope, received).await }).await?
+    }
+}
+
+impl Relay for Pipeline {
+    type Transaction = Transaction;
+
+    async fn mail(&self, peer: &Arc<Peer>, reverse_path: ReversePath, parameters: MailParameters) -> Result<Transaction, Reply> {
+        let inner = &self.inner;
+        if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
+            return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
+        }
+        if let Err(error) = inner.queue.ready() {
+            tracing::error!(%error, "the spool cannot take mail");
+            return Err(Refusal::Spool.reply());
+        }
+        let reservation = inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy.reply())?;
+        let id = format!("{:014x}", inner.ids.fetch_add(1, Ordering::Relaxed));
+        Ok(Transaction { peer: peer.clone(), reverse_path, parameters, recipients: Vec::new(), reservation, cut: Cut::NotBegun, id })
+    }
+
+    async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
+        let inner = &self.inner;
+        let direction = match route::direction(&inner.config, &transaction.peer, &recipient.mailbox) {
+            Ok(direction) => direction,
+            Err(refusal) => return refusal.reply(),
+        };
+        let hop = route::next_hop(&inner.config, direction);
+        let reply = inner.ask_next_hop(transaction, hop, &recipient).await;
+        if reply.is_positive() {
+            transaction.recipients.push(Accepted { recipient, direction });
+        }
+        reply
+    }
+
+    fn growing(&self, transaction: &mut Transaction, octets: u64) -> Result<(), Reply> {
+        if octets > self.inner.config.limits.message_size {
+            return Err(Refusal::TooLarge { limit: self.inner.config.limits.message_size }.reply());
+        }
+        transaction.reservation.grow_to(in_flight(octets)).map_err(|_| Refusal::Busy.reply())
+    }
+
+    /// A task of its own, so that a panic in it costs this message alone.
+    async fn message(&self, transaction: Transaction, content: Bytes) -> Answer {
+        let pipeline = self.clone();
+        let (count, lmtp, id) = (transaction.recipients.len(), transaction.peer.listener.lmtp, transaction.id.clone());
+        let task = tokio::spawn(async move { pipeline.inner.clone().process(transaction, content).await });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, id, "work on a message ended in a defect");
+            answer(lmtp, count, Refusal::Internal.reply())
+        })
+    }
+}
+
+/// Octets reserved for a message of this size: what came, what goes out, and base64 between.
+fn in_flight(size: u64) -> u64 {
+    size.saturating_mul(5) / 2
+}
+
+/// One reply for all, in the shape the client's protocol wants.
+fn answer(lmtp: bool, recipients: usize, reply: Reply) -> Answer {
+    if lmtp { Answer::Each(vec![reply; recipients]) } else { Answer::All(reply) }
+}
+
+impl Inner {
+    /// RCPT's answer: the next hop's, where the message may go straight through (R2).
+    async fn ask_next_hop(&self, transaction: &mut Transaction, hop: &NextHop, recipient: &Recipient) -> Reply {
+        let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
+        if self.config.delivery == Delivery::Queue {
+            transaction.cut = Cut::Spool;
+        }
+        if matches!(transaction.cut, Cut::NotBegun) {
+            let parameters = MailParameters { size: None, ..transaction.parameters.clone() };
+            transaction.cut = match self.hops.begin(hop, transaction.reverse_path.clone(), parameters).await {
+                Ok(begun) => Cut::Open(Box::new(begun), hop.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, id = transaction.id, "next hop not reached; the spool takes the message");
+                    Cut::Spool
+                }
+            };
+        }
+        match &mut transaction.cut {
+            Cut::Open(begun, open) if open == hop => match begun.rcpt(recipient).await {
+                Ok(reply) => return reply,
+                Err(error) => tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message"),
+            },
+            _ => {}
+        }
+        transaction.cut = Cut::Spool;
+        good()
+    }
+
+    /// From the final dot to its answer.
+    async fn process(self: Arc<Self>, transaction: Transaction, content: Bytes) -> Answer {
+        let began = Instant::now();
+        let Transaction { peer, reverse_path, parameters, recipients, reservation, cut, id } = transaction;
+        let (count, lmtp, size) = (recipients.len(), peer.listener.lmtp, content.len());
+        let mut event = event::Event::new(&id, &peer, &reverse_path, &recipients, size);
+        let entity = match self.admit(&recipients, content) {
+            Ok(entity) => entity,
+            Err(refusal) => {
+                event.refused(&refusal, began);
+                return answer(lmtp, count, refusal.reply());
+            }
+        };
+        event.message_id(&entity);
+        let message = Arc::new(Message { id, peer, reverse_path, parameters, recipients, entity, at: Timestamp::now(), began });
+        let treated = self.clone().treat(message.clone()).await;
+        event.treated(message.began.elapsed());
+        let treated = match treated {
+            Ok(treated) => treated,
+            Err(refusal) => {
+                event.refused(&refusal, began);
+                return answer(lmtp, count, refusal.reply());
+            }
+        };
+        event.done(&treated.done);
+        event.outputs(treated.outputs.iter().map(|output| output.content.describe()));
+        let answer = self.hand_over(&message, treated, cut, &mut event).await;
+        event.answered(&answer, began);
+        drop(reservation);
+        answer
+    }
+
+    /// What is looked at before any work: readable header, loops (A23).
+    fn admit(&self, recipients: &[Accepted], content: Bytes) -> Result<Entity, Refusal> {
+        let entity = Entity::parse(content, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let (found, limit) = (entity.header.all("Received").count(), self.config.limits.received_fields);
+        if found > limit {
+            return Err(Refusal::TooManyHops { found, limit });
+        }
+        let directions = recipients.iter().map(|accepted| accepted.direction);
+        if directions.into_iter().any(|direction| self.tokens.passed(&entity.header, direction)) {
+            return Err(Refusal::Loop);
+        }
+        Ok(entity)
+    }
+
+    /// Both directions of one message; within the time for own work (R6).
+    async fn treat(self: Arc<Self>, message: Arc<Message>) -> Result<Treated, Refusal> {
+        let heavy = message.entity.raw.len() > HEAVY || message.recipients.len() > 8;
+        let lmtp = message.peer.listener.lmtp;
+        let inner = self.clone();
+        let work = async move {
+            let mut treated = Treated::default();
+            inner.outbound(&message, &mut treated).await?;
+            inner.inbound(&message, &mut treated).await?;
+            Ok(treated)
+        };
+        let treated: Treated = self.work(heavy, work).await??;
+        // SMTP has one reply to DATA: who cannot be served refuses the message for all, and nothing is sent to anyone.
+        if !lmtp && !treated.refused.is_empty() {
+            return Err(Refusal::Unserved(treated.refused.into_iter().map(|(_, why)| why).collect()));
+        }
+        Ok(treated)
+    }
+
+    /// Runs work here, or in the bounded pool when it is heavy, so that a small mail never waits behind a big one.
+    async fn work<T: Send + 'static>(&self, heavy: bool, work: impl Future<Output = T> + Send + 'static) -> Result<T, Refusal> {
+        let run = async {
+            if !heavy {
+                return Ok(work.await);
+            }
+            let permit = self.pool.clone().acquire_owned().await.map_err(|_| Refusal::Internal)?;
+            let runtime = tokio::runtime::Handle::current();
+            let task = tokio::task::spawn_blocking(move || {
+                let result = runtime.block_on(work);
+                drop(permit);
+                result
+            });
+            task.await.map_err(|error| {
+                tracing::error!(%error, "work on a message ended in a defect");
+                Refusal::Internal
+            })
+        };
+        tokio::time::timeout(self.config.limits.work_timeout, run).await.unwrap_or(Err(Refusal::WorkTimeout))
+    }
+
+    /// Asks the key holder.
+    async fn key(&self, operation: KeyOperation) -> Result<KeyAnswer, KeyError> {
+        match self.keys.submit(operation) {
+            Submission::Ready(answer) => answer,
+            Submission::Later(answer) => answer.await,
+        }
+    }
+}
+
+impl Message {
+    /// What rules see of it.
+    fn facts<'m>(&'m self, direction: Direction, from: Option<&'m Mailbox>, signed: bool, encrypted: bool) -> MessageFacts<'m> {
+        MessageFacts {
+            direction,
+            reverse_path: &self.reverse_path,
+            from,
+            header: &self.entity.header,
+            size: self.entity.raw.len() as u64,
+            signed,
+            encrypted,
+            user: self.peer.user.as_deref(),
+            listener: &self.peer.listener.name,
+            trusted: self.peer.trusted,
+        }
+    }
+
+    /// Recipients of a direction, with their positions.
+    fn going(&self, direction: Direction) -> Vec<(usize, &Mailbox)> {
+        let all = self.recipients.iter().enumerate();
+        all.filter(|(_, accepted)| accepted.direction == direction).map(|(at, accepted)| (at, &accepted.recipient.mailbox)).collect()
+    }
+
+    /// Received and loop fields for an output.
+    fn trace(&self, inner: &Inner, direction: Direction, recipients: &[usize]) -> String {
+        let only = match recipients {
+            [one] => self.recipients.get(*one).map(|accepted| &accepted.recipient.mailbox),
+            _ => None,
+        };
+        let mut fields = inner.tokens.fields(&self.entity.header, direction);
+        fields.push_str(&trace::received(&inner.config.hostname, &self.peer, self.parameters.smtputf8, &self.id, only, self.at));
+        fields
+    }
+}
+
+impl Content {
+    /// The octets to hand over.
+    fn rope(&self) -> &Rope {
+        match self {
+            Self::Sealed(_, rope) | Self::Clear(_, rope) | Self::Encrypted(_, rope) | Self::Judged(rope) | Self::Closed(rope) | Self::Held(_, rope) => rope,
+        }
+    }
+
+    /// What it is and why it may leave, for the log.
+    fn describe(&self) -> String {
+        match self {
+            Self::Sealed(sealed, _) if sealed.encrypted_to().is_empty() => "signed".into(),
+            Self::Sealed(sealed, _) => format!("encrypted to {}", sealed.encrypted_to().len()),
+            Self::Clear(proof, _) => format!("clear by rule {}", proof.rule()),
+            Self::Encrypted(proof, _) => format!("encrypted before with {}", proof.content().name()),
+            Self::Judged(_) => "verified".into(),
+            Self::Closed(_) => "to be opened".into(),
+            Self::Held(why, _) => format!("held: {why}"),
+        }
+    }
+
+    /// Sealed content behind our trace fields.
+    fn sealed(trace: String, sealed: Sealed) -> Self {
+        let mut rope = Rope::from(Bytes::from(trace));
+        rope.append(sealed.rope().clone());
+        Self::Sealed(sealed, rope)
+    }
+}
+
+/// Addresses that a message shows in To and Cc.
+fn shown(entity: &Entity) -> HashSet<crate::address::MailboxKey> {
+    entity.header.to_and_cc().iter().map(Mailbox::key).collect()
+}

@@ -1,0 +1,117 @@
+//! One structured event per message.
+
+use std::time::{Duration, Instant};
+
+use super::Accepted;
+use crate::address::ReversePath;
+use crate::mime::entity::Entity;
+use crate::relay::listen::{Answer, Peer};
+use crate::relay::refusal::Refusal;
+use crate::smtp::command::Reply;
+
+/// What is told of a message, gathered on its way.
+pub struct Event {
+    id: String,
+    peer: String,
+    listener: String,
+    from: String,
+    to: String,
+    size: usize,
+    message_id: String,
+    done: String,
+    outputs: String,
+    hop: String,
+    spooled: usize,
+    treat: Duration,
+}
+
+impl Event {
+    pub fn new(id: &str, peer: &Peer, from: &ReversePath, recipients: &[Accepted], size: usize) -> Self {
+        let to: Vec<String> = recipients.iter().take(20).map(|accepted| accepted.recipient.mailbox.to_string()).collect();
+        Self {
+            id: id.to_owned(),
+            peer: peer.address.to_string(),
+            listener: peer.listener.name.clone(),
+            from: from.to_string(),
+            to: to.join(","),
+            size,
+            message_id: String::new(),
+            done: String::new(),
+            outputs: String::new(),
+            hop: String::new(),
+            spooled: 0,
+            treat: Duration::ZERO,
+        }
+    }
+
+    pub fn message_id(&mut self, entity: &Entity) {
+        let value = entity.header.all("Message-ID").next().map(|field| field.value()).unwrap_or_default();
+        // Outside data in a log: escaped, and not for ever (A28).
+        self.message_id = value.chars().take(200).flat_map(char::escape_default).collect();
+    }
+
+    /// Own work took this long.
+    pub fn treated(&mut self, took: Duration) {
+        self.treat = took;
+    }
+
+    pub fn done(&mut self, done: &[String]) {
+        let shown: Vec<&str> = done.iter().take(20).map(String::as_str).collect();
+        self.done = shown.join("; ").chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
+    }
+
+    /// What leaves.
+    pub fn outputs(&mut self, outputs: impl Iterator<Item = String>) {
+        self.outputs = outputs.take(20).collect::<Vec<_>>().join("; ");
+    }
+
+    /// What the next hop said.
+    pub fn hop(&mut self, words: &str) {
+        self.hop = words.to_owned();
+    }
+
+    /// So many entries went to the spool.
+    pub fn spooled(&mut self, entries: usize) {
+        self.spooled = entries;
+    }
+
+    pub fn refused(&mut self, refusal: &Refusal, began: Instant) {
+        self.answered(&Answer::All(refusal.reply()), began);
+    }
+
+    /// The answer, and the event with it.
+    pub fn answered(&self, answer: &Answer, began: Instant) {
+        let answer = match answer {
+            Answer::All(reply) => words(reply),
+            Answer::Each(replies) => replies.iter().map(words).collect::<Vec<_>>().join(" | "),
+        };
+        let total = began.elapsed();
+        tracing::info!(
+            target: "waxwing::message",
+            id = self.id,
+            peer = self.peer,
+            listener = self.listener,
+            from = self.from,
+            to = self.to,
+            size = self.size,
+            message_id = self.message_id,
+            done = self.done,
+            outputs = self.outputs,
+            next_hop = self.hop,
+            spooled = self.spooled,
+            answer,
+            treat_us = micros(self.treat),
+            hand_over_us = micros(total.saturating_sub(self.treat)),
+            total_us = micros(total),
+            "message"
+        );
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn words(reply: &Reply) -> String {
+    format!("{} {}", reply.code, reply.lines.join(" / "))
+}

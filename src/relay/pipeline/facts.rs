@@ -1,0 +1,251 @@
+//! Look-ups: what the store and the paths say of a signer or a recipient. Local memory only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use quick_cache::sync::Cache;
+
+use super::Inner;
+use crate::address::{Domain, Mailbox, ReversePath};
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::pki::certificate::{Certificate, Purpose};
+use crate::pki::path::{PathLimits, TrustSet, ValidPath, validate};
+use crate::policy::{Candidate, Known, MaySign, TrustState};
+use crate::relay::listen::Peer;
+use crate::relay::refusal::Refusal;
+use crate::smime::open::{OwnKey, envelope};
+use crate::store::{CertificateRecord, Identity, StoreError};
+
+/// Paths kept at most.
+const PATHS: usize = 50_000;
+/// A failure is looked at again after this: time alone may mend it.
+const FAILURE_HOLDS: Duration = Duration::from_secs(60);
+
+/// What a path result depends on, beside the time.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PathKey {
+    leaf: [u8; 32],
+    trust: u64,
+    purpose: Purpose,
+    domain: Box<str>,
+}
+
+#[derive(Clone)]
+struct PathEntry {
+    result: Result<ValidPath, String>,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// Validated paths, by leaf, purpose, domain and generation of the trust set; bounded, each with its expiry.
+pub struct PathCache {
+    cache: Cache<PathKey, PathEntry>,
+}
+
+impl PathCache {
+    pub fn new() -> Self {
+        Self { cache: Cache::new(PATHS) }
+    }
+
+    fn path(&self, leaf: &Certificate, trust: &TrustSet, purpose: Purpose, domain: &Domain, now: Timestamp) -> Result<ValidPath, String> {
+        let key = PathKey { leaf: leaf.fingerprint(), trust: trust.generation, purpose, domain: domain.as_str().into() };
+        if let Some(entry) = self.cache.get(&key)
+            && (entry.from..=entry.until).contains(&now)
+        {
+            return entry.result;
+        }
+        let result = validate(leaf, &[], trust, purpose, Some(domain), now, &PathLimits::default()).map_err(|error| error.to_string());
+        let until = match &result {
+            Ok(path) => path.not_after(),
+            Err(_) => now.checked_add(FAILURE_HOLDS).unwrap_or(now),
+        };
+        self.cache.insert(key, PathEntry { result: result.clone(), from: now, until });
+        result
+    }
+}
+
+impl Inner {
+    fn candidate(
+        &self,
+        record: &CertificateRecord,
+        names_owner: bool,
+        domain: Option<&Domain>,
+        trust: &TrustSet,
+        purpose: Purpose,
+        of: &Mailbox,
+        now: Timestamp,
+    ) -> Candidate {
+        Candidate {
+            certificate: record.certificate.clone(),
+            trust: record.trust,
+            key: record.key,
+            path: self.paths.path(&record.certificate, trust, purpose, of.domain(), now),
+            names_owner,
+            domain: domain.is_some(),
+            preferred: record.preferred,
+            capabilities: record.capabilities.clone(),
+        }
+    }
+
+    /// What is known of a recipient: his own certificates, and those of his domain.
+    pub fn recipient(&self, mailbox: &Mailbox, with_domain: bool, now: Timestamp) -> Known {
+        let looked_up = || -> Result<Known, StoreError> {
+            let identity = self.store.identity(mailbox)?;
+            if identity.disabled {
+                return Ok(Known::Disabled);
+            }
+            let trust = self.store.trust()?;
+            let mut candidates: Vec<_> = identity
+                .certificates
+                .iter()
+                .map(|record| self.candidate(record, names(&identity, record, mailbox), None, &trust, Purpose::Encryption, mailbox, now))
+                .collect();
+            if with_domain {
+                let identity = self.store.domain_identity(mailbox.domain())?;
+                let usable = identity.certificates.iter().filter(|_| !identity.disabled);
+                candidates.extend(usable.map(|record| {
+                    let domain = mailbox.domain();
+                    let names = record.certificate.is_for_domain(domain);
+                    self.candidate(record, names, Some(domain), &trust, Purpose::Encryption, mailbox, now)
+                }));
+            }
+            Ok(Known::Candidates(candidates))
+        };
+        looked_up().unwrap_or_else(|error| {
+            tracing::error!(%error, %mailbox, "the store cannot be read");
+            Known::Unknown("the certificate store cannot be read".into())
+        })
+    }
+
+    /// What is known of the author's signing keys. The certificate must hold the very address in From: receivers compare.
+    pub fn signer(&self, from: &Mailbox, now: Timestamp) -> Known {
+        let looked_up = || -> Result<Known, StoreError> {
+            let identity = self.store.identity(from)?;
+            if identity.disabled {
+                return Ok(Known::Disabled);
+            }
+            let trust = self.store.trust()?;
+            let key = from.key();
+            let with_key = identity.certificates.iter().filter(|record| record.key.is_some());
+            let candidates = with_key
+                .map(|record| self.candidate(record, record.certificate.is_for(&key), None, &trust, Purpose::Signature, from, now))
+                .collect();
+            Ok(Known::Candidates(candidates))
+        };
+        looked_up().unwrap_or_else(|error| {
+            tracing::error!(%error, mailbox = %from, "the store cannot be read");
+            Known::Unknown("the certificate store cannot be read".into())
+        })
+    }
+
+    /// Where the author's mail is to be encrypted to, when the signing certificate cannot serve for that.
+    pub fn encryption_certificate(&self, from: &Mailbox, signer: &Certificate, now: Timestamp) -> Option<Certificate> {
+        if signer.fits(Purpose::Encryption).is_ok() {
+            return None;
+        }
+        let identity = self.store.identity(from).ok()?;
+        let usable = identity.certificates.iter().filter(|record| {
+            let certificate = &record.certificate;
+            record.key.is_some()
+                && matches!(record.trust, TrustState::Pinned | TrustState::Trusted)
+                && (certificate.not_before()..=certificate.not_after()).contains(&now)
+                && certificate.fits(Purpose::Encryption).is_ok()
+        });
+        usable.max_by_key(|record| (record.trust == TrustState::Pinned, record.certificate.not_before())).map(|record| record.certificate.clone())
+    }
+
+    /// Whether the message may be signed with its author's key (A31).
+    pub fn may_sign(&self, peer: &Peer, reverse_path: &ReversePath, from: Result<&Mailbox, &str>, signed: bool) -> MaySign {
+        if signed {
+            return MaySign::NotNeeded("already signed".into());
+        }
+        if *reverse_path == ReversePath::Null {
+            return MaySign::NotNeeded("a notification is not signed with a user's key".into());
+        }
+        let from = match from {
+            Ok(from) => from,
+            Err(why) => return MaySign::No(format!("there is no single author: {why}")),
+        };
+        match &peer.user {
+            None if peer.trusted => MaySign::Yes,
+            None => MaySign::No("the peer is not trusted".into()),
+            Some(user) if self.owns(user, from) => MaySign::Yes,
+            Some(_) => MaySign::No(format!("<{from}> is no address of the authenticated user")),
+        }
+    }
+
+    /// Whether the address belongs to the authenticated user's mailbox.
+    fn owns(&self, user: &str, address: &Mailbox) -> bool {
+        let Ok(user) = Mailbox::parse(user) else { return false };
+        if user.key() == address.key() {
+            return true;
+        }
+        match (self.store.identity(&user), self.store.identity(address)) {
+            (Ok(user), Ok(address)) => user.owner == address.owner,
+            _ => false,
+        }
+    }
+
+    /// The keys that may open this recipient's copy, and nobody else's (A30). A disabled owner's old mail stays readable.
+    pub fn own_keys(&self, recipient: &Mailbox, with_domain: bool) -> Result<Vec<OwnKey>, StoreError> {
+        let mut keys = own(&self.store.identity(recipient)?);
+        if with_domain {
+            keys.extend(own(&self.store.domain_identity(recipient.domain())?));
+        }
+        Ok(keys)
+    }
+
+    /// Whether the message is encrypted in the strict sense of A32: it parses, nothing weak, and every envelope recipient has a
+    /// RecipientInfo that names a certificate of his own.
+    pub fn strictly_encrypted(&self, entity: &Entity, recipients: &[&Mailbox]) -> Result<Option<StrictlyEncrypted>, Refusal> {
+        let Some(envelope) = envelope(entity, &MimeLimits::default(), Default::default()) else { return Ok(None) };
+        if recipients.is_empty() {
+            return Ok(None);
+        }
+        for recipient in recipients {
+            let unreadable = |error: StoreError| {
+                tracing::error!(%error, mailbox = %recipient, "the store cannot be read");
+                Refusal::Store
+            };
+            let own = self.store.identity(recipient).map_err(unreadable)?;
+            let domain = self.store.domain_identity(recipient.domain()).map_err(unreadable)?;
+            let named = envelope.recipients.iter().filter_map(|info| info.id.as_ref()).any(|id| {
+                let records = own.certificates.iter().chain(&domain.certificates);
+                records.filter(|record| matches!(record.trust, TrustState::Pinned | TrustState::Trusted)).any(|record| id.names(&record.certificate))
+            });
+            if !named {
+                return Ok(None);
+            }
+        }
+        Ok(Some(StrictlyEncrypted { content: envelope.content }))
+    }
+}
+
+/// Proof that a message was encrypted for each of its envelope recipients before it came (A32): made here alone.
+#[derive(Debug, Clone, Copy)]
+pub struct StrictlyEncrypted {
+    content: crate::cms::algorithm::ContentEncryption,
+}
+
+impl StrictlyEncrypted {
+    /// Its cipher: the rule's profile must allow it.
+    pub fn content(&self) -> crate::cms::algorithm::ContentEncryption {
+        self.content
+    }
+}
+
+/// The SAN holds the address, or the mailbox that the address is an alias of.
+fn names(identity: &Identity, record: &CertificateRecord, mailbox: &Mailbox) -> bool {
+    let by_alias = match &identity.owner {
+        crate::store::Owner::Mailbox(owner) => record.certificate.is_for(owner),
+        crate::store::Owner::Domain(_) => false,
+    };
+    by_alias || record.certificate.is_for(&mailbox.key())
+}
+
+fn own(identity: &Arc<Identity>) -> Vec<OwnKey> {
+    let with_key = identity.certificates.iter().filter_map(|record| record.key.map(|key| (record, key)));
+    with_key.map(|(record, key)| OwnKey { certificate: record.certificate.clone(), key }).collect()
+}
+

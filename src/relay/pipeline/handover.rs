@@ -1,0 +1,189 @@
+//! Handing over: one output straight through (R2), everything else into the spool before the answer (R1, R3).
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::event::Event;
+use super::{Content, Cut, Inner, Message, Output, Treated};
+use crate::config::{Direction, NextHop};
+use crate::mime::rope::Rope;
+use crate::relay::hop::{HopError, HopTransaction};
+use crate::relay::listen::Answer;
+use crate::relay::refusal::{Refusal, Unserved, accepted};
+use crate::relay::route;
+use crate::smtp::command::{Body, Enhanced, Envelope, MailParameters, Recipient, Reply};
+
+/// The spool cannot take a message; the reason is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("spool: {0}")]
+pub struct QueueError(pub String);
+
+/// What the spool is given.
+#[derive(Debug, Clone)]
+pub struct QueueEntry {
+    /// Id of the message it came from, for the log.
+    pub id: String,
+    pub envelope: Envelope,
+    pub direction: Direction,
+    pub hop: NextHop,
+    pub content: Rope,
+    /// The content is as received and is to be opened when it is handed over: see `Pipeline::open_received`.
+    pub closed: bool,
+    /// Kept until released; says why.
+    pub held: Option<String>,
+    /// The next hop may have it already (R5).
+    pub dup_possible: bool,
+}
+
+/// A commit under way.
+pub type Committing<'q> = Pin<Box<dyn Future<Output = Result<(), QueueError>> + Send + 'q>>;
+
+/// The spool as the pipeline sees it.
+pub trait Queue: Send + Sync {
+    /// Whether it takes mail now (R7).
+    fn ready(&self) -> Result<(), QueueError>;
+    /// Takes all entries or none; they are durable when it returns (R1).
+    fn commit(&self, entries: Vec<QueueEntry>) -> Committing<'_>;
+}
+
+/// What came of going straight through.
+enum Through {
+    /// The next hop's word.
+    Answered(Answer),
+    /// The spool takes these recipients over.
+    Spool { recipients: Vec<usize>, dup_possible: bool },
+}
+
+impl Inner {
+    /// Hands over all outputs and gives the answer to the final dot.
+    pub(super) async fn hand_over(&self, message: &Message, treated: Treated, cut: Cut, event: &mut Event) -> Answer {
+        let Treated { outputs, refused, .. } = treated;
+        match (cut, <[Output; 1]>::try_from(outputs)) {
+            (Cut::Open(begun, _), Ok([output])) if refused.is_empty() && straight(&output, message) => {
+                match self.go_through(message, *begun, &output, event).await {
+                    Through::Answered(answer) => answer,
+                    Through::Spool { recipients, dup_possible } => {
+                        let rest = Output { recipients, ..output };
+                        self.spool(message, vec![rest], &refused, dup_possible, event).await
+                    }
+                }
+            }
+            (_, Ok([output])) => self.spool(message, vec![output], &refused, false, event).await,
+            (_, Err(outputs)) => self.spool(message, outputs, &refused, false, event).await,
+        }
+    }
+
+    /// One output, one next hop: its answer is ours, unless it defers or is lost (R5). Silent for too long is 451 (R6).
+    async fn go_through(&self, message: &Message, begun: HopTransaction, output: &Output, event: &mut Event) -> Through {
+        let all = || output.recipients.clone();
+        let data = tokio::time::timeout(self.config.limits.hop_timeout, begun.data(output.content.rope()));
+        let replies = match data.await {
+            Err(_) => {
+                event.hop("silent");
+                return Through::Answered(super::answer(message.peer.listener.lmtp, message.recipients.len(), Refusal::HopTimeout.reply()));
+            }
+            Ok(Err(error @ HopError::NotTaken { .. })) => {
+                event.hop(&error.to_string());
+                return Through::Spool { recipients: all(), dup_possible: false };
+            }
+            Ok(Err(error @ HopError::Unknown { .. })) => {
+                event.hop(&error.to_string());
+                return Through::Spool { recipients: all(), dup_possible: true };
+            }
+            Ok(Ok(replies)) => replies,
+        };
+        event.hop(&replies.first().map(words).unwrap_or_default());
+        let taken = replies.iter().any(Reply::is_positive);
+        let deferred: Vec<usize> = pick(output, &replies, Reply::is_transient);
+        let refused: Vec<usize> = pick(output, &replies, Reply::is_permanent);
+        if message.peer.listener.lmtp && deferred.is_empty() && replies.len() == output.recipients.len() {
+            return Through::Answered(Answer::Each(replies));
+        }
+        match (taken, deferred.is_empty(), refused.is_empty()) {
+            (true, true, true) | (false, true, false) => {
+                let reply = replies.into_iter().next().unwrap_or_else(|| Refusal::Internal.reply());
+                Through::Answered(super::answer(message.peer.listener.lmtp, message.recipients.len(), reply))
+            }
+            // Never 4xx or 5xx after a downstream 2xx (R3): the spool tells the sender of those refused.
+            (true, ..) => Through::Spool { recipients: deferred.into_iter().chain(refused).collect(), dup_possible: false },
+            (false, ..) => Through::Spool { recipients: all(), dup_possible: false },
+        }
+    }
+
+    /// All outputs durably, then 250; LMTP hears of those refused.
+    async fn spool(
+        &self,
+        message: &Message,
+        outputs: Vec<Output>,
+        refused: &[(usize, crate::relay::refusal::Unserved)],
+        dup_possible: bool,
+        event: &mut Event,
+    ) -> Answer {
+        let lmtp = message.peer.listener.lmtp;
+        let entries: Vec<QueueEntry> = outputs.into_iter().map(|output| self.entry(message, output, dup_possible)).collect();
+        event.spooled(entries.len());
+        let reply = if entries.is_empty() {
+            accepted()
+        } else {
+            match self.queue.commit(entries).await {
+                Ok(()) => accepted(),
+                Err(error) => {
+                    tracing::error!(%error, id = message.id, "the spool did not take a message");
+                    Refusal::Spool.reply()
+                }
+            }
+        };
+        if !lmtp {
+            return Answer::All(reply);
+        }
+        let each = (0..message.recipients.len()).map(|at| match refused.iter().find(|(position, _)| *position == at) {
+            Some((_, why)) => Refusal::Unserved(vec![Unserved::clone(why)]).reply(),
+            None => reply.clone(),
+        });
+        Answer::Each(each.collect())
+    }
+
+    fn entry(&self, message: &Message, output: Output, dup_possible: bool) -> QueueEntry {
+        let recipients: Vec<Recipient> =
+            output.recipients.iter().filter_map(|at| message.recipients.get(*at)).map(|accepted| accepted.recipient.clone()).collect();
+        let seven_bit = matches!(output.content, Content::Sealed(..));
+        let parameters = MailParameters {
+            size: None,
+            body: if seven_bit { Body::SevenBit } else { message.parameters.body },
+            ..message.parameters.clone()
+        };
+        let rope = output.content.rope().clone();
+        let (closed, held) = match output.content {
+            Content::Closed(_) => (true, None),
+            Content::Held(why, _) => (false, Some(why)),
+            Content::Sealed(..) | Content::Clear(..) | Content::Encrypted(..) | Content::Judged(_) => (false, None),
+        };
+        QueueEntry {
+            id: message.id.clone(),
+            envelope: Envelope { reverse_path: message.reverse_path.clone(), parameters, recipients },
+            direction: output.direction,
+            hop: route::next_hop(&self.config, output.direction).clone(),
+            content: rope,
+            closed,
+            held,
+            dup_possible,
+        }
+    }
+}
+
+/// R2: all recipients, one treatment, and no private key of a recipient's is to be tried (A4).
+fn straight(output: &Output, message: &Message) -> bool {
+    output.recipients.len() == message.recipients.len() && !matches!(output.content, Content::Closed(_) | Content::Held(..))
+}
+
+/// Recipients whose reply is of that kind; one reply may stand for all.
+fn pick(output: &Output, replies: &[Reply], kind: impl Fn(&Reply) -> bool) -> Vec<usize> {
+    let reply = |at: usize| replies.get(at).or(replies.last());
+    let positions = output.recipients.iter().enumerate();
+    positions.filter(|(at, _)| reply(*at).is_some_and(&kind)).map(|(_, recipient)| *recipient).collect()
+}
+
+fn words(reply: &Reply) -> String {
+    let enhanced = reply.enhanced.map(|Enhanced(class, subject, detail)| format!("{class}.{subject}.{detail} ")).unwrap_or_default();
+    format!("{} {enhanced}{}", reply.code, reply.lines.join(" / "))
+}

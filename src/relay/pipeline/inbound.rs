@@ -1,0 +1,253 @@
+//! In: verified and marked; opened for each recipient with his own keys alone (A30). Where a private key is to be tried, the
+//! octets go to the spool as received and are opened when they are handed over, so that the answer to the final dot depends on
+//! nothing that a key found out (A4).
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::{Content, Inner, Message, Output, Treated};
+use crate::address::Mailbox;
+use crate::config::Direction;
+use crate::keys::Cek;
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::rope::Rope;
+use crate::pki::path::TrustSet;
+use crate::policy::{Action, MessageFacts, select};
+use crate::relay::refusal::{Refusal, Unserved};
+use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope};
+use crate::smime::seal::is_signed_message;
+use crate::smime::verdict::Layer;
+use crate::smtp::command::Envelope;
+use crate::store::StoreError;
+
+/// Recipients whose mail is judged alike.
+struct Class {
+    pass: bool,
+    strip_signature: bool,
+    recipients: Vec<usize>,
+}
+
+impl Inner {
+    /// Treats the recipients whose mail comes in.
+    pub(super) async fn inbound(&self, message: &Message, treated: &mut Treated) -> Result<(), Refusal> {
+        let going = message.going(Direction::Inbound);
+        if going.is_empty() {
+            return Ok(());
+        }
+        let trust = self.store.trust().map_err(unreadable)?;
+        let from = message.entity.header.single_from().ok();
+        let facts = inbound_facts(message, from.as_ref());
+        let mut with_keys = Vec::new();
+        let mut classes: Vec<Class> = Vec::new();
+        let mut closed = Vec::new();
+        for (at, mailbox) in going {
+            let rule = select(&self.config.policy, &facts, mailbox);
+            let action = &rule.action;
+            if let Some(text) = &action.reject {
+                treated.done.push(format!("{mailbox}: {}: refused", rule.name));
+                let text = format!("{text} [rule {}]", rule.name);
+                treated.refused.push((at, Unserved { recipient: mailbox.clone(), transient: false, enhanced: (5, 7, 1), text }));
+                continue;
+            }
+            let keys = if opens(action) { self.own_keys(mailbox, action.domain_key).map_err(unreadable)? } else { Vec::new() };
+            with_keys.push((at, mailbox, rule, keys));
+        }
+        // One probe for all: where no key of anyone is asked for, the result is the same for everyone.
+        let union: Vec<OwnKey> = with_keys.iter().flat_map(|(.., keys)| keys.iter().cloned()).collect();
+        let probed = self.probe(&message.entity, union, &trust, message.at);
+        for (at, mailbox, rule, keys) in with_keys {
+            let asks = probed.is_none() && !keys.is_empty() && self.probe(&message.entity, keys, &trust, message.at).is_none();
+            treated.done.push(format!("{mailbox}: {}: {}", rule.name, if asks { "to be opened" } else { "judged" }));
+            if asks {
+                closed.push(at);
+            } else {
+                classify(&mut classes, &rule.action, at);
+            }
+        }
+        self.judged(message, &trust, probed, classes, treated)?;
+        if !closed.is_empty() {
+            let mut rope = Rope::from(Bytes::from(message.trace(self, Direction::Inbound, &closed)));
+            rope.push_raw(message.entity.raw.clone());
+            treated.outputs.push(Output { direction: Direction::Inbound, recipients: closed, content: Content::Closed(rope) });
+        }
+        Ok(())
+    }
+
+    /// The outputs of those for whom no private key is asked for.
+    fn judged(
+        &self,
+        message: &Message,
+        trust: &Arc<TrustSet>,
+        probed: Option<Box<Opened>>,
+        classes: Vec<Class>,
+        treated: &mut Treated,
+    ) -> Result<(), Refusal> {
+        if classes.is_empty() {
+            return Ok(());
+        }
+        let opened = probed.or_else(|| self.probe(&message.entity, Vec::new(), trust, message.at)).ok_or(Refusal::Internal)?;
+        treated.done.push(format!("verdict: {}", opened.verdict.reason));
+        for class in classes {
+            let trace = message.trace(self, Direction::Inbound, &class.recipients);
+            let rope = if class.pass {
+                let mut rope = Rope::from(Bytes::from(trace));
+                self.stripped(&message.entity, &mut rope);
+                rope
+            } else {
+                self.marked(&message.entity, &opened, class.strip_signature, trace)
+            };
+            treated.outputs.push(Output { direction: Direction::Inbound, recipients: class.recipients, content: Content::Judged(rope) });
+        }
+        Ok(())
+    }
+
+    /// Opens until a key is asked for; `None`: one is.
+    fn probe(&self, entity: &Entity, keys: Vec<OwnKey>, trust: &Arc<TrustSet>, at: Timestamp) -> Option<Box<Opened>> {
+        match Opener::new(entity.clone(), self.context(keys, trust, at), substitute).step(None) {
+            Step::Key(_) => None,
+            Step::Done(opened) => Some(opened),
+        }
+    }
+
+    fn context(&self, keys: Vec<OwnKey>, trust: &Arc<TrustSet>, at: Timestamp) -> OpenContext {
+        OpenContext { operations: self.config.limits.key_operations, ..OpenContext::new(keys, trust.clone(), at) }
+    }
+
+    /// The message for the next hop: marks, trace, header without forged marks, body.
+    fn marked(&self, received: &Entity, opened: &Opened, strip_signature: bool, trace: String) -> Rope {
+        let mut rope = Rope::from(Bytes::from(self.marks.fields(&opened.verdict)));
+        rope.push_raw(trace);
+        let fresh = (opened.message != received.raw).then(|| Entity::parse(opened.message.clone(), &MimeLimits::default()).ok()).flatten();
+        let entity = fresh.as_ref().unwrap_or(received);
+        let clear_signed = matches!(opened.verdict.layers.first(), Some(Layer::Signed { .. }));
+        if strip_signature && clear_signed && opened.verdict.signer.is_some() {
+            self.unsigned(entity, &opened.content, &mut rope);
+        } else {
+            self.stripped(entity, &mut rope);
+        }
+        rope
+    }
+
+    /// Header without forged marks, and the rest as it is.
+    fn stripped(&self, entity: &Entity, rope: &mut Rope) {
+        let stripped = self.marks.strip(&entity.header);
+        if stripped.as_slice() == entity.header.raw.as_ref() {
+            return rope.push_raw(entity.raw.clone());
+        }
+        rope.push_raw(stripped);
+        rope.push_raw(entity.raw.slice(entity.header.raw.len().min(entity.raw.len())..));
+    }
+
+    /// The signed content in place of the signed message: fields that are not MIME's, then the entity that was signed.
+    fn unsigned(&self, entity: &Entity, content: &Bytes, rope: &mut Rope) {
+        let stripped = Bytes::from([self.marks.strip(&entity.header).as_slice(), b"\r\n"].concat());
+        let fields = Entity::parse(stripped, &MimeLimits::default()).map(|entity| entity.header.fields).unwrap_or_default();
+        let is_mime = |name: &str| name.eq_ignore_ascii_case("MIME-Version") || name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"));
+        for field in fields.iter().filter(|field| !is_mime(field.name())) {
+            rope.push_raw(field.raw.clone());
+        }
+        rope.push_raw(&b"MIME-Version: 1.0\r\n"[..]);
+        rope.push_raw(content.clone());
+    }
+
+    /// Opens for one recipient; private-key operations are done by the key holder.
+    async fn open(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
+        let mut opener = Opener::new(entity.clone(), context, substitute);
+        let mut answer = None;
+        loop {
+            match opener.step(answer) {
+                Step::Done(opened) => return opened,
+                Step::Key(operation) => answer = Some(self.key(operation).await),
+            }
+        }
+    }
+
+    /// The action for a recipient of a spooled message, whose peer is no longer known: the listener's name is lost, the rest is
+    /// in the octets.
+    fn action_again(&self, envelope: &Envelope, entity: &Entity, recipient: &Mailbox) -> Action {
+        let from = entity.header.single_from().ok();
+        let limits = MimeLimits::default();
+        let facts = MessageFacts {
+            direction: Direction::Inbound,
+            reverse_path: &envelope.reverse_path,
+            from: from.as_ref(),
+            header: &entity.header,
+            size: entity.raw.len() as u64,
+            signed: is_signed_message(entity, &limits),
+            encrypted: true,
+            user: None,
+            listener: "",
+            trusted: false,
+        };
+        select(&self.config.policy, &facts, recipient).action.clone()
+    }
+}
+
+/// See [`super::Pipeline::open_received`]. Recipients whose keys yield the same CEKs and the same message share a content.
+pub(super) async fn open_received(inner: &Inner, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+    let entity = Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let trust = inner.store.trust().map_err(unreadable)?;
+    let now = Timestamp::now();
+    let kept = inner.tokens.kept(&entity.header);
+    let mut opened: Vec<(Box<Opened>, bool, Vec<usize>)> = Vec::new();
+    // At most so many for the whole message; each recipient has one try at least.
+    let mut left = inner.config.limits.key_operations;
+    for (at, recipient) in envelope.recipients.iter().enumerate() {
+        let action = inner.action_again(envelope, &entity, &recipient.mailbox);
+        let keys = inner.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?;
+        let context = OpenContext { operations: left.max(1), ..inner.context(keys, &trust, now) };
+        let one = inner.open(&entity, context).await;
+        left = left.saturating_sub(one.operations);
+        let strip = action.strip_signature;
+        match opened.iter_mut().find(|(other, stripped, _)| *stripped == strip && same(other, &one)) {
+            Some((.., recipients)) => recipients.push(at),
+            None => opened.push((one, strip, vec![at])),
+        }
+    }
+    let outputs = opened.into_iter().map(|(opened, strip, recipients)| {
+        tracing::info!(target: "waxwing::opened", recipients = recipients.len(), result = ?opened.verdict.result, reason = opened.verdict.reason, decrypted = opened.verdict.decrypted, "opened");
+        (recipients, inner.marked(&entity, &opened, strip, kept.clone()))
+    });
+    Ok(outputs.collect())
+}
+
+fn same(one: &Opened, other: &Opened) -> bool {
+    one.cek_digests == other.cek_digests && one.verdict.result == other.verdict.result && one.message == other.message
+}
+
+fn opens(action: &Action) -> bool {
+    action.decrypt && !action.pass
+}
+
+fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>) -> MessageFacts<'m> {
+    let limits = MimeLimits::default();
+    let signed = is_signed_message(&message.entity, &limits);
+    let encrypted = envelope(&message.entity, &limits, Default::default()).is_some();
+    MessageFacts { trusted: false, ..message.facts(Direction::Inbound, from, signed, encrypted) }
+}
+
+fn classify(classes: &mut Vec<Class>, action: &Action, at: usize) {
+    match classes.iter_mut().find(|class| class.pass == action.pass && class.strip_signature == action.strip_signature) {
+        Some(class) => class.recipients.push(at),
+        None => classes.push(Class { pass: action.pass, strip_signature: action.strip_signature, recipients: vec![at] }),
+    }
+}
+
+/// 32 random octets, drawn before each private operation (A3).
+fn substitute() -> Cek {
+    let mut octets = Zeroizing::new(vec![0; 32]);
+    // Without randomness nothing may be opened: an empty substitute opens nothing.
+    if rand::fill(&mut octets).is_err() {
+        octets.clear();
+    }
+    octets
+}
+
+fn unreadable(error: StoreError) -> Refusal {
+    tracing::error!(%error, "the store cannot be read");
+    Refusal::Store
+}

@@ -1,0 +1,348 @@
+//! Out: rules per recipient, groups of equal treatment, one signature per signing plan, one envelope per group.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::facts::StrictlyEncrypted;
+use super::trace::outbound_edits;
+use super::{Content, Inner, Message, Output, Treated, shown};
+use crate::address::Mailbox;
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use crate::cms::enveloped::RecipientScheme;
+use crate::config::Direction;
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::rope::Rope;
+use crate::pki::certificate::Certificate;
+use crate::policy::{
+    Bcc, ClearByPolicy, EncryptMode, EncryptTo, Facts, Known, MaySign, Plan, Rule, SignMode, Signer, Treatment, resolve, select,
+};
+use crate::relay::refusal::{Refusal, Unserved};
+use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan, is_signed_message};
+
+/// What this gateway can read, best first: announced in SMIMECapabilities.
+const CAPABILITIES: [ContentEncryption; 4] =
+    [ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Gcm, ContentEncryption::Aes256Cbc, ContentEncryption::Aes128Cbc];
+
+/// What recipients must have in common to share an output.
+#[derive(PartialEq, Eq, Clone)]
+enum Kind {
+    Clear,
+    Encrypted,
+    Held,
+    Protect { sign: Option<SignKey>, encrypt: Option<(ContentEncryption, KeyTransport, Digest)> },
+}
+
+/// What outputs must have in common to share a signature.
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct SignKey {
+    certificate: [u8; 32],
+    scheme: SignatureScheme,
+    form: Form,
+}
+
+/// Recipients of equal treatment.
+struct Group {
+    kind: Kind,
+    recipients: Vec<usize>,
+    certificates: Vec<Certificate>,
+    signer: Option<Signer>,
+    /// The rule's `encrypt = require` holds for one of them.
+    required: bool,
+    clear: Option<ClearByPolicy>,
+    encrypted: Option<StrictlyEncrypted>,
+    held: Option<String>,
+    /// A blind copy: nobody joins it.
+    alone: bool,
+}
+
+impl Group {
+    fn new(kind: Kind, recipient: usize, required: bool) -> Self {
+        Self { kind, recipients: vec![recipient], certificates: Vec::new(), signer: None, required, clear: None, encrypted: None, held: None, alone: false }
+    }
+}
+
+/// What rules found out, for all recipients.
+#[derive(Default)]
+struct Sorted<'p> {
+    groups: Vec<Group>,
+    keywords: Vec<&'p str>,
+}
+
+/// What all recipients of one message share.
+struct Seen<'m> {
+    from: Result<Mailbox, String>,
+    signed: bool,
+    encrypted: Option<StrictlyEncrypted>,
+    shown: std::collections::HashSet<crate::address::MailboxKey>,
+    now: Timestamp,
+    message: &'m Message,
+    /// Looked up once, when the first rule asks.
+    signer: Option<Known>,
+}
+
+impl Inner {
+    /// Treats the recipients whose mail goes out.
+    pub(super) async fn outbound(&self, message: &Message, treated: &mut Treated) -> Result<(), Refusal> {
+        let going = message.going(Direction::Outbound);
+        if going.is_empty() {
+            return Ok(());
+        }
+        let mailboxes: Vec<&Mailbox> = message.recipients.iter().map(|accepted| &accepted.recipient.mailbox).collect();
+        let mut seen = Seen {
+            from: message.entity.header.single_from().map_err(|error| error.to_string()),
+            signed: is_signed_message(&message.entity, &MimeLimits::default()),
+            encrypted: self.strictly_encrypted(&message.entity, &mailboxes)?,
+            shown: shown(&message.entity),
+            now: message.at,
+            message,
+            signer: None,
+        };
+        let mut sorted = Sorted::default();
+        for (at, mailbox) in going {
+            self.sort(&mut seen, at, mailbox, &mut sorted, treated);
+        }
+        if !message.peer.listener.lmtp && !treated.refused.is_empty() {
+            return Ok(());
+        }
+        let entity = self.cleaned(&message.entity, &sorted.keywords)?;
+        self.seal(message, &seen, &entity, sorted.groups, treated).await
+    }
+
+    /// The rule for one recipient, what it means, and the group he belongs to.
+    fn sort<'p>(&'p self, seen: &mut Seen<'_>, at: usize, mailbox: &Mailbox, sorted: &mut Sorted<'p>, treated: &mut Treated) {
+        let policy = &self.config.policy;
+        let facts = seen.message.facts(Direction::Outbound, seen.from.as_ref().ok(), seen.signed, seen.encrypted.is_some());
+        let rule = select(policy, &facts, mailbox);
+        sorted.keywords.extend(rule.matches.subject_keyword.as_deref());
+        let required = rule.action.encrypt == EncryptMode::Require;
+        if let Some(proof) = seen.encrypted.filter(|proof| self.passes_encrypted(rule, *proof)) {
+            let mut group = Group::new(Kind::Encrypted, at, required);
+            group.encrypted = Some(proof);
+            treated.done.push(format!("{mailbox}: {}: encrypted before", rule.name));
+            return join(&mut sorted.groups, group, false);
+        }
+        let facts = self.facts(seen, rule, mailbox);
+        let resolution = resolve(policy, rule, &facts, seen.now);
+        treated.done.push(format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
+        match resolution.treatment {
+            Treatment::Refuse { transient, enhanced, text } => {
+                let text = format!("{text} [rule {}]{}", resolution.rule, mend(&facts, mailbox));
+                treated.refused.push((at, Unserved { recipient: mailbox.clone(), transient, enhanced, text }));
+            }
+            Treatment::Hold { text } => {
+                let mut group = Group::new(Kind::Held, at, required);
+                group.held = Some(text);
+                join(&mut sorted.groups, group, false);
+            }
+            Treatment::Clear(proof) => {
+                let mut group = Group::new(Kind::Clear, at, required);
+                group.clear = Some(proof);
+                join(&mut sorted.groups, group, false);
+            }
+            Treatment::Protect(plan) => {
+                let blind = !seen.shown.contains(&mailbox.key());
+                let alone = blind && plan.bcc == Bcc::Separate && plan.encrypt.is_some();
+                join(&mut sorted.groups, planned(plan, at, required), alone);
+            }
+        }
+    }
+
+    /// A mail that came encrypted passes where the rule's profile allows its cipher and no rule refuses it.
+    fn passes_encrypted(&self, rule: &Rule, proof: StrictlyEncrypted) -> bool {
+        let name = if rule.action.profile.is_empty() { "compatible" } else { rule.action.profile.as_str() };
+        let profile = self.config.policy.profiles.get(name).cloned().or_else(|| crate::policy::Profile::builtin(name));
+        rule.action.reject.is_none() && profile.is_some_and(|profile| profile.content.contains(&proof.content()))
+    }
+
+    /// Only what the rule needs.
+    fn facts(&self, seen: &mut Seen<'_>, rule: &Rule, mailbox: &Mailbox) -> Facts {
+        let action = &rule.action;
+        let none = || Known::Candidates(Vec::new());
+        let may_sign = if action.sign == SignMode::Never {
+            MaySign::NotNeeded("the rule does not sign".into())
+        } else {
+            let from = seen.from.as_ref().map_err(String::as_str);
+            self.may_sign(&seen.message.peer, &seen.message.reverse_path, from, seen.signed)
+        };
+        let signer = match (&may_sign, &seen.from) {
+            (MaySign::Yes, Ok(from)) => seen.signer.get_or_insert_with(|| self.signer(from, seen.now)).clone(),
+            _ => none(),
+        };
+        let recipient =
+            if action.encrypt == EncryptMode::Never { none() } else { self.recipient(mailbox, action.domain_key, seen.now) };
+        Facts { signer, may_sign, recipient }
+    }
+
+    /// The message without Bcc, subject keywords and marks of ours that it may not carry. The body is copied only then.
+    fn cleaned(&self, entity: &Entity, keywords: &[&str]) -> Result<Entity, Refusal> {
+        let limits = MimeLimits::default();
+        let unreadable = |error: crate::mime::header::MimeError| Refusal::Malformed(error.to_string());
+        let stripped = self.marks.strip(&entity.header);
+        let same = stripped.as_slice() == entity.header.raw.as_ref();
+        let edited = if same {
+            outbound_edits(&entity.header, keywords)
+        } else {
+            let header = Entity::parse(Bytes::from([stripped.as_slice(), b"\r\n"].concat()), &limits).map_err(unreadable)?.header;
+            Some(outbound_edits(&header, keywords).unwrap_or(stripped))
+        };
+        match edited {
+            None => Ok(entity.clone()),
+            Some(header) => Entity::parse(Bytes::from([header.as_slice(), b"\r\n", &entity.body].concat()), &limits).map_err(unreadable),
+        }
+    }
+
+    /// One output per group; a signature is made once per signing plan.
+    async fn seal(&self, message: &Message, seen: &Seen<'_>, entity: &Entity, groups: Vec<Group>, treated: &mut Treated) -> Result<(), Refusal> {
+        let mut signed: Vec<(SignKey, Draft)> = Vec::new();
+        for group in groups {
+            let trace = message.trace(self, Direction::Outbound, &group.recipients);
+            let content = match &group.kind {
+                Kind::Protect { sign, encrypt } => {
+                    let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
+                    let how = encrypt.map(|(content, rsa, kdf)| EncryptPlan {
+                        recipients: group.certificates.iter().map(|one| (one.clone(), RecipientScheme { rsa, kdf })).collect(),
+                        content,
+                    });
+                    let sealed = match &how {
+                        Some(plan) => draft.encrypt(plan, self.config.self_check),
+                        None => draft.signed(),
+                    };
+                    Content::sealed(trace, sealed.map_err(failed)?)
+                }
+                Kind::Clear => match group.clear.clone() {
+                    Some(proof) => Content::Clear(proof, as_it_is(trace, entity)),
+                    None => return Err(Refusal::Internal),
+                },
+                Kind::Encrypted => match group.encrypted {
+                    Some(proof) => Content::Encrypted(proof, as_it_is(trace, entity)),
+                    None => return Err(Refusal::Internal),
+                },
+                // As received: policy looks at it anew when it is released.
+                Kind::Held => Content::Held(group.held.clone().unwrap_or_default(), Rope::from(message.entity.raw.clone())),
+            };
+            if group.required && !protected(&content, &group) {
+                tracing::error!(id = message.id, "a mail that must be encrypted came out unprotected: refused");
+                return Err(Refusal::Internal);
+            }
+            treated.outputs.push(Output { direction: Direction::Outbound, recipients: group.recipients, content });
+        }
+        Ok(())
+    }
+
+    /// The draft of a signing plan: signed once, then shared.
+    async fn draft(
+        &self,
+        seen: &Seen<'_>,
+        entity: &Entity,
+        group: &Group,
+        sign: Option<SignKey>,
+        signed: &mut Vec<(SignKey, Draft)>,
+    ) -> Result<Draft, Refusal> {
+        let (Some(key), Some(signer)) = (sign, &group.signer) else {
+            return Draft::new(entity).map_err(failed);
+        };
+        if let Some((_, draft)) = signed.iter().find(|(known, _)| *known == key) {
+            return Ok(draft.clone());
+        }
+        let encryption_certificate =
+            seen.from.as_ref().ok().and_then(|from| self.encryption_certificate(from, &signer.certificate, seen.now));
+        let plan = SignPlan {
+            key: signer.key,
+            certificate: signer.certificate.clone(),
+            chain: signer.chain.clone(),
+            encryption_certificate,
+            scheme: key.scheme,
+            digest: digest_of(key.scheme),
+            form: key.form,
+            signing_time: seen.now,
+            capabilities: CAPABILITIES.to_vec(),
+        };
+        let signing = Draft::new(entity).and_then(|draft| draft.sign(plan)).map_err(failed)?;
+        let answer = self.key(signing.operation()).await.map_err(|error| failed(SealError::Key(error)))?;
+        let draft = signing.finish(answer, self.config.self_check).map_err(failed)?;
+        signed.push((key, draft.clone()));
+        Ok(draft)
+    }
+}
+
+/// The last look before anything leaves under `encrypt = require`: encrypted to the certificates meant, or encrypted for all
+/// its recipients before it came, or kept here.
+fn protected(content: &Content, group: &Group) -> bool {
+    match content {
+        Content::Sealed(sealed, _) => {
+            !sealed.encrypted_to().is_empty()
+                && group.certificates.iter().all(|one| sealed.encrypted_to().contains(&one.fingerprint()))
+        }
+        Content::Encrypted(..) | Content::Held(..) => true,
+        Content::Clear(..) | Content::Judged(_) | Content::Closed(_) => false,
+    }
+}
+
+fn planned(plan: Plan, at: usize, required: bool) -> Group {
+    let sign = plan.sign.as_ref().and_then(|signer| {
+        let scheme = plan.profile.signature_scheme(signer.certificate.public_key().kind())?;
+        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, form: plan.form })
+    });
+    let encrypt = plan.encrypt.as_ref().map(|to| (to.content, plan.profile.transport, plan.profile.kdf));
+    let mut group = Group::new(Kind::Protect { sign, encrypt }, at, required);
+    group.signer = plan.sign;
+    group.certificates = plan.encrypt.map(|EncryptTo { certificates, .. }| certificates).unwrap_or_default();
+    group
+}
+
+/// Adds a recipient's group to one that is treated alike, unless he gets a copy of his own.
+fn join(groups: &mut Vec<Group>, new: Group, alone: bool) {
+    if !alone && let Some(group) = groups.iter_mut().find(|group| group.kind == new.kind && !group.alone) {
+        group.recipients.extend(new.recipients);
+        group.required |= new.required;
+        for certificate in new.certificates {
+            if !group.certificates.contains(&certificate) {
+                group.certificates.push(certificate);
+            }
+        }
+        return;
+    }
+    groups.push(Group { alone, ..new });
+}
+
+fn as_it_is(trace: String, entity: &Entity) -> Rope {
+    let mut rope = Rope::from(Bytes::from(trace));
+    rope.push_raw(entity.raw.clone());
+    rope
+}
+
+fn failed(error: SealError) -> Refusal {
+    tracing::warn!(%error, "a message could not be sealed");
+    Refusal::Seal(error)
+}
+
+fn digest_of(scheme: SignatureScheme) -> Digest {
+    match scheme {
+        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => digest,
+        // RFC 8419 section 3.1.
+        SignatureScheme::Ed25519 => Digest::Sha512,
+    }
+}
+
+/// The command that mends a refusal, where one does.
+fn mend(facts: &Facts, mailbox: &Mailbox) -> String {
+    match &facts.recipient {
+        Known::Candidates(list) if list.is_empty() => format!("; mend it with: waxwing cert import --for {mailbox} FILE"),
+        Known::Candidates(_) => format!("; look with: waxwing cert list {mailbox}"),
+        Known::Disabled | Known::Unknown(_) => String::new(),
+    }
+}
+
+fn describe(treatment: &Treatment) -> String {
+    match treatment {
+        Treatment::Refuse { transient: true, .. } => "deferred".into(),
+        Treatment::Refuse { .. } => "refused".into(),
+        Treatment::Hold { .. } => "held".into(),
+        Treatment::Clear(_) => "clear".into(),
+        Treatment::Protect(plan) => match (&plan.sign, &plan.encrypt) {
+            (Some(_), Some(to)) => format!("signed, encrypted with {}", to.content.name()),
+            (None, Some(to)) => format!("encrypted with {}", to.content.name()),
+            _ => "signed".into(),
+        },
+    }
+}

@@ -1,0 +1,128 @@
+//! Trace fields (RFC 5321 section 4.4), the loop token (A23), and the edits of a header on the way.
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::address::{Domain, Mailbox};
+use crate::config::Direction;
+use crate::mime::header::{Header, HeaderWriter};
+use crate::relay::listen::Peer;
+
+/// The field that tells this gateway that a message passed it before.
+const LOOP_FIELD: &str = "X-Waxwing-Loop";
+
+/// Makes and knows the loop tokens of this installation: authentic, so that nobody else's field counts, and telling the
+/// direction, because a mail may rightly pass once each way.
+pub struct LoopTokens {
+    key: hmac::Key,
+}
+
+impl LoopTokens {
+    /// `secret` is the installation's own (nodes of one installation share it).
+    pub fn new(secret: &[u8]) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+    }
+
+    fn token(&self, direction: Direction) -> String {
+        let name = match direction {
+            Direction::Outbound => "out",
+            Direction::Inbound | Direction::ByRecipient => "in",
+        };
+        let tag = hmac::sign(&self.key, format!("waxwing loop token {name}").as_bytes());
+        format!("{name}; {}", STANDARD_NO_PAD.encode(tag.as_ref().get(..16).unwrap_or_default()))
+    }
+
+    /// Whether the message passed in this direction before.
+    pub fn passed(&self, header: &Header, direction: Direction) -> bool {
+        let token = self.token(direction);
+        header.all(LOOP_FIELD).any(|field| field.value() == token)
+    }
+
+    /// This direction's field, and those of ours that the message has (stripping of forged marks takes them all away).
+    pub fn fields(&self, header: &Header, direction: Direction) -> String {
+        format!("{LOOP_FIELD}: {}\r\n{}", self.token(direction), self.kept(header))
+    }
+
+    /// The fields of ours that the message has, each once.
+    pub fn kept(&self, header: &Header) -> String {
+        let both = [Direction::Outbound, Direction::Inbound];
+        let passed = both.into_iter().filter(|direction| self.passed(header, *direction));
+        passed.map(|direction| format!("{LOOP_FIELD}: {}\r\n", self.token(direction))).collect()
+    }
+}
+
+/// The Received field. The recipient is named only where there is one: others may be blind copies.
+pub fn received(hostname: &Domain, peer: &Peer, smtputf8: bool, id: &str, only: Option<&Mailbox>, at: Timestamp) -> String {
+    let helo: String = peer.helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
+    let helo = if helo.is_empty() { "unknown" } else { &helo };
+    let address = match peer.address.ip().to_canonical() {
+        std::net::IpAddr::V4(address) => format!("[{address}]"),
+        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    };
+    let only = only.map(|mailbox| format!("\r\n\tfor <{mailbox}>")).unwrap_or_default();
+    let date = at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000");
+    format!("Received: from {helo} ({address})\r\n\tby {hostname} (Waxwing) with {} id {id}{only};\r\n\t{date}\r\n", protocol(peer, smtputf8))
+}
+
+/// RFC 3848 and RFC 6531 section 4.3.
+fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
+    match (peer.listener.lmtp, smtputf8, peer.tls, peer.extended) {
+        (true, false, false, _) => "LMTP",
+        (true, false, true, _) => "LMTPS",
+        (true, true, false, _) => "UTF8LMTP",
+        (true, true, true, _) => "UTF8LMTPS",
+        (false, true, true, _) => "UTF8SMTPS",
+        (false, true, false, _) => "UTF8SMTP",
+        (false, false, true, _) => "ESMTPS",
+        (false, false, false, true) => "ESMTP",
+        (false, false, false, false) => "SMTP",
+    }
+}
+
+/// The header without Bcc, and with `keywords` taken out of the Subject; `None`: nothing to change.
+pub fn outbound_edits(header: &Header, keywords: &[&str]) -> Option<Vec<u8>> {
+    let mut changed = false;
+    let mut octets = Vec::with_capacity(header.raw.len());
+    for field in &header.fields {
+        if field.is("Bcc") {
+            changed = true;
+            continue;
+        }
+        if field.is("Subject")
+            && let Some(subject) = without_keywords(&field.decoded(), keywords)
+        {
+            let mut writer = HeaderWriter::new();
+            if writer.unstructured("Subject", &subject).is_ok() {
+                octets.extend_from_slice(&writer.finish());
+                changed = true;
+                continue;
+            }
+        }
+        octets.extend_from_slice(&field.raw);
+    }
+    changed.then_some(octets)
+}
+
+/// The subject without the keywords (ASCII case does not count); `None`: none stands in it.
+fn without_keywords(subject: &str, keywords: &[&str]) -> Option<String> {
+    let mut subject = subject.to_owned();
+    let mut found = false;
+    for keyword in keywords.iter().filter(|keyword| !keyword.is_empty()) {
+        while let Some((start, rest)) = split_around(&subject, keyword) {
+            subject = format!("{} {}", start.trim_end(), rest.trim_start()).trim().to_owned();
+            found = true;
+        }
+    }
+    found.then_some(subject)
+}
+
+fn split_around<'s>(text: &'s str, keyword: &str) -> Option<(&'s str, &'s str)> {
+    text.char_indices().find_map(|(at, _)| {
+        let (start, rest) = text.split_at_checked(at)?;
+        let (word, rest) = rest.split_at_checked(keyword.len())?;
+        (word.eq_ignore_ascii_case(keyword) || word.to_lowercase() == keyword.to_lowercase()).then_some((start, rest))
+    })
+}
