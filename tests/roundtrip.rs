@@ -1,0 +1,201 @@
+//! Real mails: sign, encrypt, decrypt, verify; the decoded tree of parts is what it was, for all of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::{Timestamp, ToSpan};
+use mail_parser::{MessageParser, MimeHeaders, PartType};
+use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use waxwing::cms::enveloped::RecipientScheme;
+use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
+use waxwing::mime::entity::{Entity, MimeLimits};
+use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
+use waxwing::pki::path::TrustSet;
+use waxwing::smime::open::{OpenContext, Opened, Opener, OwnKey, Step};
+use waxwing::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
+use waxwing::smime::verdict::Layer;
+
+struct World {
+    now: Timestamp,
+    identity: Issued,
+    keys: SoftwareKeys,
+    own: OwnKey,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Timestamp::now();
+        let identity = issue(
+            &Recipe {
+                common_name: "anna".into(),
+                mailboxes: vec!["anna@example.org".into()],
+                not_before: now - 1.hour(),
+                not_after: now + 24.hours(),
+                ca: None,
+                key_usage: Vec::new(),
+                email_protection: None,
+                permitted_mail: Vec::new(),
+                key: NewKey::P256,
+            },
+            None,
+        );
+        let mut keys = SoftwareKeys::default();
+        let key = keys.insert(SoftwareKey::from_pkcs8(&identity.pkcs8).unwrap());
+        let own = OwnKey { certificate: identity.certificate.clone(), key };
+        Self { now, identity, keys, own }
+    }
+
+    fn perform(&self, operation: KeyOperation) -> KeyAnswer {
+        match self.keys.submit(operation) {
+            Submission::Ready(answer) => answer.unwrap(),
+            Submission::Later(_) => panic!("software keys answer at once"),
+        }
+    }
+
+    fn seal(&self, message: &Bytes, form: Form) -> Result<Bytes, SealError> {
+        let entity = Entity::parse(message.clone(), &MimeLimits::default())?;
+        let draft = Draft::new(&entity)?;
+        let plan = SignPlan {
+            key: self.own.key,
+            certificate: self.identity.certificate.clone(),
+            chain: Vec::new(),
+            encryption_certificate: None,
+            scheme: SignatureScheme::Ecdsa(Digest::Sha256),
+            digest: Digest::Sha256,
+            form,
+            signing_time: self.now,
+            capabilities: Vec::new(),
+        };
+        let signing = draft.sign(plan)?;
+        let answer = self.perform(signing.operation());
+        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: Digest::Sha256 };
+        let recipients = vec![(self.identity.certificate.clone(), scheme)];
+        let plan = EncryptPlan { recipients, content: ContentEncryption::Aes256Gcm };
+        Ok(signing.finish(answer, true)?.encrypt(&plan, true)?.rope().to_bytes())
+    }
+
+    fn open(&self, message: &Bytes) -> Opened {
+        let context = OpenContext::new(vec![self.own.clone()], Arc::new(TrustSet::default()), self.now);
+        let entity = Entity::parse(message.clone(), &MimeLimits::default()).unwrap();
+        let mut opener = Opener::new(entity, context, || Cek::new(vec![7; 32]));
+        let mut answer = None;
+        loop {
+            match opener.step(answer.take()) {
+                Step::Key(operation) => answer = Some(Ok(self.perform(operation))),
+                Step::Done(opened) => return *opened,
+            }
+        }
+    }
+}
+
+/// What another parser sees: the fields outside MIME, and every leaf with its type and its decoded content.
+fn tree(message: &[u8]) -> Vec<String> {
+    let parsed = MessageParser::default().parse(message).expect("a message");
+    let mut seen: Vec<String> = Vec::new();
+    for part in &parsed.parts {
+        let kind = part.content_type().map(|one| {
+            let name = |value: &str| value.to_ascii_lowercase();
+            format!("{}/{}", name(one.ctype()), name(one.subtype().unwrap_or_default()))
+        });
+        let kind = kind.unwrap_or_else(|| "text/plain".into());
+        let content = match &part.body {
+            PartType::Text(text) | PartType::Html(text) => text.trim_end().to_owned(),
+            PartType::Binary(octets) | PartType::InlineBinary(octets) => format!("{octets:?}"),
+            PartType::Message(_) => "message".into(),
+            PartType::Multipart(children) => format!("{} children", children.len()),
+        };
+        seen.push(format!("{kind}: {content}"));
+    }
+    seen
+}
+
+/// The fields that are not MIME's, as they stand.
+fn outer_fields(message: &Bytes) -> Vec<Vec<u8>> {
+    let entity = Entity::parse(message.clone(), &MimeLimits::default()).unwrap();
+    let fields = entity.header.fields.iter().filter(|field| {
+        let name = field.name().to_ascii_lowercase();
+        !name.starts_with("content-") && name != "mime-version"
+    });
+    fields.map(|field| field.raw.to_vec()).collect()
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+/// The corpus' mails with CRLF and without the mbox line.
+fn mails(corpora: &Path) -> Vec<(String, Bytes)> {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = corpora.join("real-mail-spamassassin/spamassassin-corpus.tar.xz");
+    let status = Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(folder.path()).status().unwrap();
+    assert!(status.success(), "tar with xz unpacks the corpus");
+    let mut paths = Vec::new();
+    files(folder.path(), &mut paths);
+    paths.sort();
+    let mails = paths.iter().map(|path| {
+        let octets = std::fs::read(path).unwrap();
+        let start = if octets.starts_with(b"From ") { octets.iter().position(|&octet| octet == b'\n').unwrap() + 1 } else { 0 };
+        let mut message = Vec::with_capacity(octets.len() + octets.len() / 20);
+        for line in octets[start..].split_inclusive(|&octet| octet == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            message.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+            message.extend_from_slice(b"\r\n");
+        }
+        (path.file_name().unwrap().to_string_lossy().into_owned(), Bytes::from(message))
+    });
+    mails.collect()
+}
+
+#[test]
+fn real_mails_come_back_as_they_went() {
+    let Some(corpora) = std::env::var_os("WAXWING_CORPORA") else {
+        println!("skipped: no corpora");
+        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none());
+        return;
+    };
+    let world = World::new();
+    let (mut same, mut refused, mut wrong) = (0, BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    for (number, (name, message)) in mails(Path::new(&corpora)).into_iter().enumerate() {
+        let form = if number % 2 == 0 { Form::Clear } else { Form::Opaque };
+        let sealed = match world.seal(&message, form) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                refused.entry(error.to_string()).or_default().push(name);
+                continue;
+            }
+        };
+        let opened = world.open(&sealed);
+        let verified = opened.verdict.layers.iter().any(|layer| match layer {
+            Layer::Signed { signers, .. } => signers.len() == 1 && signers[0].signature.is_ok(),
+            _ => false,
+        });
+        // The entity that was signed, under the fields that stayed outside.
+        let mut delivered = outer_fields(&opened.message).concat();
+        delivered.extend_from_slice(&opened.content);
+        if !verified {
+            wrong.push(format!("{name}: {}", opened.verdict.reason));
+        } else if tree(&message) != tree(&delivered) {
+            wrong.push(format!("{name}: the tree of parts differs"));
+        } else if outer_fields(&message) != outer_fields(&opened.message) {
+            wrong.push(format!("{name}: the outer fields differ"));
+        } else {
+            same += 1;
+        }
+    }
+    println!("{same} mails the same, {} refused, {} wrong", refused.values().map(Vec::len).sum::<usize>(), wrong.len());
+    for (why, names) in &refused {
+        println!("refused, {why}: {} ({})", names.len(), names.first().unwrap());
+    }
+    assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
+    assert!(same > 4_000, "{same}");
+    // A mail that can be read two ways is refused before it is signed; of real ones those are few.
+    let refused: usize = refused.values().map(Vec::len).sum();
+    assert!(refused * 100 < same, "{refused} refused");
+}
