@@ -1,42 +1,34 @@
 //! EnvelopedData (RFC 5652 section 6) and AuthEnvelopedData (RFC 5083): seal; open with a CEK. Reads BER, writes DER.
 
 use bytes::Bytes;
+use const_oid::ObjectIdentifier;
 
-use super::algorithm::{ContentEncryption, Digest, KeyAgreement, KeyTransport, Legacy};
+use super::algorithm::{ContentAlgorithm, ContentEncryption, Digest, KeyAgreement, KeyTransport, Legacy, content_encryption};
+use super::ber::{Element, tag, to_der, write};
 use super::error::CmsError;
-use super::signed::CertificateId;
+use super::signed::{CertificateId, ID_DATA, content_of};
 use crate::keys::{Cek, KeyId, KeyOperation};
-use crate::pki::certificate::Certificate;
+
+mod cipher;
+mod recipients;
+mod seal;
+
+#[cfg(test)]
+mod tests;
+
+pub use seal::{seal, seal_with};
+
+const ID_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.3");
+const ID_AUTH_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.23");
+
+/// RecipientInfos in one envelope at most.
+const MAX_RECIPIENTS: usize = 4096;
 
 /// How an RSA recipient gets the CEK; an EC recipient gets ECDH with this KDF digest and the wrap that fits the cipher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecipientScheme {
     pub rsa: KeyTransport,
     pub kdf: Digest,
-}
-
-/// Encrypts `content` (MIME entity, canonical) to the recipients: AuthEnvelopedData for GCM, EnvelopedData for CBC. `cek`
-/// of the right length and randomness come from the caller (`keys::new_cek`); IV or nonce is drawn here. Returns the DER
-/// ContentInfo. `seal_with` does the same without a copy of the content.
-pub fn seal(
-    content: Vec<u8>,
-    how: ContentEncryption,
-    recipients: &[(&Certificate, RecipientScheme)],
-    cek: &Cek,
-) -> Result<Bytes, CmsError> {
-    seal_with(content.len(), |buffer| buffer.extend_from_slice(&content), how, recipients, cek)
-}
-
-/// `seal` for a content that `fill` appends to the buffer given to it: exactly `length` octets, which are then encrypted where they
-/// lie, so that the content is copied only once on its way from the caller's pieces to the finished ContentInfo.
-pub fn seal_with(
-    _length: usize,
-    _fill: impl FnOnce(&mut Vec<u8>),
-    _how: ContentEncryption,
-    _recipients: &[(&Certificate, RecipientScheme)],
-    _cek: &Cek,
-) -> Result<Bytes, CmsError> {
-    todo!()
 }
 
 /// An EnvelopedData or AuthEnvelopedData as received.
@@ -46,7 +38,12 @@ pub struct EnvelopedData {
     pub recipients: Vec<RecipientInfo>,
     /// What is odd but not wrong.
     pub odd: Vec<String>,
-    _rest: (),
+    algorithm: ContentAlgorithm,
+    encrypted: Bytes,
+    /// DER of authAttrs as SET OF; empty: none.
+    authenticated_attributes: Vec<u8>,
+    /// AEAD's tag; empty for CBC.
+    mac: Bytes,
 }
 
 /// Ways a RecipientInfo carries its CEK.
@@ -64,28 +61,121 @@ pub struct RecipientInfo {
     /// Whom it names; `None` for kinds that name no certificate.
     pub id: Option<CertificateId>,
     pub kind: RecipientKind,
-    _rest: (),
+    encrypted_key: Bytes,
+    /// The originator's ephemeral point (key agreement).
+    originator: Bytes,
+    /// ECC-CMS-SharedInfo, DER (key agreement).
+    shared_info: Bytes,
 }
 
 impl RecipientInfo {
-    /// The operation that yields the CEK with `key`; `substitute` is drawn by the caller (A3).
-    pub fn operation(&self, _key: KeyId, _content: ContentEncryption, _substitute: Cek) -> Result<KeyOperation, CmsError> {
-        todo!()
+    /// The operation that yields the CEK with `key`; `substitute` is drawn by the caller (A3). An error for kinds that are not
+    /// opened here.
+    pub fn operation(&self, key: KeyId, content: ContentEncryption, substitute: Cek) -> Result<KeyOperation, CmsError> {
+        match &self.kind {
+            RecipientKind::KeyTransport(transport) => {
+                Ok(KeyOperation::Unwrap { key, transport: *transport, encrypted: self.encrypted_key.clone(), content, substitute })
+            }
+            RecipientKind::KeyAgreement(agreement) => Ok(KeyOperation::Agree {
+                key,
+                agreement: *agreement,
+                originator: self.originator.clone(),
+                shared_info: self.shared_info.clone(),
+                wrapped: self.encrypted_key.clone(),
+                content,
+                substitute,
+            }),
+            RecipientKind::Other(name) => Err(CmsError::Algorithm(name.clone())),
+        }
     }
 }
 
 impl EnvelopedData {
-    /// Reads a ContentInfo (BER or DER); algorithms first and strictly (A5).
-    pub fn parse(_content_info: &Bytes, _legacy: Legacy) -> Result<Self, CmsError> {
-        todo!()
+    /// Reads a ContentInfo (BER or DER); algorithms first and strictly (A5). At most 4096 recipients.
+    pub fn parse(content_info: &Bytes, legacy: Legacy) -> Result<Self, CmsError> {
+        let mut odd = Vec::new();
+        let (kind, content, trailing) = content_of(content_info, &[ID_ENVELOPED_DATA, ID_AUTH_ENVELOPED_DATA])?;
+        if trailing {
+            odd.push("octets follow the ContentInfo".to_owned());
+        }
+        let authenticated = kind == ID_AUTH_ENVELOPED_DATA;
+        let mut fields = content.reader();
+        fields.small_integer("EnvelopedData version")?;
+        fields.optional(tag::context(0))?;
+        let recipient_infos = fields.expect(tag::SET, "recipientInfos")?;
+        let mut encrypted_info = fields.expect(tag::SEQUENCE, "EncryptedContentInfo")?.reader();
+        let content_type = encrypted_info.oid("contentType")?;
+        let algorithm_der = to_der(encrypted_info.expect(tag::SEQUENCE, "contentEncryptionAlgorithm")?.raw)?;
+        let algorithm = content_encryption(&algorithm_der, authenticated, legacy)?;
+        let encrypted = match encrypted_info.optional_string(tag::context_primitive(0))? {
+            Some(string) => string.octet_bytes(content_info, "encryptedContent")?,
+            None => return Err(CmsError::Rule { rule: "RFC 8551 section 3.3", why: "the encrypted content must be inside" }),
+        };
+        encrypted_info.end("EncryptedContentInfo")?;
+        let attributes = fields.optional(tag::context(1))?;
+        let (authenticated_attributes, mac) = if authenticated {
+            if attributes.is_none() && content_type != ID_DATA {
+                return Err(CmsError::Rule { rule: "RFC 5083 section 2.1", why: "a content other than id-data needs authenticated attributes" });
+            }
+            let mac = fields.string(tag::OCTET_STRING, "mac")?.octet_bytes(content_info, "mac")?;
+            fields.optional(tag::context(2))?;
+            (attributes.map(|attributes| set_of_attributes(&attributes)).transpose()?.unwrap_or_default(), mac)
+        } else {
+            (Vec::new(), Bytes::new())
+        };
+        fields.end("EnvelopedData")?;
+        if mac.len() != algorithm.tag_len {
+            return Err(CmsError::Rule { rule: "RFC 5084 section 3.2", why: "the tag is not as long as the parameters say" });
+        }
+        Ok(Self {
+            content: algorithm.cipher,
+            recipients: recipients::read(&recipient_infos, content_info)?,
+            odd,
+            algorithm,
+            encrypted,
+            authenticated_attributes,
+            mac,
+        })
     }
+
     /// Decrypts the whole; AEAD: the tag is checked before an octet is released; CBC: padding is checked, and the error is the
     /// same whatever failed (A3, A4).
-    pub fn open(&self, _cek: &Cek) -> Result<Bytes, CmsError> {
-        todo!()
+    pub fn open(&self, cek: &Cek) -> Result<Bytes, CmsError> {
+        cipher::open(&self.algorithm, cek, &self.encrypted, &self.authenticated_attributes, &self.mac).map(Bytes::from)
     }
+
     /// AEAD, so that success proves integrity under the CEK.
     pub fn is_authenticated(&self) -> bool {
         self.content.is_authenticated()
+    }
+}
+
+/// authAttrs under the SET OF tag, DER (RFC 5083 section 2.2).
+fn set_of_attributes(element: &Element<'_>) -> Result<Vec<u8>, CmsError> {
+    let mut list = element.reader();
+    let mut each = Vec::new();
+    while !list.is_empty() {
+        if each.len() == 128 {
+            return Err(CmsError::Limit("more than 128 authenticated attributes"));
+        }
+        each.push(to_der(list.expect(tag::SEQUENCE, "Attribute")?.raw)?.into_owned());
+    }
+    Ok(write::set_of(tag::SET, each))
+}
+
+/// Reads an envelope as a fuzzer gives it: no crash; nothing opens under a key that nobody encrypted with, and the opened content
+/// of CBC is shorter than what was encrypted.
+#[doc(hidden)]
+pub fn fuzz_enveloped_data(data: &[u8]) {
+    let legacy = Legacy { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
+    if let Ok(read) = EnvelopedData::parse(&Bytes::copy_from_slice(data), legacy) {
+        assert!(read.recipients.len() <= MAX_RECIPIENTS);
+        let cek = zeroize::Zeroizing::new(vec![0x5a; read.content.key_len()]);
+        if let Ok(plain) = read.open(&cek) {
+            assert!(plain.len() <= read.encrypted.len());
+        }
+        for recipient in &read.recipients {
+            let _ = recipient.operation(KeyId([0; 32]), read.content, cek.clone());
+        }
     }
 }

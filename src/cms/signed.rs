@@ -1,12 +1,32 @@
 //! SignedData (RFC 5652 section 5): prepare, (sign outside), finish; parse and verify. Reads BER, writes DER.
 
 use bytes::Bytes;
+use const_oid::ObjectIdentifier;
 use jiff::Timestamp;
 
-use super::algorithm::{ContentEncryption, Digest, Legacy, SignatureScheme};
+use super::algorithm::{Digest, SignatureScheme};
+use super::ber::{Element, Reader, slice, tag, to_der, write};
 use super::error::CmsError;
 use crate::pki::certificate::Certificate;
-use crate::pki::public_key::PublicKey;
+
+mod attributes;
+mod prepare;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use attributes::Attributes;
+pub use prepare::{PreparedSignedData, SignParameters, prepare};
+pub use verify::ContentDigests;
+
+pub(super) const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+
+/// Certificates and CRLs in one SignedData at most.
+const MAX_CERTIFICATES: usize = 256;
+/// Signers in one SignedData at most (A11).
+const MAX_SIGNERS: usize = 100;
 
 /// How a signer or recipient is named in CMS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,51 +39,30 @@ pub enum CertificateId {
 
 impl CertificateId {
     /// Whether this names that certificate.
-    pub fn names(&self, _certificate: &Certificate) -> bool {
-        todo!()
+    pub fn names(&self, certificate: &Certificate) -> bool {
+        match self {
+            Self::IssuerAndSerial { issuer, serial } => issuer.as_ref() == certificate.issuer() && serial.as_ref() == certificate.serial(),
+            Self::SubjectKeyIdentifier(id) => certificate.subject_key_identifier() == Some(id.as_ref()),
+        }
     }
-}
 
-/// What goes into a SignerInfo.
-#[derive(Debug, Clone)]
-pub struct SignParameters<'a> {
-    /// The signer's certificate.
-    pub signer: &'a Certificate,
-    /// Intermediates to include, the anchor left out.
-    pub chain: &'a [Certificate],
-    pub scheme: SignatureScheme,
-    pub digest: Digest,
-    pub signing_time: Timestamp,
-    /// Announced in SMIMECapabilities, best first.
-    pub capabilities: &'a [ContentEncryption],
-    /// Announced in SMIMEEncryptionKeyPreference, where it differs from the signer's.
-    pub encryption_certificate: Option<&'a Certificate>,
-}
-
-/// A SignedData that waits for its signature.
-#[derive(Debug, Clone)]
-pub struct PreparedSignedData {
-    // the cms helper's
-    _to_sign: Bytes,
-}
-
-/// Prepares a SignedData over content whose digest is known. `eContent` is `Some` for opaque signatures, `None` for detached.
-pub fn prepare(
-    _parameters: &SignParameters<'_>,
-    _content_digest: &[u8],
-    _econtent: Option<Bytes>,
-) -> Result<PreparedSignedData, CmsError> {
-    todo!()
-}
-
-impl PreparedSignedData {
-    /// The DER of the signed attributes (as SET OF), to be given to `KeyOperation::Sign`.
-    pub fn to_sign(&self) -> Bytes {
-        self._to_sign.clone()
+    /// The name of this certificate by issuer and serial number.
+    pub fn of(certificate: &Certificate) -> Self {
+        Self::IssuerAndSerial { issuer: Bytes::copy_from_slice(certificate.issuer()), serial: Bytes::copy_from_slice(certificate.serial()) }
     }
-    /// The DER ContentInfo with this signature in place.
-    pub fn finish(self, _signature: &[u8]) -> Result<Bytes, CmsError> {
-        todo!()
+
+    /// Reads the contents of an IssuerAndSerialNumber.
+    pub(super) fn issuer_and_serial(element: &Element<'_>, input: &Bytes) -> Result<Self, CmsError> {
+        let mut fields = element.reader();
+        let issuer = to_der(fields.expect(tag::SEQUENCE, "issuer")?.raw)?;
+        let serial = fields.expect(tag::INTEGER, "serialNumber")?.content;
+        fields.end("IssuerAndSerialNumber")?;
+        Ok(Self::IssuerAndSerial { issuer: slice(input, &issuer), serial: slice(input, serial) })
+    }
+
+    /// Writes an IssuerAndSerialNumber under this tag.
+    pub(super) fn issuer_and_serial_der(certificate: &Certificate, tag: u8) -> Vec<u8> {
+        write::element(tag, &[certificate.issuer(), &write::element(tag::INTEGER, &[certificate.serial()])])
     }
 }
 
@@ -100,29 +99,195 @@ pub struct SignerInfo {
     pub capabilities: Option<Bytes>,
     /// The certificate that SMIMEEncryptionKeyPreference names.
     pub encryption_key_preference: Option<CertificateId>,
-    // the cms helper's: signed attributes as sent, signature, ...
-    _rest: (),
+    attributes: Option<Attributes>,
+    signature: Bytes,
+    /// A rule broken in this SignerInfo: `verify` says it.
+    fault: Option<CmsError>,
+}
+
+/// Reads the ContentInfo around a content of this type: the content's own element. What follows it is told.
+pub(super) fn content_of<'a>(content_info: &'a [u8], types: &[ObjectIdentifier]) -> Result<(ObjectIdentifier, Element<'a>, bool), CmsError> {
+    let mut outer = Reader::ber(content_info);
+    let mut info = outer.expect(tag::SEQUENCE, "ContentInfo")?.reader();
+    let found = info.oid("contentType")?;
+    if !types.contains(&found) {
+        return Err(CmsError::Rule { rule: "RFC 5652 section 3", why: "the content is of another type than expected" });
+    }
+    let mut explicit = info.expect(tag::context(0), "ContentInfo content")?.reader();
+    info.end("ContentInfo")?;
+    let content = explicit.expect(tag::SEQUENCE, "ContentInfo content")?;
+    explicit.end("ContentInfo content")?;
+    Ok((found, content, !outer.is_empty()))
 }
 
 impl SignedData {
     /// Reads a ContentInfo with a SignedData (BER or DER); at most 100 signers (A11).
-    pub fn parse(_content_info: &Bytes) -> Result<Self, CmsError> {
-        todo!()
+    pub fn parse(content_info: &Bytes) -> Result<Self, CmsError> {
+        let mut odd = Vec::new();
+        let (_, content, trailing) = content_of(content_info, &[ID_SIGNED_DATA])?;
+        if trailing {
+            odd.push("octets follow the ContentInfo".to_owned());
+        }
+        let mut fields = content.reader();
+        fields.small_integer("SignedData version")?;
+        let digests = digests_named(fields.expect(tag::SET, "digestAlgorithms")?)?;
+        let mut encapsulated = fields.expect(tag::SEQUENCE, "encapContentInfo")?.reader();
+        let econtent_type = encapsulated.oid("eContentType")?;
+        let econtent = match encapsulated.optional(tag::context(0))? {
+            Some(explicit) => {
+                let mut inner = explicit.reader();
+                let octets = inner.string(tag::OCTET_STRING, "eContent")?.octet_bytes(content_info, "eContent")?;
+                inner.end("eContent")?;
+                Some(octets)
+            }
+            None => None,
+        };
+        encapsulated.end("encapContentInfo")?;
+        let certificates = read_certificates(fields.optional(tag::context(0))?, content_info, &mut odd)?;
+        let crls = read_crls(fields.optional(tag::context(1))?, content_info, &mut odd)?;
+        let mut list = fields.expect(tag::SET, "signerInfos")?.reader();
+        fields.end("SignedData")?;
+        let mut signers = Vec::new();
+        while !list.is_empty() {
+            if signers.len() == MAX_SIGNERS {
+                return Err(CmsError::Limit("more than 100 signers"));
+            }
+            signers.push(SignerInfo::read(&list.expect(tag::SEQUENCE, "SignerInfo")?, &digests, content_info)?);
+        }
+        Ok(Self { econtent_type: econtent_type.to_string(), econtent, certificates, crls, signers, odd })
     }
 }
 
+/// The digests that are known here of digestAlgorithms.
+fn digests_named(set: Element<'_>) -> Result<Vec<Digest>, CmsError> {
+    let mut list = set.reader();
+    let mut digests = Vec::new();
+    let mut count = 0usize;
+    while !list.is_empty() {
+        count += 1;
+        if count > MAX_SIGNERS {
+            return Err(CmsError::Limit("more than 100 digest algorithms"));
+        }
+        let der = to_der(list.expect(tag::SEQUENCE, "digestAlgorithm")?.raw)?;
+        if let Ok(digest) = super::algorithm::digest_algorithm(&der)
+            && !digests.contains(&digest)
+        {
+            digests.push(digest);
+        }
+    }
+    Ok(digests)
+}
+
+fn read_certificates(set: Option<Element<'_>>, input: &Bytes, odd: &mut Vec<String>) -> Result<Vec<Certificate>, CmsError> {
+    let mut certificates = Vec::new();
+    let (mut unread, mut others, mut count) = (0usize, 0usize, 0usize);
+    let Some(set) = set else { return Ok(certificates) };
+    let mut list = set.reader();
+    while !list.is_empty() {
+        count += 1;
+        if count > MAX_CERTIFICATES {
+            return Err(CmsError::Limit("more than 256 certificates"));
+        }
+        let element = list.element()?;
+        if element.tag != tag::SEQUENCE {
+            others += 1;
+            continue;
+        }
+        // One that cannot be read must not cost the whole message; its octets stay as received, for its signature.
+        let der = if element.indefinite { to_der(element.raw).map(|der| slice(input, &der)) } else { Ok(slice(input, element.raw)) };
+        match der.ok().and_then(|der| Certificate::from_der(der).ok()) {
+            Some(certificate) => certificates.push(certificate),
+            None => unread += 1,
+        }
+    }
+    if unread > 0 {
+        odd.push(format!("{unread} certificates that cannot be read"));
+    }
+    if others > 0 {
+        odd.push(format!("{others} attribute or other certificates, left aside"));
+    }
+    Ok(certificates)
+}
+
+fn read_crls(set: Option<Element<'_>>, input: &Bytes, odd: &mut Vec<String>) -> Result<Vec<Bytes>, CmsError> {
+    let mut crls = Vec::new();
+    let Some(set) = set else { return Ok(crls) };
+    let mut list = set.reader();
+    let mut others = 0usize;
+    while !list.is_empty() {
+        if crls.len() + others == MAX_CERTIFICATES {
+            return Err(CmsError::Limit("more than 256 CRLs"));
+        }
+        let element = list.element()?;
+        if element.tag == tag::SEQUENCE && !element.indefinite {
+            crls.push(slice(input, element.raw));
+        } else {
+            others += 1;
+        }
+    }
+    if others > 0 {
+        odd.push(format!("{others} revocation values that are no CRL, left aside"));
+    }
+    Ok(crls)
+}
+
 impl SignerInfo {
-    /// Verifies this signer's signature over `content` with `key`: contentType equals eContentType, messageDigest fits,
-    /// signature over the signed attributes as sent, then as sorted DER; attribute-less content that parses as a SET OF
-    /// Attribute refused (A6); signingCertificateV2, where present, names `certificate`.
-    pub fn verify(
-        &self,
-        _data: &SignedData,
-        _content: &[u8],
-        _certificate: &Certificate,
-        _key: &PublicKey,
-        _legacy: Legacy,
-    ) -> Result<(), CmsError> {
-        todo!()
+    fn read(element: &Element<'_>, named: &[Digest], input: &Bytes) -> Result<Self, CmsError> {
+        let mut fields = element.reader();
+        fields.small_integer("SignerInfo version")?;
+        let id = match fields.optional_string(tag::context_primitive(0))? {
+            Some(id) => CertificateId::SubjectKeyIdentifier(id.octet_bytes(input, "subjectKeyIdentifier")?),
+            None => CertificateId::issuer_and_serial(&fields.expect(tag::SEQUENCE, "IssuerAndSerialNumber")?, input)?,
+        };
+        let digest_der = to_der(fields.expect(tag::SEQUENCE, "digestAlgorithm")?.raw)?;
+        let signed = fields.optional(tag::context(0))?;
+        let signature_der = to_der(fields.expect(tag::SEQUENCE, "signatureAlgorithm")?.raw)?;
+        let signature = fields.string(tag::OCTET_STRING, "signature")?.octet_bytes(input, "signature")?;
+        fields.optional(tag::context(1))?;
+        fields.end("SignerInfo")?;
+
+        let digest = super::algorithm::digest_algorithm(&digest_der);
+        let scheme = match &digest {
+            Ok(digest) => super::algorithm::signature_scheme(&signature_der, Some(*digest)),
+            Err(error) => Err(error.clone()),
+        };
+        let mut fault = None;
+        if digest.as_ref().is_ok_and(|digest| !named.contains(digest)) {
+            fault = Some(CmsError::Rule { rule: "RFC 5652 section 5.1", why: "digestAlgorithms leaves the signer's digest out" });
+        }
+        let attributes = match signed.map(|signed| Attributes::read(&signed, input)) {
+            Some(Ok(attributes)) => Some(attributes),
+            Some(Err(error)) => {
+                fault = Some(error);
+                None
+            }
+            None => None,
+        };
+        let seen = attributes.as_ref();
+        Ok(Self {
+            id,
+            digest: digest.ok(),
+            scheme,
+            signing_time: seen.and_then(|seen| seen.signing_time),
+            capabilities: seen.and_then(|seen| seen.capabilities.clone()),
+            encryption_key_preference: seen.and_then(|seen| seen.encryption_key_preference.clone()),
+            attributes,
+            signature,
+            fault,
+        })
+    }
+}
+
+/// Reads a SignedData as a fuzzer gives it: no crash; what has no signer verifies as nothing, and signers are bounded.
+#[doc(hidden)]
+pub fn fuzz_signed_data(data: &[u8]) {
+    if let Ok(read) = SignedData::parse(&Bytes::copy_from_slice(data)) {
+        assert!(read.signers.len() <= MAX_SIGNERS && read.certificates.len() <= MAX_CERTIFICATES);
+        let content = read.econtent.clone().unwrap_or_default();
+        for signer in &read.signers {
+            for certificate in read.certificates.iter().take(2) {
+                let _ = signer.verify(&read, &content, certificate, certificate.public_key(), Default::default());
+            }
+        }
     }
 }

@@ -1,0 +1,167 @@
+//! Making a SignedData: the attributes to sign, then the whole.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::attributes::{CONTENT_TYPE, KEY_PREFERENCE, MESSAGE_DIGEST, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES};
+use super::{CertificateId, ID_DATA, ID_SIGNED_DATA};
+use crate::cms::algorithm::{ContentEncryption, Digest, SignatureScheme, capabilities_der, digest_algorithm_der, signature_scheme_der};
+use crate::cms::ber::{tag, write};
+use crate::cms::error::CmsError;
+use crate::pki::certificate::Certificate;
+
+/// What goes into a SignerInfo.
+#[derive(Debug, Clone)]
+pub struct SignParameters<'a> {
+    /// The signer's certificate.
+    pub signer: &'a Certificate,
+    /// Intermediates to include, the anchor left out.
+    pub chain: &'a [Certificate],
+    pub scheme: SignatureScheme,
+    pub digest: Digest,
+    pub signing_time: Timestamp,
+    /// Announced in SMIMECapabilities, best first.
+    pub capabilities: &'a [ContentEncryption],
+    /// Announced in SMIMEEncryptionKeyPreference, where it differs from the signer's.
+    pub encryption_certificate: Option<&'a Certificate>,
+}
+
+/// A SignedData that waits for its signature.
+#[derive(Debug, Clone)]
+pub struct PreparedSignedData {
+    attributes: Bytes,
+    /// SignerInfo up to signedAttrs, and signatureAlgorithm.
+    before: Vec<u8>,
+    algorithm: Vec<u8>,
+    digest_algorithm: Vec<u8>,
+    certificates: Vec<u8>,
+    econtent: Option<Bytes>,
+}
+
+/// Prepares a SignedData over content whose digest is known. `eContent` is `Some` for opaque signatures, `None` for detached.
+/// Errors: digest and scheme do not go together, a SHA-1 signature, a digest of the wrong length.
+pub fn prepare(parameters: &SignParameters<'_>, content_digest: &[u8], econtent: Option<Bytes>) -> Result<PreparedSignedData, CmsError> {
+    if parameters.digest != parameters.scheme.digest() {
+        let (digest, scheme) = (parameters.digest.name(), parameters.scheme.name());
+        return Err(CmsError::Algorithm(format!("{digest} does not go with {scheme}")));
+    }
+    if parameters.digest == Digest::Sha1 {
+        return Err(CmsError::Algorithm("SHA-1 signatures are read, never written".to_owned()));
+    }
+    if content_digest.len() != parameters.digest.output_len() {
+        return Err(CmsError::Crypto);
+    }
+    let attributes = signed_attributes(parameters, content_digest)?;
+    let digest_algorithm = digest_algorithm_der(parameters.digest);
+    let mut before = write::integer(1);
+    before.extend(CertificateId::issuer_and_serial_der(parameters.signer, tag::SEQUENCE));
+    before.extend_from_slice(&digest_algorithm);
+
+    let mut certificates: Vec<Vec<u8>> = std::iter::once(parameters.signer)
+        .chain(parameters.chain)
+        .chain(parameters.encryption_certificate)
+        .map(|certificate| certificate.der().to_vec())
+        .collect();
+    certificates.sort();
+    certificates.dedup();
+    Ok(PreparedSignedData {
+        attributes: Bytes::from(attributes),
+        before,
+        algorithm: signature_scheme_der(parameters.scheme),
+        digest_algorithm,
+        certificates: write::set_of(tag::context(0), certificates),
+        econtent,
+    })
+}
+
+/// The DER SET OF signed attributes.
+fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<Vec<u8>, CmsError> {
+    let attribute = |oid, value: &[u8]| write::sequence(&[&write::oid(&oid), &write::element(tag::SET, &[value])]);
+    let mut attributes = vec![
+        attribute(CONTENT_TYPE, &write::oid(&ID_DATA)),
+        attribute(MESSAGE_DIGEST, &write::octet_string(content_digest)),
+        attribute(SIGNING_TIME, &time_der(parameters.signing_time)?),
+        // ESSCertIDv2 with the default SHA-256 (RFC 5035 section 4).
+        attribute(
+            SIGNING_CERTIFICATE_V2,
+            &write::sequence(&[&write::sequence(&[&write::sequence(&[&write::octet_string(
+                Digest::Sha256.of(parameters.signer.der()).as_ref(),
+            )])])]),
+        ),
+    ];
+    if !parameters.capabilities.is_empty() {
+        attributes.push(attribute(SMIME_CAPABILITIES, &capabilities_der(parameters.capabilities)));
+    }
+    if let Some(preferred) = parameters.encryption_certificate {
+        attributes.push(attribute(KEY_PREFERENCE, &CertificateId::issuer_and_serial_der(preferred, tag::context(0))));
+    }
+    Ok(write::set_of(tag::SET, attributes))
+}
+
+/// UTCTime through 2049, GeneralizedTime after (RFC 5652 section 11.3).
+fn time_der(time: Timestamp) -> Result<Vec<u8>, CmsError> {
+    let civil = TimeZone::UTC.to_datetime(time);
+    let short = match civil.year() {
+        1950..=2049 => true,
+        2050..=9999 => false,
+        _ => return Err(CmsError::Rule { rule: "RFC 5652 section 11.3", why: "a signing time outside the years 1950 to 9999" }),
+    };
+    let (year, month, day) = (civil.year(), civil.month(), civil.day());
+    let (hour, minute, second) = (civil.hour(), civil.minute(), civil.second());
+    let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
+    Ok(if short {
+        write::element(tag::UTC_TIME, &[format!("{:02}", year % 100).as_bytes(), rest.as_bytes()])
+    } else {
+        write::element(tag::GENERALIZED_TIME, &[format!("{year:04}").as_bytes(), rest.as_bytes()])
+    })
+}
+
+impl PreparedSignedData {
+    /// The DER of the signed attributes (as SET OF), to be given to `KeyOperation::Sign`.
+    pub fn to_sign(&self) -> Bytes {
+        self.attributes.clone()
+    }
+
+    /// The DER ContentInfo with this signature in place.
+    pub fn finish(self, signature: &[u8]) -> Result<Bytes, CmsError> {
+        if signature.is_empty() {
+            return Err(CmsError::Crypto);
+        }
+        let mut attributes = self.attributes.to_vec();
+        if let Some(first) = attributes.first_mut() {
+            *first = tag::context(0);
+        }
+        let signer = write::sequence(&[&self.before, &attributes, &self.algorithm, &write::octet_string(signature)]);
+        let signers = write::element(tag::SET, &[&signer]);
+        let tail = [self.certificates, signers].concat();
+        let mut head = write::integer(1);
+        head.extend(write::element(tag::SET, &[&self.digest_algorithm]));
+
+        // From the inside out, so that the content is copied once.
+        let oid = write::oid(&ID_DATA);
+        let content = self.econtent.as_deref();
+        let string = content.map(|octets| header(tag::OCTET_STRING, octets.len())).unwrap_or_default();
+        let octets = content.unwrap_or_default();
+        let explicit = content.map(|_| header(tag::context(0), string.len() + octets.len())).unwrap_or_default();
+        let encapsulated = header(tag::SEQUENCE, oid.len() + explicit.len() + string.len() + octets.len());
+        let inside: [&[u8]; 7] = [&head, &encapsulated, &oid, &explicit, &string, octets, &tail];
+        let length = inside.iter().map(|piece| piece.len()).sum();
+        let signed_data = header(tag::SEQUENCE, length);
+        let outer_explicit = header(tag::context(0), signed_data.len() + length);
+        let outer_oid = write::oid(&ID_SIGNED_DATA);
+        let total = outer_oid.len() + outer_explicit.len() + signed_data.len() + length;
+        let mut whole = Vec::with_capacity(total + 8);
+        write::header(tag::SEQUENCE, total, &mut whole);
+        for piece in [&outer_oid, &outer_explicit, &signed_data].into_iter().map(Vec::as_slice).chain(inside) {
+            whole.extend_from_slice(piece);
+        }
+        Ok(Bytes::from(whole))
+    }
+}
+
+fn header(tag: u8, length: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    write::header(tag, length, &mut out);
+    out
+}
