@@ -17,7 +17,7 @@ pub use content_type::ContentType;
 pub use writer::HeaderWriter;
 
 pub(crate) use content_type::{Parameters, skip_cfws};
-pub(crate) use encoded_word::{hex_pair, text_of};
+pub(crate) use encoded_word::{decode as decode_encoded_words, hex_pair, text_of};
 
 /// What is wrong with a header field or an entity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -176,6 +176,10 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// The field it is, where it is one.
+    pub(crate) fn field(&self) -> Option<Field> {
+        self.name_len.map(|name_len| Field { raw: self.raw.clone(), name_len })
+    }
     /// Takes the next block off the front; `None` at the empty line or at the end.
     pub(crate) fn take(rest: &mut Bytes) -> Option<Self> {
         if rest.is_empty() || empty_line(rest) > 0 {

@@ -1,11 +1,22 @@
 //! The result of opening, and the marks that tell of it (RFC 8601, RFC 7281); forged marks stripped (A8).
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::address::{Domain, Mailbox};
+use crate::mime::entity::MimeLimits;
 use crate::mime::header::Header;
+use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::ValidPath;
+
+mod skeleton;
+mod strip;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use strip::fuzz_strip;
 
 /// RFC 8601 result of `smime=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +28,27 @@ pub enum SmimeResult {
     Policy,
     TempError,
     PermError,
+}
+
+impl SmimeResult {
+    /// The word of RFC 8601 section 2.7.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SmimeResult::Pass => "pass",
+            SmimeResult::Fail => "fail",
+            SmimeResult::None => "none",
+            SmimeResult::Neutral => "neutral",
+            SmimeResult::Policy => "policy",
+            SmimeResult::TempError => "temperror",
+            SmimeResult::PermError => "permerror",
+        }
+    }
+}
+
+impl std::fmt::Display for SmimeResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What a layer was.
@@ -96,13 +128,44 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The header without Authentication-Results of our authserv-id, X-Waxwing-* and (where tags are on) our tags at the
-    /// start of the Subject, however folded or encoded; other fields octet for octet.
-    pub fn strip(&self, _header: &Header) -> Vec<u8> {
-        todo!()
+    /// The header without Authentication-Results of our authserv-id, X-Waxwing-* and (where tags are on) our tags in the
+    /// Subject, however folded or encoded; other fields octet for octet. What comes before the first field, and broken lines
+    /// that look like marks, go too.
+    pub fn strip(&self, header: &Header) -> Vec<u8> {
+        strip::strip(self, &header.raw, None)
     }
     /// Our fields for a verdict, to be put before the header.
-    pub fn fields(&self, _verdict: &Verdict) -> Vec<u8> {
-        todo!()
+    pub fn fields(&self, verdict: &Verdict) -> Vec<u8> {
+        write::fields(self, verdict)
+    }
+    /// A message with its forged marks taken away and ours put in front; its body is shared, not copied.
+    pub fn apply(&self, verdict: &Verdict, message: &Bytes) -> Rope {
+        let mut rope = Rope::new();
+        rope.push_raw(self.fields(verdict));
+        let tag = if self.subject_tags { write::tag(verdict) } else { None };
+        rope.append(self.without_forged(message, tag));
+        rope
+    }
+    /// A message with its forged marks taken away and none put in (on the way out, and where nothing was opened).
+    pub fn clean(&self, message: &Bytes) -> Rope {
+        self.without_forged(message, None)
+    }
+    fn without_forged(&self, message: &Bytes, tag: Option<&str>) -> Rope {
+        let mut rope = Rope::new();
+        // A header that was accepted is marked, however many fields it has.
+        let limits = MimeLimits { fields: usize::MAX, ..MimeLimits::default() };
+        let raw = Header::parse(message, &limits).map(|(header, _)| header.raw).unwrap_or_default();
+        let rest = message.slice(raw.len().min(message.len())..);
+        let mut kept = strip::strip(self, &raw, tag);
+        if rest.is_empty() {
+            // The header ends with the message: what is put in front needs its empty line.
+            if !kept.is_empty() && !kept.ends_with(b"\n") {
+                kept.extend_from_slice(b"\r\n");
+            }
+            kept.extend_from_slice(b"\r\n");
+        }
+        rope.push_raw(kept);
+        rope.push_raw(rest);
+        rope
     }
 }

@@ -94,7 +94,12 @@ impl Word {
         }
         let octets = match encoding {
             "B" | "b" => {
-                let packed: Vec<u8> = text.bytes().filter(|octet| !octet.is_ascii_whitespace()).collect();
+                // As the most lenient readers do: foreign characters skipped, a character too many cut off.
+                let foreign = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'/');
+                let mut packed: Vec<u8> = text.bytes().take_while(|octet| *octet != b'=').filter(foreign).collect();
+                if packed.len() % 4 == 1 {
+                    packed.pop();
+                }
                 WORD.decode(packed).ok()?
             }
             "Q" | "q" => decode_q(text),

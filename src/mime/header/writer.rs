@@ -111,6 +111,9 @@ impl HeaderWriter {
             first = false;
             rest = after;
         }
+        if first {
+            field.pop();
+        }
         field.extend_from_slice(b"\r\n");
         self.octets.extend_from_slice(&field);
         Ok(self)
