@@ -1,14 +1,29 @@
 //! Listeners: sockets, TLS, one session each; the `Relay` is asked at each step.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, warn};
 
-use crate::address::ReversePath;
-use crate::config::Listener;
+use crate::address::{Domain, Mailbox, ReversePath};
+use crate::config::{Limits, ListenTls, Listener};
 use crate::smtp::command::{MailParameters, Recipient, Reply};
+use crate::smtp::session::Settings;
+use connection::Context;
+
+mod connection;
+mod tls;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -52,3 +67,213 @@ pub trait Relay: Send + Sync + 'static {
     /// The final dot: the whole content, dots undone, as received, without a Received field of ours yet.
     fn message(&self, transaction: Self::Transaction, content: Bytes) -> impl Future<Output = Answer> + Send;
 }
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 1024;
+/// The wait after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a listener cannot start. Nothing of it is open then.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be had.
+    #[error("listener {name}: cannot listen on {address}: {why}")]
+    Bind {
+        /// The listener's name.
+        name: String,
+        /// The address in its configuration.
+        address: SocketAddr,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// The certificate or the key cannot be used.
+    #[error("listener {name}: {file}: {why}")]
+    Tls {
+        /// The listener's name.
+        name: String,
+        /// The file that is at fault.
+        file: PathBuf,
+        /// What was found, and what to do.
+        why: String,
+    },
+}
+
+/// A listener that has its address and accepts nothing yet; the kernel lets clients wait.
+pub struct Bound {
+    socket: TcpListener,
+    address: SocketAddr,
+    listener: Arc<Listener>,
+    settings: Arc<Settings>,
+    limits: Limits,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// Takes a listener's address and reads its TLS files. Port 0 takes a free port: see [`Bound::address`].
+pub async fn bind(listener: Arc<Listener>, hostname: Domain, postmaster: Mailbox, limits: &Limits) -> Result<Bound, ListenError> {
+    let tls = tls::acceptor(&listener)?;
+    let error = |why| ListenError::Bind { name: listener.name.clone(), address: listener.address, why };
+    let socket = open(listener.address).map_err(error)?;
+    let address = socket.local_addr().map_err(error)?;
+    let settings = Arc::new(Settings {
+        hostname,
+        postmaster,
+        lmtp: listener.lmtp,
+        starttls: matches!(listener.tls, ListenTls::StartTls { .. }),
+        tls_required: matches!(listener.tls, ListenTls::StartTls { required: true, .. }),
+        message_size: limits.message_size,
+        recipients: limits.recipients,
+    });
+    Ok(Bound { socket, address, listener, settings, limits: limits.clone(), tls })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Bound {
+    /// The address that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts connections until [`Handle::shut_down`], or until the handle is dropped.
+    pub fn serve<R: Relay>(self, relay: Arc<R>) -> Handle {
+        let (stop, stopping) = watch::channel(false);
+        let address = self.address;
+        let context = Arc::new(Context { relay, listener: self.listener, settings: self.settings, limits: self.limits, tls: self.tls });
+        let task = tokio::spawn(accept(self.socket, context, stopping));
+        Handle { address, stop, task }
+    }
+}
+
+/// A listener at work. Dropping it stops accepting and asks the sessions to end.
+#[derive(Debug)]
+#[must_use = "dropping the handle stops the listener"]
+pub struct Handle {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Handle {
+    /// The address that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting at once, ends idle sessions with 421, lets open transactions finish for up to `grace`, then cuts the rest off. A
+    /// [`Relay::message`] that is under way is not stopped even then. Says whether all sessions ended by themselves.
+    pub async fn shut_down(mut self, grace: Duration) -> bool {
+        let _ = self.stop.send(true);
+        let ended = tokio::time::timeout(grace, &mut self.task).await.is_ok();
+        if !ended {
+            self.task.abort();
+            let _ = (&mut self.task).await;
+        }
+        ended
+    }
+}
+
+async fn accept<R: Relay>(socket: TcpListener, context: Arc<Context<R>>, mut stopping: watch::Receiver<bool>) {
+    let clients = Arc::new(Clients::default());
+    let mut sessions = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopping.changed() => break,
+            Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+            accepted = socket.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, SocketAddr::new(address.ip().to_canonical(), address.port())),
+            Err(error) => {
+                // One connection's failure (reset before it was accepted), or no descriptors: neither ends the listener.
+                warn!(listener = %context.listener.name, %error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let place = if sessions.len() < context.limits.connections { clients.enter(address.ip(), context.limits.connections_per_client) } else { None };
+        let Some(place) = place else {
+            warn!(listener = %context.listener.name, %address, "too many connections");
+            turn_away(stream, &context);
+            continue;
+        };
+        let (context, stopping) = (Arc::clone(&context), stopping.clone());
+        sessions.spawn(async move {
+            let _place = place;
+            let _ = stream.set_nodelay(true);
+            let early = context.tls_from_start().is_none() && talks_already(&stream);
+            if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
+                debug!(%address, %error, "connection lost");
+            }
+        });
+    }
+    drop(socket);
+    while sessions.join_next().await.is_some() {}
+}
+
+/// Whether the client sent something before it was greeted. A first read by the runtime would not tell: it does not know yet
+/// whether the socket is readable.
+fn talks_already(stream: &TcpStream) -> bool {
+    SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]).is_ok_and(|octets| octets > 0)
+}
+
+/// 421 without waiting for the client, whose socket buffer is empty yet.
+fn turn_away<R>(stream: TcpStream, context: &Context<R>) {
+    if context.tls_from_start().is_some() {
+        return;
+    }
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write_all(format!("421 4.7.0 {} too many connections; try again later\r\n", context.settings.hostname).as_bytes());
+    }
+}
+
+/// Connections per client.
+#[derive(Debug, Default)]
+struct Clients(Mutex<HashMap<IpAddr, usize>>);
+
+/// A connection's place; given back when dropped.
+struct Place {
+    clients: Arc<Clients>,
+    client: IpAddr,
+}
+
+impl Clients {
+    fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
+        let client = client_of(address);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place { clients: Arc::clone(self), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// One client is an IPv4 address or an IPv6 /64, which is what one customer is given.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

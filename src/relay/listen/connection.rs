@@ -1,0 +1,411 @@
+//! One connection: a `Session` driven over a stream, the `Relay` asked at each step.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error};
+
+use super::{Answer, Peer, Relay};
+use crate::config::{Limits, ListenTls, Listener};
+use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
+use crate::smtp::data::LineEnds;
+use crate::smtp::session::{Event, Session, Settings};
+use crate::address::ReversePath;
+
+/// Room for input while nothing is under way: all that an idle connection keeps.
+const IDLE_ROOM: usize = 1024;
+/// Room for input inside a transaction and for the first octets of content.
+const ROOM: usize = 16 * 1024;
+/// Room for input once content is known to be long.
+const CONTENT_ROOM: usize = 64 * 1024;
+/// Octets of content for which room is made on the word of SIZE alone.
+const DECLARED_ROOM: u64 = 4 << 20;
+/// Octets of content between two calls of `Relay::growing`.
+const GROWING_STEP: u64 = 64 * 1024;
+/// Before the minimum rate of content is looked at.
+const RATE_GRACE: Duration = Duration::from_secs(30);
+/// Longest silence inside content (RFC 5321 section 4.5.3.2.5).
+const CONTENT_SILENCE: Duration = Duration::from_secs(180);
+/// For the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+/// How long, and how many octets, a closed connection is still read so that its last reply is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_OCTETS: usize = 256 * 1024;
+
+/// What all connections of a listener share.
+pub(super) struct Context<R> {
+    pub(super) relay: Arc<R>,
+    pub(super) listener: Arc<Listener>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) limits: Limits,
+    pub(super) tls: Option<TlsAcceptor>,
+}
+
+impl<R> Context<R> {
+    /// The acceptor, where TLS starts with the first octet.
+    pub(super) fn tls_from_start(&self) -> Option<&TlsAcceptor> {
+        self.tls.as_ref().filter(|_| matches!(self.listener.tls, ListenTls::Implicit { .. }))
+    }
+}
+
+/// How a conversation ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    StartTls,
+}
+
+/// Serves a connection to its end. `early`: the client talked before it was greeted (A19). An error is a connection that was lost.
+pub(super) async fn serve<S, R>(mut stream: S, address: SocketAddr, early: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    R: Relay,
+{
+    if context.tls_from_start().is_some() {
+        let mut conversation = Conversation::new(address, true, context, stopping);
+        conversation.session.greet();
+        return Box::pin(conversation.over_tls(stream)).await;
+    }
+    let mut conversation = Conversation::new(address, false, context, stopping);
+    if early {
+        conversation.refuse_early_talker(&mut stream).await?;
+        return close(&mut stream).await;
+    }
+    conversation.session.greet();
+    match conversation.run(&mut stream).await? {
+        End::Closed => close(&mut stream).await,
+        End::StartTls => Box::pin(conversation.over_tls(stream)).await,
+    }
+}
+
+/// The last octets are written; what the client still sends is read and dropped, since closing with input unread resets the connection.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut room = BytesMut::with_capacity(IDLE_ROOM);
+        let mut total = 0;
+        while total < LINGER_OCTETS {
+            room.clear();
+            match stream.read_buf(&mut room).await? {
+                0 => break,
+                octets => total += octets,
+            }
+        }
+        Ok(())
+    };
+    timeout(LINGER, drain).await.unwrap_or(Ok(()))
+}
+
+struct Conversation<R: Relay> {
+    session: Session,
+    context: Arc<Context<R>>,
+    address: SocketAddr,
+    trusted: bool,
+    tls: bool,
+    peer: Option<Arc<Peer>>,
+    transaction: Option<R::Transaction>,
+    content: Content,
+    /// By when the command has to be complete.
+    deadline: Instant,
+    stopping: watch::Receiver<bool>,
+    /// The input has more room than an idle connection may keep.
+    roomy: bool,
+}
+
+/// Content as it comes in.
+struct Content {
+    octets: BytesMut,
+    /// What `Relay::growing` heard last.
+    told: u64,
+    started: Instant,
+    /// Octets read from the wire.
+    received: u64,
+}
+
+impl Content {
+    fn new(room: usize) -> Self {
+        Content { octets: BytesMut::with_capacity(room), told: 0, started: Instant::now(), received: 0 }
+    }
+
+    fn len(&self) -> u64 {
+        self.octets.len() as u64
+    }
+}
+
+/// By when more content has to be there: the whole, the minimum rate so far, and the longest silence.
+fn content_deadline(started: Instant, now: Instant, received: u64, limits: &Limits) -> Instant {
+    let paid = Duration::from_secs(received / limits.data_rate.max(1));
+    let budget = limits.data_timeout.min(paid.max(RATE_GRACE));
+    (started + budget).min(now + limits.command_timeout.min(CONTENT_SILENCE))
+}
+
+impl<R: Relay> Conversation<R> {
+    fn new(address: SocketAddr, tls: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> Self {
+        let trusted = context.listener.trusted_networks.iter().any(|network| network.contains(&address.ip()));
+        let line_ends = if trusted && context.listener.repair_line_ends { LineEnds::Repair } else { LineEnds::Refuse };
+        let session = Session::new(Arc::clone(&context.settings), line_ends, tls);
+        let deadline = Instant::now() + context.limits.command_timeout;
+        Conversation { session, context, address, trusted, tls, peer: None, transaction: None, content: Content::new(0), deadline, stopping, roomy: false }
+    }
+
+    async fn refuse_early_talker<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
+        debug!(address = %self.address, "talked before the greeting");
+        let _ = self.session.step(b"\r\n");
+        self.flush(stream).await
+    }
+
+    /// The handshake, and the session over it. The future is kept in a box by its callers, so that connections without TLS stay small.
+    async fn over_tls<S: AsyncRead + AsyncWrite + Unpin + Send>(mut self, stream: S) -> io::Result<()> {
+        let acceptor = self.context.tls.clone().ok_or_else(|| io::Error::other("TLS without a certificate"))?;
+        let limit = HANDSHAKE.min(self.context.limits.command_timeout);
+        let mut stream = timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.tls = true;
+        self.peer = None;
+        self.session.tls_established();
+        self.run(&mut stream).await?;
+        close(&mut stream).await
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(&mut self, stream: &mut S) -> io::Result<End> {
+        let mut input = BytesMut::new();
+        self.deadline = Instant::now() + self.context.limits.command_timeout;
+        loop {
+            let end = self.eat(&mut input).await;
+            if self.session.has_output() {
+                self.flush(stream).await?;
+            }
+            if let Some(end) = end {
+                return Ok(end);
+            }
+            match self.read(stream, &mut input).await? {
+                Some(0) => return Ok(End::Closed),
+                Some(octets) => self.content.received = self.content.received.saturating_add(octets as u64),
+                None => {
+                    self.drop_transaction();
+                    self.flush(stream).await?;
+                    return Ok(End::Closed);
+                }
+            }
+        }
+    }
+
+    /// All that the session makes of the input. Replies wait for the end of it, so that pipelined commands are answered in one write.
+    async fn eat(&mut self, input: &mut BytesMut) -> Option<End> {
+        loop {
+            let step = self.session.step(input);
+            let eaten = step.eaten;
+            let Some(event) = step.event else {
+                input.advance(eaten);
+                if self.session.has_output() {
+                    self.deadline = Instant::now() + self.context.limits.command_timeout;
+                }
+                return None;
+            };
+            let then = match event {
+                Event::Content(octets) => {
+                    take_content(&*self.context.relay, &mut self.session, &mut self.transaction, &mut self.content, octets);
+                    None
+                }
+                Event::Mail(reverse_path, parameters) => self.mail(reverse_path, parameters).await,
+                Event::Rcpt(recipient) => self.rcpt(recipient).await,
+                Event::Message => {
+                    self.message().await;
+                    None
+                }
+                Event::Hello { name, extended } => {
+                    self.hello(name, extended);
+                    None
+                }
+                Event::ContentStart(size) => {
+                    let room = size.unwrap_or(0).min(self.context.limits.message_size).min(DECLARED_ROOM);
+                    self.content = Content::new(usize::try_from(room).unwrap_or(0));
+                    None
+                }
+                Event::Reset => {
+                    self.drop_transaction();
+                    None
+                }
+                other @ (Event::StartTls | Event::Close) => Some(matches!(other, Event::StartTls)),
+            };
+            input.advance(eaten);
+            if let Some(starttls) = then {
+                self.drop_transaction();
+                // A17: octets behind STARTTLS make the session close without a word.
+                if !starttls || !input.is_empty() {
+                    let _ = self.session.step(input);
+                    return Some(End::Closed);
+                }
+                return Some(End::StartTls);
+            }
+        }
+    }
+
+    fn drop_transaction(&mut self) {
+        self.transaction = None;
+        self.content.octets = BytesMut::new();
+    }
+
+    fn hello(&mut self, helo: String, extended: bool) {
+        self.drop_transaction();
+        self.peer = Some(Arc::new(Peer {
+            address: self.address,
+            helo,
+            extended,
+            tls: self.tls,
+            listener: Arc::clone(&self.context.listener),
+            trusted: self.trusted,
+            user: None,
+        }));
+    }
+
+    /// `Some(false)`: close.
+    async fn mail(&mut self, reverse_path: ReversePath, parameters: MailParameters) -> Option<bool> {
+        let reply = match &self.peer {
+            // In a box, here and below: what the relay needs must not make idle connections bigger.
+            Some(peer) => match Box::pin(self.context.relay.mail(peer, reverse_path, parameters)).await {
+                Ok(transaction) => {
+                    self.transaction = Some(transaction);
+                    Reply::new(250, Enhanced(2, 1, 0), "sender ok")
+                }
+                Err(reply) if reply.is_positive() => internal(),
+                Err(reply) => reply,
+            },
+            None => internal(),
+        };
+        self.session.answer(&reply).map(|_| false)
+    }
+
+    /// `Some(false)`: close.
+    async fn rcpt(&mut self, recipient: Recipient) -> Option<bool> {
+        let reply = match &mut self.transaction {
+            Some(transaction) => Box::pin(self.context.relay.rcpt(transaction, recipient)).await,
+            None => internal(),
+        };
+        self.session.answer(&reply).map(|_| false)
+    }
+
+    /// From the final dot on the mail may be taken, so nothing that happens to the connection stops the relay: it has a task of its own.
+    async fn message(&mut self) {
+        let content = std::mem::replace(&mut self.content, Content::new(0));
+        let Some(mut transaction) = self.transaction.take() else {
+            return self.session.answer_message(&[internal()]);
+        };
+        if content.len() > content.told
+            && let Err(reply) = self.context.relay.growing(&mut transaction, content.len())
+        {
+            return self.session.answer_message(&[reply]);
+        }
+        let relay = Arc::clone(&self.context.relay);
+        let octets = content.octets.freeze();
+        let task = tokio::spawn(async move { relay.message(transaction, octets).await });
+        match task.await {
+            Ok(Answer::All(reply)) => self.session.answer_message(&[reply]),
+            Ok(Answer::Each(replies)) => self.session.answer_message(&replies),
+            Err(failure) => {
+                error!(address = %self.address, %failure, "a message's work was broken off");
+                self.session.answer_message(&[internal()]);
+            }
+        }
+    }
+
+    /// `Some(0)`: the client closed; `None`: out of time, or the server stops; the session has its last reply ready.
+    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S, input: &mut BytesMut) -> io::Result<Option<usize>> {
+        let in_content = self.session.in_content();
+        let idle = !self.session.in_transaction();
+        if idle && *self.stopping.borrow() {
+            self.session.shut_down();
+            return Ok(None);
+        }
+        let deadline = if in_content {
+            content_deadline(self.content.started, Instant::now(), self.content.received, &self.context.limits)
+        } else {
+            self.deadline
+        };
+        self.make_room(input, idle, in_content && self.content.received >= ROOM as u64);
+        let read = tokio::select! {
+            biased;
+            read = timeout_at(deadline, stream.read_buf(input)) => read,
+            _ = self.stopping.changed(), if idle => {
+                self.session.shut_down();
+                return Ok(None);
+            }
+        };
+        match read {
+            Ok(read) => read.map(Some),
+            Err(_) => {
+                debug!(address = %self.address, in_content, "too slow");
+                self.session.time_out();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Room for the next read: little while nothing is under way, so that idle connections cost little.
+    fn make_room(&mut self, input: &mut BytesMut, idle: bool, long: bool) {
+        if idle && self.roomy {
+            *input = BytesMut::from(input.as_ref());
+        }
+        self.roomy = !idle;
+        let room = match (idle, long) {
+            (true, _) => IDLE_ROOM,
+            (false, false) => ROOM,
+            (false, true) => CONTENT_ROOM,
+        };
+        if input.capacity() - input.len() < room / 2 {
+            input.reserve(room);
+        }
+    }
+
+    async fn flush<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
+        let output = self.session.take_output();
+        let write = async {
+            stream.write_all(&output).await?;
+            stream.flush().await
+        };
+        timeout(self.context.limits.command_timeout, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+/// Adds to the content, and tells the relay now and then; when it refuses, the transaction is given up and the rest eaten.
+fn take_content<R: Relay>(relay: &R, session: &mut Session, transaction: &mut Option<R::Transaction>, content: &mut Content, octets: &[u8]) {
+    let Some(open) = transaction else { return };
+    let total = content.len().saturating_add(octets.len() as u64);
+    if total - content.told >= GROWING_STEP {
+        content.told = total;
+        if let Err(reply) = relay.growing(open, total) {
+            session.refuse_content(&reply);
+            *transaction = None;
+            content.octets = BytesMut::new();
+            return;
+        }
+    }
+    content.octets.extend_from_slice(octets);
+}
+
+fn internal() -> Reply {
+    Reply::new(451, Enhanced(4, 3, 0), "internal error; try again later")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a20_content_has_to_come_at_the_minimum_rate() {
+        let limits = Limits { data_rate: 1000, data_timeout: Duration::from_secs(600), command_timeout: Duration::from_secs(300), ..Limits::default() };
+        let start = Instant::now();
+        let due = |now: u64, received| content_deadline(start, start + Duration::from_secs(now), received, &limits).duration_since(start).as_secs();
+        assert_eq!(due(0, 0), 30);
+        assert_eq!(due(29, 29), 30, "a trickle gets the grace and no more");
+        assert_eq!(due(10, 60_000), 60);
+        assert_eq!(due(10, 100_000_000), 190, "what was fast may pause, but not for long");
+        assert_eq!(due(590, 100_000_000), 600);
+    }
+}

@@ -1,0 +1,375 @@
+use super::*;
+use crate::config::Direction;
+use crate::smtp::command::Enhanced;
+use crate::smtp::session::Settings;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
+
+/// Takes what it is told to take and keeps it.
+#[derive(Default)]
+struct Kept {
+    messages: Mutex<Vec<(Transaction, Bytes)>>,
+    dropped: Arc<AtomicUsize>,
+    peers: Mutex<Vec<Arc<Peer>>>,
+    grown: Mutex<Vec<u64>>,
+    /// `message` says when it has begun, and waits to be let on.
+    hold: Option<(Notify, Notify)>,
+    growth_limit: Option<u64>,
+    panics: bool,
+}
+
+struct Transaction {
+    recipients: Vec<Recipient>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Relay for Kept {
+    type Transaction = Transaction;
+    async fn mail(&self, peer: &Arc<Peer>, reverse_path: ReversePath, _: MailParameters) -> Result<Transaction, Reply> {
+        self.peers.lock().unwrap().push(Arc::clone(peer));
+        if reverse_path.to_string().starts_with("refuse") {
+            return Err(Reply::new(550, Enhanced(5, 7, 1), "no"));
+        }
+        Ok(Transaction { recipients: vec![], dropped: Arc::clone(&self.dropped) })
+    }
+    async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
+        tokio::task::yield_now().await;
+        transaction.recipients.push(recipient);
+        Reply::new(250, Enhanced(2, 1, 5), "ok")
+    }
+    fn growing(&self, _: &mut Transaction, octets: u64) -> Result<(), Reply> {
+        self.grown.lock().unwrap().push(octets);
+        if self.growth_limit.is_some_and(|limit| octets > limit) { Err(Reply::new(452, Enhanced(4, 3, 1), "full")) } else { Ok(()) }
+    }
+    async fn message(&self, transaction: Transaction, content: Bytes) -> Answer {
+        assert!(!self.panics, "on purpose");
+        if let Some((begun, go_on)) = &self.hold {
+            begun.notify_one();
+            go_on.notified().await;
+        }
+        self.messages.lock().unwrap().push((transaction, content));
+        Answer::All(Reply::new(250, Enhanced(2, 0, 0), "taken"))
+    }
+}
+
+fn listener() -> Listener {
+    Listener {
+        name: "test".into(),
+        address: "127.0.0.1:0".parse().unwrap(),
+        direction: Direction::Outbound,
+        tls: ListenTls::Off,
+        trusted_networks: vec![],
+        lmtp: false,
+        repair_line_ends: false,
+    }
+}
+
+fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context<Kept>> {
+    let settings = Settings {
+        hostname: Domain::parse("mx.example.org").unwrap(),
+        postmaster: Mailbox::parse("postmaster@example.org").unwrap(),
+        lmtp: listener.lmtp,
+        starttls: false,
+        tls_required: false,
+        message_size: limits.message_size,
+        recipients: limits.recipients,
+    };
+    Arc::new(Context { relay: Arc::clone(relay), listener: Arc::new(listener), settings: Arc::new(settings), limits, tls: None })
+}
+
+/// A session in memory: the client's end, and the watch that stops it.
+fn in_memory(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> (DuplexStream, watch::Sender<bool>) {
+    let (client, server) = duplex(1 << 16);
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(relay, listener, limits), stopping));
+    (client, stop)
+}
+
+/// Reads until the octets read end with the line that begins with `last`.
+async fn read_to<S: AsyncRead + Unpin>(client: &mut S, last: &str) -> String {
+    let mut text = String::new();
+    loop {
+        let mut octets = [0; 4096];
+        let count = client.read(&mut octets).await.unwrap();
+        assert!(count > 0, "closed after {text:?}");
+        text.push_str(std::str::from_utf8(&octets[..count]).unwrap());
+        if text.ends_with("\r\n") && text.lines().last().unwrap().starts_with(last) {
+            return text;
+        }
+    }
+}
+
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(client: &mut S, octets: &[u8], last: &str) -> String {
+    client.write_all(octets).await.unwrap();
+    read_to(client, last).await
+}
+
+const ENVELOPE: &[u8] = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n";
+
+async fn to_content<S: AsyncRead + AsyncWrite + Unpin>(client: &mut S) {
+    read_to(client, "220 ").await;
+    say(client, b"EHLO client\r\n", "250 ").await;
+    say(client, ENVELOPE, "354 ").await;
+}
+
+#[tokio::test]
+async fn a_pipelined_mail_is_answered_in_batches_and_handed_on_whole() {
+    let relay = Arc::new(Kept::default());
+    let (mut client, _stop) = in_memory(&relay, listener(), Limits::default());
+    assert_eq!(read_to(&mut client, "220 ").await, "220 mx.example.org ESMTP\r\n");
+    say(&mut client, b"EHLO client\r\n", "250 ").await;
+    client.write_all(ENVELOPE).await.unwrap();
+    // Replies that were written in one go are read in one go.
+    let mut octets = [0; 4096];
+    let count = client.read(&mut octets).await.unwrap();
+    assert_eq!(octets[..count].split(|octet| *octet == b'\n').count(), 5);
+    let body = b"line\r\n".repeat(100_000);
+    let content = async {
+        client.write_all(&body).await.unwrap();
+        say(&mut client, b".\r\n", "250 ").await
+    };
+    assert_eq!(content.await, "250 2.0.0 taken\r\n");
+    let messages = relay.messages.lock().unwrap();
+    assert_eq!(messages[0].1, body);
+    assert_eq!(messages[0].0.recipients.len(), 2);
+    let peer = relay.peers.lock().unwrap()[0].clone();
+    assert_eq!((peer.helo.as_str(), peer.extended, peer.tls, peer.trusted), ("client", true, false, false));
+    let grown = relay.grown.lock().unwrap();
+    assert_eq!(grown.last(), Some(&(body.len() as u64)));
+    assert!(grown.is_sorted() && (5..30).contains(&grown.len()), "{grown:?}");
+}
+
+#[tokio::test]
+async fn content_is_refused_while_it_grows() {
+    let relay = Arc::new(Kept { growth_limit: Some(100_000), ..Kept::default() });
+    let (mut client, _stop) = in_memory(&relay, listener(), Limits::default());
+    to_content(&mut client).await;
+    client.write_all(&b"line\r\n".repeat(100_000)).await.unwrap();
+    assert_eq!(say(&mut client, b".\r\n", "452 ").await, "452 4.3.1 full\r\n");
+    assert_eq!(relay.dropped.load(Ordering::SeqCst), 1);
+    say(&mut client, ENVELOPE, "354 ").await;
+    say(&mut client, b".\r\n", "250 ").await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_drops_the_transaction() {
+    let relay = Arc::new(Kept::default());
+    let (client, server) = duplex(1 << 16);
+    let (_stop, stopping) = watch::channel(false);
+    let session = tokio::spawn(connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(&relay, listener(), Limits::default()), stopping));
+    let mut client = client;
+    to_content(&mut client).await;
+    client.write_all(b"half").await.unwrap();
+    drop(client);
+    let _ = session.await.unwrap();
+    assert_eq!((relay.dropped.load(Ordering::SeqCst), relay.messages.lock().unwrap().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_message_goes_on_when_the_client_is_gone() {
+    let relay = Arc::new(Kept { hold: Some(Default::default()), ..Kept::default() });
+    let (client, server) = duplex(1 << 16);
+    let (_stop, stopping) = watch::channel(false);
+    let session = tokio::spawn(connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(&relay, listener(), Limits::default()), stopping));
+    let mut client = client;
+    to_content(&mut client).await;
+    client.write_all(b"x\r\n.\r\n").await.unwrap();
+    let (begun, go_on) = relay.hold.as_ref().unwrap();
+    begun.notified().await;
+    drop(client);
+    // Not even the end of the session stops it.
+    session.abort();
+    let _ = session.await;
+    go_on.notify_one();
+    while relay.messages.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_451_for_that_message_alone() {
+    let relay = Arc::new(Kept { panics: true, ..Kept::default() });
+    let (mut client, _stop) = in_memory(&relay, listener(), Limits::default());
+    to_content(&mut client).await;
+    say(&mut client, b".\r\n", "451 4.3.0").await;
+    say(&mut client, ENVELOPE, "354 ").await;
+}
+
+#[tokio::test]
+async fn trusted_peers_have_their_line_ends_repaired() {
+    for (network, repair, expected) in [("192.0.2.0/24", true, "250 "), ("192.0.2.0/24", false, "550 "), ("198.51.100.0/24", true, "550 ")] {
+        let relay = Arc::new(Kept::default());
+        let listener = Listener { trusted_networks: vec![network.parse().unwrap()], repair_line_ends: repair, ..listener() };
+        let (mut client, _stop) = in_memory(&relay, listener, Limits::default());
+        to_content(&mut client).await;
+        say(&mut client, b"a\nb\r\n.\r\n", expected).await;
+        assert_eq!(relay.peers.lock().unwrap()[0].trusted, network.starts_with("192"));
+        assert!(relay.messages.lock().unwrap().iter().all(|(_, content)| content == "a\r\nb\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn a20_a_slow_writer_is_cut() {
+    let short = Duration::from_millis(30);
+    // A command that never ends, though an octet comes now and then; content that never ends, likewise.
+    for (limits, in_content) in [(Limits { command_timeout: short, ..Limits::default() }, false), (Limits { data_timeout: short, ..Limits::default() }, true)] {
+        let relay = Arc::new(Kept::default());
+        let (mut client, _stop) = in_memory(&relay, listener(), limits);
+        if in_content {
+            to_content(&mut client).await;
+        } else {
+            read_to(&mut client, "220 ").await;
+        }
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let trickle = tokio::spawn(async move {
+            while writer.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "421 4.4.2 mx.example.org waited too long\r\n");
+        assert_eq!(relay.messages.lock().unwrap().len(), 0);
+        assert_eq!(relay.dropped.load(Ordering::SeqCst), usize::from(in_content));
+        trickle.abort();
+    }
+}
+
+#[tokio::test]
+async fn a20_an_endless_line_does_not_extend_the_deadline() {
+    let (mut client, _stop) = in_memory(&Arc::default(), listener(), Limits { command_timeout: Duration::from_millis(30), ..Limits::default() });
+    read_to(&mut client, "220 ").await;
+    client.write_all(&[b'x'; 5000]).await.unwrap();
+    read_to(&mut client, "421 4.4.2").await;
+}
+
+/// The task of an idle connection, its input included. TLS adds what rustls keeps.
+#[test]
+fn a20_an_idle_connection_is_small() {
+    let relay = Arc::new(Kept::default());
+    let (_client, server) = duplex(1);
+    let (_stop, stopping) = watch::channel(false);
+    let session = connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(&relay, listener(), Limits::default()), stopping);
+    let size = size_of_val(&session);
+    assert!(size <= 4096, "{size}");
+}
+
+async fn start(listener: Listener, limits: Limits, relay: &Arc<Kept>) -> Bound {
+    let _ = relay;
+    bind(Arc::new(listener), Domain::parse("mx.example.org").unwrap(), Mailbox::parse("postmaster@example.org").unwrap(), &limits).await.unwrap()
+}
+
+#[tokio::test]
+async fn a19_an_early_talker_is_refused() {
+    let relay = Arc::new(Kept::default());
+    let bound = start(listener(), Limits::default(), &relay).await;
+    let mut client = TcpStream::connect(bound.address()).await.unwrap();
+    client.write_all(b"EHLO early\r\nMAIL FROM:<a@b>\r\n").await.unwrap();
+    let _handle = bound.serve(Arc::clone(&relay));
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "554 5.5.1 you talked before the greeting\r\n");
+    assert!(relay.peers.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_given_back() {
+    for limits in [Limits { connections: 1, ..Limits::default() }, Limits { connections_per_client: 1, ..Limits::default() }] {
+        let relay = Arc::new(Kept::default());
+        let handle = start(listener(), limits, &relay).await.serve(Arc::clone(&relay));
+        let mut first = TcpStream::connect(handle.address()).await.unwrap();
+        read_to(&mut first, "220 ").await;
+        let mut second = TcpStream::connect(handle.address()).await.unwrap();
+        let mut rest = String::new();
+        second.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.starts_with("421 4.7.0 "), "{rest}");
+        say(&mut first, b"QUIT\r\n", "221 ").await;
+        drop(first);
+        // The place is free once the server has seen the end.
+        loop {
+            let mut third = TcpStream::connect(handle.address()).await.unwrap();
+            let mut greeting = [0; 4];
+            third.read_exact(&mut greeting).await.unwrap();
+            if &greeting == b"220 " {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn one_client_is_an_ipv4_address_or_an_ipv6_64() {
+    let clients = Arc::new(Clients::default());
+    let enter = |text: &str| clients.enter(text.parse().unwrap(), 1);
+    let first = (enter("2001:db8::1"), enter("192.0.2.1"));
+    assert!(first.0.is_some() && first.1.is_some());
+    assert!(enter("2001:db8::ffff:2").is_none() && enter("192.0.2.1").is_none());
+    assert!(enter("2001:db8:0:1::1").is_some() && enter("192.0.2.2").is_some());
+    drop(first);
+    assert!(clients.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn shut_down_ends_idle_sessions_and_lets_a_transaction_finish() {
+    let relay = Arc::new(Kept { hold: Some(Default::default()), ..Kept::default() });
+    let handle = start(listener(), Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    let address = handle.address();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    read_to(&mut idle, "220 ").await;
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    to_content(&mut busy).await;
+    busy.write_all(b"x\r\n.\r\n").await.unwrap();
+    let (begun, go_on) = relay.hold.as_ref().unwrap();
+    begun.notified().await;
+    let stopped = tokio::spawn(handle.shut_down(Duration::from_secs(60)));
+    read_to(&mut idle, "421 4.3.2").await;
+    drop(idle);
+    go_on.notify_one();
+    assert_eq!(read_to(&mut busy, "421 4.3.2").await, "250 2.0.0 taken\r\n421 4.3.2 mx.example.org is shutting down\r\n");
+    drop(busy);
+    assert!(stopped.await.unwrap());
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn shut_down_is_bounded() {
+    let relay = Arc::new(Kept::default());
+    let handle = start(listener(), Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    let mut client = TcpStream::connect(handle.address()).await.unwrap();
+    to_content(&mut client).await;
+    assert!(!handle.shut_down(Duration::from_millis(20)).await);
+    assert_eq!(relay.dropped.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a20_many_idle_connections_do_not_stop_a_mail() {
+    let relay = Arc::new(Kept::default());
+    let limits = Limits { connections_per_client: 3000, connections: 3000, ..Limits::default() };
+    let handle = start(listener(), limits, &relay).await.serve(Arc::clone(&relay));
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        let mut client = TcpStream::connect(handle.address()).await.unwrap();
+        read_to(&mut client, "220 ").await;
+        idle.push(client);
+    }
+    let mut client = TcpStream::connect(handle.address()).await.unwrap();
+    to_content(&mut client).await;
+    say(&mut client, b"x\r\n.\r\n", "250 ").await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = Listener { address: taken.local_addr().unwrap(), ..listener() };
+    let error = bind(Arc::new(listener.clone()), Domain::parse("x").unwrap(), Mailbox::parse("p@x").unwrap(), &Limits::default()).await.err().unwrap();
+    assert!(error.to_string().contains(&listener.address.to_string()), "{error}");
+}
+
+mod over_tls;
