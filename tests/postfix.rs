@@ -204,7 +204,7 @@ fn write_pki(folder: &Path) {
         let issued = leaf(address, &ca, now);
         fs::write(folder.join(format!("{name}.der")), issued.certificate.der()).unwrap();
         fs::write(folder.join(format!("{name}.key")), &*issued.pkcs8).unwrap();
-        let bundle = Bundle { keys: vec![issued.pkcs8.clone()], certificates: vec![issued.certificate.clone()] };
+        let bundle = Bundle { keys: vec![issued.pkcs8.clone()], certificates: vec![issued.certificate.clone()], ..Bundle::default() };
         fs::write(folder.join(format!("{name}.p12")), export(&bundle, "test", name).unwrap()).unwrap();
     }
     for name in ["ca", "anna", "bob"] {
