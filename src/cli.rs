@@ -13,10 +13,12 @@ pub mod policy;
 pub mod serve;
 pub mod trust;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::store::StoreError;
@@ -147,6 +149,63 @@ pub fn read_config(file: &Path) -> Result<Config, Failure> {
     })
 }
 
+/// A password from a file (its first line), or from the command line.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PasswordArgs {
+    /// File whose first line is the password.
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    pub password_file: Option<PathBuf>,
+    /// The password; other users of this machine may see it while the command runs.
+    #[arg(long, value_name = "TEXT")]
+    pub password: Option<String>,
+}
+
+impl PasswordArgs {
+    /// The password, where one was given.
+    pub fn read(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+        let Some(file) = &self.password_file else { return Ok(self.password.clone().map(Zeroizing::new)) };
+        let octets = read_file(file).map(Zeroizing::new)?;
+        let text = std::str::from_utf8(&octets)
+            .map_err(|_| Failure::new(format!("the password file {} is not UTF-8", file.display()), "write the password as UTF-8"))?;
+        Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+    }
+}
+
+/// The largest file of keys or certificates that is read, in octets.
+const FILE_MAX: u64 = 16 << 20;
+
+/// Reads a file of keys or certificates: 16 MiB at most.
+pub fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", file.display()), "");
+    let mut octets = Vec::new();
+    std::fs::File::open(file).map_err(failed)?.take(FILE_MAX + 1).read_to_end(&mut octets).map_err(failed)?;
+    if octets.len() as u64 > FILE_MAX {
+        return Err(Failure::new(format!("{}: over {FILE_MAX} octets", file.display()), "no file of keys or certificates is that large"));
+    }
+    Ok(octets)
+}
+
+/// Text for a terminal: control characters, bidirectional ones included, are escaped.
+pub fn shown(text: &str) -> String {
+    let hidden = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().flat_map(|c| if hidden(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Prints rows in columns as wide as their widest cell, after a heading.
+pub fn print_table(heading: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(heading.get(column).map(|cell| cell.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        println!("{}", padded.join("  ").trim_end());
+    };
+    line(&heading.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
+
 /// Where the store is: flags, else the configuration's `store` and `kek`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StoreArgs {
@@ -169,6 +228,17 @@ impl StoreArgs {
             Failure::new(failure.what, format!("{hint}name the store with --store DIR --kek FILE"))
         })?;
         Ok((self.store.clone().unwrap_or(config.store), self.kek.clone().unwrap_or(config.kek)))
+    }
+
+    /// Opens the store, or makes one where there is none, and says so.
+    pub fn open_or_create(&self, context: &Context) -> Result<EmbeddedStore, Failure> {
+        let (store, kek) = self.paths(context)?;
+        if EmbeddedStore::exists(&store) {
+            return Ok(EmbeddedStore::open(&store, &kek)?);
+        }
+        let made = EmbeddedStore::create(&store, &kek)?;
+        eprintln!("waxwing: made a new store in {}", store.display());
+        Ok(made)
     }
 
     /// Opens the store.

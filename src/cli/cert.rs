@@ -1,12 +1,348 @@
-//! `waxwing cert`.
+//! `waxwing cert`: certificates and private keys of mailboxes and domains.
 
-use super::{CommandResult, Context, Failure};
+mod export;
+mod import;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Subcommand, ValueEnum};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{CommandResult, Context, Failure, NOT_GOOD, PasswordArgs, StoreArgs, print_table, shown};
+use crate::pki::certificate::{Certificate, Purpose};
+use crate::pki::path::{PathLimits, validate};
+use crate::policy::TrustState;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::keyring::hex;
+use crate::store::{CertStore, CertificateRecord, Identity, Owner};
 
 /// Arguments of `waxwing cert`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How far what is imported is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Trust {
+    /// Preferred over all others.
+    Pinned,
+    /// Used where its path is valid.
+    Trusted,
+    /// Not used until approved.
+    Pending,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Store certificates and private keys from files and folders: PKCS#12, PEM, DER. Nothing of a file is stored, or all of it.
+    ///
+    /// Exit status: 0 all stored (or there already), 1 some refused, 2 nothing could be tried.
+    #[command(after_help = "Example:\n  waxwing cert import --password-file pw.txt anna.p12\n  waxwing cert import --trust pinned partners/")]
+    Import {
+        /// Files, and folders, of which .p12 .pfx .pem .crt .cer .der are read.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        password: PasswordArgs,
+        /// Whose they are; default: the addresses in each certificate. `@example.org` makes it a domain certificate.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<String>,
+        #[arg(long, value_enum, default_value_t = Trust::Trusted)]
+        trust: Trust,
+    },
+    /// List certificates, of one owner or of all.
+    #[command(after_help = "Example:\n  waxwing cert list\n  waxwing cert list anna@example.org --json")]
+    List {
+        /// A mailbox, or @domain.
+        address: Option<String>,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all that is known of an owner or of one certificate.
+    #[command(after_help = "Example:\n  waxwing cert show anna@example.org\n  waxwing cert show 3b1f02c4")]
+    Show {
+        /// A mailbox, @domain, or 8 or more digits of a SHA-256 fingerprint.
+        what: String,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write all certificates and private keys that an owner ever had to a PKCS#12 file, and read it back.
+    #[command(after_help = "Example:\n  waxwing cert export anna@example.org --output anna.p12 --password-file pw.txt")]
+    Export {
+        /// A mailbox, or @domain.
+        address: String,
+        /// The file to make (mode 0600); an existing one is left as it is.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Disable an owner: no signing and no new encryption; old mail stays readable. Nothing is revoked at the CA.
+    #[command(after_help = "Example:\n  waxwing cert disable anna@example.org")]
+    Disable {
+        /// A mailbox, or @domain.
+        address: String,
+    },
+    /// Enable a disabled owner again.
+    #[command(after_help = "Example:\n  waxwing cert enable anna@example.org")]
+    Enable {
+        /// A mailbox, or @domain.
+        address: String,
+    },
+    /// Remove an owner's certificates and private keys: mail encrypted to them can never be read here again.
+    #[command(after_help = "Example:\n  waxwing cert purge anna@example.org --exported anna.p12 --password-file pw.txt")]
+    Purge {
+        /// A mailbox, or @domain.
+        address: String,
+        /// An export that is checked to hold every key and certificate that goes.
+        #[arg(long, value_name = "FILE", required_unless_present = "force")]
+        exported: Option<PathBuf>,
+        /// Without an export: the keys are lost.
+        #[arg(long, conflicts_with = "exported")]
+        force: bool,
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Never use certificates of an owner: all of them, or one.
+    #[command(after_help = "Example:\n  waxwing cert block bert@example.com --fingerprint 3b1f02c4")]
+    Block {
+        /// A mailbox, or @domain.
+        address: String,
+        /// Only this one: 8 or more digits of its SHA-256 fingerprint.
+        #[arg(long)]
+        fingerprint: Option<String>,
+    },
+    /// Approve certificates of an owner: all that are pending, or one, blocked or not.
+    #[command(after_help = "Example:\n  waxwing cert approve bert@example.com")]
+    Approve {
+        /// A mailbox, or @domain.
+        address: String,
+        /// Only this one: 8 or more digits of its SHA-256 fingerprint.
+        #[arg(long)]
+        fingerprint: Option<String>,
+    },
+}
 
 /// Runs the command.
-pub fn run(_args: Args, _context: &Context) -> CommandResult {
-    Err(Failure::new("`waxwing cert` is not built in this version", ""))
+pub fn run(args: Args, context: &Context) -> CommandResult {
+    match args.command {
+        Command::Import { paths, password, address, trust } => {
+            let owner = address.as_deref().map(parse_owner).transpose()?;
+            let trust = match trust {
+                Trust::Pinned => TrustState::Pinned,
+                Trust::Trusted => TrustState::Trusted,
+                Trust::Pending => TrustState::Pending,
+            };
+            let password = password.read()?;
+            import::run(&args.store.open_or_create(context)?, &paths, password.as_ref().map(|text| text.as_str()), owner, trust)
+        }
+        Command::List { address, json } => list(&args.store.open(context)?, address.as_deref(), json),
+        Command::Show { what, json } => show(&args.store.open(context)?, &what, json),
+        Command::Export { address, output, password } => {
+            let owner = parse_owner(&address)?;
+            let password = export::needed(&password)?;
+            export::run(&args.store.open(context)?, &owner, &output, &password)
+        }
+        Command::Disable { address } => set_disabled(&args.store.open(context)?, &parse_owner(&address)?, true),
+        Command::Enable { address } => set_disabled(&args.store.open(context)?, &parse_owner(&address)?, false),
+        Command::Purge { address, exported, force: _, password } => {
+            let owner = parse_owner(&address)?;
+            let exported = exported.map(|file| Ok::<_, Failure>((export::needed(&password)?, file))).transpose()?;
+            export::purge(&args.store.open(context)?, &owner, exported.as_ref().map(|(password, file)| (file.as_path(), password.as_str())))
+        }
+        Command::Block { address, fingerprint } => {
+            let block = |record: &CertificateRecord| record.trust != TrustState::Blocked;
+            set_trust(&args.store.open(context)?, &address, fingerprint.as_deref(), TrustState::Blocked, block)
+        }
+        Command::Approve { address, fingerprint } => {
+            let approve = |record: &CertificateRecord| record.trust == TrustState::Pending;
+            set_trust(&args.store.open(context)?, &address, fingerprint.as_deref(), TrustState::Trusted, approve)
+        }
+    }
+}
+
+fn parse_owner(text: &str) -> Result<Owner, Failure> {
+    Owner::parse(text).map_err(|error| Failure::new(error.to_string(), ""))
+}
+
+/// What is known of an owner; nothing known is a failure.
+fn known(store: &EmbeddedStore, owner: &Owner) -> Result<Arc<Identity>, Failure> {
+    let identity = store.identity_of(owner)?;
+    if identity.certificates.is_empty() {
+        return Err(Failure::new(
+            format!("nothing is stored for {}", shown(&owner.to_string())),
+            "`waxwing cert list` shows who is known, `waxwing cert import` adds",
+        ));
+    }
+    Ok(identity)
+}
+
+fn set_disabled(store: &EmbeddedStore, owner: &Owner, disabled: bool) -> CommandResult {
+    let owner = store.owner_of(owner)?;
+    store.set_disabled(&owner, disabled)?;
+    let name = shown(&owner.to_string());
+    if disabled {
+        println!("{name} is disabled: no signing, no new encryption; its keys still decrypt. Nothing was revoked at the CA");
+    } else {
+        println!("{name} is enabled");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn set_trust(
+    store: &EmbeddedStore,
+    address: &str,
+    fingerprint: Option<&str>,
+    trust: TrustState,
+    applies: impl Fn(&CertificateRecord) -> bool,
+) -> CommandResult {
+    let identity = known(store, &parse_owner(address)?)?;
+    let chosen: Vec<&Certificate> = match fingerprint {
+        Some(digits) => vec![super::trust::find(identity.certificates.iter().map(|record| &record.certificate), digits)?],
+        None => identity.certificates.iter().filter(|record| applies(record)).map(|record| &record.certificate).collect(),
+    };
+    for certificate in &chosen {
+        store.set_trust(&identity.owner, certificate.fingerprint(), trust)?;
+        println!("{} {} {}", shown(&identity.owner.to_string()), short(certificate), trust_name(trust));
+    }
+    if chosen.is_empty() {
+        println!("nothing to change for {}", shown(&identity.owner.to_string()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trust_name(trust: TrustState) -> &'static str {
+    match trust {
+        TrustState::Pinned => "pinned",
+        TrustState::Trusted => "trusted",
+        TrustState::Pending => "pending",
+        TrustState::Blocked => "blocked",
+    }
+}
+
+/// The first 16 digits of the fingerprint.
+fn short(certificate: &Certificate) -> String {
+    hex(&certificate.fingerprint()).chars().take(16).collect()
+}
+
+fn list(store: &EmbeddedStore, address: Option<&str>, as_json: bool) -> CommandResult {
+    let (mut identities, mut damaged) = (Vec::new(), false);
+    match address {
+        Some(address) => identities.push(known(store, &parse_owner(address)?)?),
+        None => {
+            for owner in store.owners()? {
+                match store.identity_of(&owner) {
+                    Ok(identity) => identities.push(identity),
+                    Err(error) => {
+                        eprintln!("waxwing: {}: {error}", shown(&owner.to_string()));
+                        damaged = true;
+                    }
+                }
+            }
+        }
+    }
+    if as_json {
+        println!("{:#}", json!(identities.iter().map(|identity| identity_json(identity)).collect::<Vec<_>>()));
+    } else {
+        let rows: Vec<_> = identities.iter().flat_map(|identity| identity.certificates.iter().rev().map(|record| row(identity, record))).collect();
+        print_table(&["OWNER", "FINGERPRINT", "NOT BEFORE", "NOT AFTER", "TRUST", "KEY", "SUBJECT"], &rows);
+    }
+    Ok(if damaged || store.alerts() > 0 { ExitCode::from(NOT_GOOD) } else { ExitCode::SUCCESS })
+}
+
+fn row(identity: &Identity, record: &CertificateRecord) -> Vec<String> {
+    let certificate = &record.certificate;
+    let disabled = if identity.disabled { " (disabled)" } else { "" };
+    vec![
+        format!("{}{disabled}", shown(&identity.owner.to_string())),
+        short(certificate),
+        certificate.not_before().to_string(),
+        certificate.not_after().to_string(),
+        trust_name(record.trust).to_owned(),
+        if record.key.is_some() { "yes" } else { "no" }.to_owned(),
+        shown(&certificate.subject_text()),
+    ]
+}
+
+fn identity_json(identity: &Identity) -> Value {
+    json!({
+        "owner": identity.owner.to_string(), "disabled": identity.disabled, "generation": identity.generation,
+        "certificates": identity.certificates.iter().map(record_json).collect::<Vec<_>>(),
+    })
+}
+
+fn record_json(record: &CertificateRecord) -> Value {
+    let certificate = &record.certificate;
+    json!({
+        "fingerprint": *hex(&certificate.fingerprint()), "subject": certificate.subject_text(), "issuer": certificate.issuer_text(),
+        "serial": *hex(certificate.serial()), "not_before": certificate.not_before().to_string(), "not_after": certificate.not_after().to_string(),
+        "addresses": certificate.mailboxes().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "key_type": format!("{:?}", certificate.public_key().kind()), "trust": trust_name(record.trust), "private_key": record.key.is_some(),
+        "preferred": record.preferred,
+        "capabilities": record.capabilities.as_ref().map(|ciphers| ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>()),
+        "source": record.provenance.source, "detail": record.provenance.detail, "stored": record.provenance.at.to_string(),
+    })
+}
+
+fn show(store: &EmbeddedStore, what: &str, as_json: bool) -> CommandResult {
+    let (identity, only) = if what.contains('@') {
+        (known(store, &parse_owner(what)?)?, None)
+    } else {
+        let identities = store.owners()?.iter().map(|owner| store.identity_of(owner)).collect::<Result<Vec<_>, _>>()?;
+        let all = identities.iter().flat_map(|identity| identity.certificates.iter().map(|record| &record.certificate));
+        let wanted = super::trust::find(all, what)?.fingerprint();
+        let has = |identity: &&Arc<Identity>| identity.certificates.iter().any(|record| record.certificate.fingerprint() == wanted);
+        let identity = identities.iter().find(has).ok_or_else(|| Failure::new(format!("no certificate {what}"), ""))?;
+        (Arc::clone(identity), Some(wanted))
+    };
+    let shown_ones = identity.certificates.iter().filter(|record| only.is_none_or(|wanted| record.certificate.fingerprint() == wanted));
+    if as_json {
+        let mut value = identity_json(&identity);
+        if let Some(entry) = value.get_mut("certificates") {
+            *entry = json!(shown_ones.map(record_json).collect::<Vec<_>>());
+        }
+        println!("{value:#}");
+    } else {
+        println!("{}{}", shown(&identity.owner.to_string()), if identity.disabled { " (disabled)" } else { "" });
+        shown_ones.for_each(|record| show_record(store, &identity, record));
+    }
+    Ok(if store.alerts() > 0 { ExitCode::from(NOT_GOOD) } else { ExitCode::SUCCESS })
+}
+
+fn show_record(store: &EmbeddedStore, identity: &Identity, record: &CertificateRecord) {
+    let certificate = &record.certificate;
+    let addresses: Vec<String> = certificate.mailboxes().iter().map(ToString::to_string).collect();
+    println!("\n  fingerprint  {}", &*hex(&certificate.fingerprint()));
+    println!("  subject      {}", shown(&certificate.subject_text()));
+    println!("  issuer       {}", shown(&certificate.issuer_text()));
+    println!("  serial       {}", &*hex(certificate.serial()));
+    println!("  addresses    {}", shown(&addresses.join(", ")));
+    println!("  valid        {} to {}", certificate.not_before(), certificate.not_after());
+    println!("  key          {:?}, private key {}", certificate.public_key().kind(), if record.key.is_some() { "in the store" } else { "not here" });
+    println!("  trust        {}", trust_name(record.trust));
+    if let Some(ciphers) = &record.capabilities {
+        let names: Vec<&str> = ciphers.iter().map(|cipher| cipher.name()).collect();
+        println!("  reads        {}", names.join(", "));
+    }
+    println!("  from         {} {}, {}", shown(&record.provenance.source), shown(&record.provenance.detail), record.provenance.at);
+    let domain = match &identity.owner {
+        Owner::Mailbox(mailbox) => mailbox.domain(),
+        Owner::Domain(domain) => domain.clone(),
+    };
+    let Ok(trust) = store.trust() else { return };
+    for (name, purpose) in [("signing", Purpose::Signature), ("encryption", Purpose::Encryption)] {
+        match validate(certificate, &[], &trust, purpose, Some(&domain), Timestamp::now(), &PathLimits::default()) {
+            Ok(_) => println!("  {name:<12} path valid now"),
+            Err(error) => println!("  {name:<12} {}", shown(&error.to_string())),
+        }
+    }
 }

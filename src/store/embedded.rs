@@ -18,6 +18,8 @@ mod change;
 /// Answering with private keys.
 mod holder;
 
+pub use change::ImportOutcome;
+
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -278,7 +280,11 @@ impl Inner {
             }
             Ok(result)
         })?;
-        self.follow()?;
+        // The change is durable whatever comes of following it; without that no copy can be trusted.
+        if let Err(error) = self.follow() {
+            tracing::error!(%error, "the store cannot be followed");
+            self.reload_all();
+        }
         Ok(result)
     }
 

@@ -65,6 +65,14 @@ fn check(new: NewCertificate) -> Result<Checked, StoreError> {
     Ok(Checked { fingerprint: certificate.fingerprint(), value, key })
 }
 
+fn scope_value(scope: Option<&AnchorScope>) -> ScopeValue {
+    match scope {
+        None => ScopeValue::Intermediate,
+        Some(AnchorScope::Global) => ScopeValue::Global,
+        Some(AnchorScope::Domains(domains)) => ScopeValue::Domains(domains.iter().map(|domain| domain.as_str().to_owned()).collect()),
+    }
+}
+
 /// Where the entry of this name is, replaced or added.
 fn set_pair(pairs: &mut Vec<([u8; 32], Mac)>, name: [u8; 32], mac: Mac) {
     match pairs.iter_mut().find(|(known, _)| *known == name) {
@@ -178,6 +186,42 @@ impl Inner {
         }
     }
 
+    fn put_certificates(&self, change: &mut Change<'_, '_>, owner: &Owner, new: Vec<Checked>) -> Result<Vec<Stored>, StoreError> {
+        if let Owner::Mailbox(mailbox) = owner
+            && change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias)
+        {
+            return Err(StoreError::Refused(format!("{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)")));
+        }
+        let mut value = read_owner(change, owner)?.unwrap_or_default();
+        let mut stored = Vec::with_capacity(new.len());
+        for one in new {
+            stored.push(self.put_certificate(change, owner, &mut value, one)?);
+        }
+        if stored.iter().any(|one| *one != Stored::Unchanged) {
+            change.put_top(&owner_path(owner), Kind::Owner, &value.encode())?;
+        }
+        Ok(stored)
+    }
+
+    /// Adds entries to the trust set; at most once in a change.
+    fn put_trust(&self, change: &mut Change<'_, '_>, certificates: &[Certificate], scope: Option<&AnchorScope>) -> Result<(), StoreError> {
+        let mut value = self.read_trust_manifest(change)?;
+        let before = value.clone();
+        for certificate in certificates {
+            let name = certificate.fingerprint();
+            let entry = TrustEntryValue { der: certificate.der().clone(), scope: scope_value(scope) };
+            let known = value.entries.iter().find(|(known, _)| *known == name);
+            let old = known.and_then(|(_, mac)| change.view().child(&trust_path(&name), mac).ok());
+            if old.and_then(|record| TrustEntryValue::decode(&record.value)).is_some_and(|old| old == entry) {
+                continue;
+            }
+            let mac = change.put_child(&trust_path(&name), Kind::TrustEntry, &entry.encode())?;
+            set_pair(&mut value.entries, name, mac);
+            value.removed.retain(|(removed, _)| *removed != name);
+        }
+        if value == before { Ok(()) } else { change.put_top(TRUST, Kind::Trust, &value.encode()) }
+    }
+
     /// Removes what an owner had, and the keys that nobody else has.
     fn purge(&self, change: &mut Change<'_, '_>, owner: &Owner) -> Result<(), StoreError> {
         let path = owner_path(owner);
@@ -225,6 +269,47 @@ impl Inner {
     }
 }
 
+/// What became of the certificates of each owner named.
+pub type ImportOutcome = Vec<(Owner, Vec<Stored>)>;
+
+impl EmbeddedStore {
+    /// Stores certificates for several owners, and the intermediates that came with them, in one transaction: all or nothing. An owner is named once;
+    /// an intermediate that is an anchor already stays one.
+    pub fn import(&self, new: Vec<(Owner, Vec<NewCertificate>)>, intermediates: Vec<Certificate>) -> Result<ImportOutcome, StoreError> {
+        let mut checked = Vec::with_capacity(new.len());
+        for (owner, certificates) in new {
+            checked.push((owner, certificates.into_iter().map(check).collect::<Result<Vec<_>, _>>()?));
+        }
+        self.inner.write(|change| {
+            let known = self.inner.read_trust_manifest(change)?.entries;
+            let fresh: Vec<Certificate> =
+                intermediates.into_iter().filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint())).collect();
+            if !fresh.is_empty() {
+                self.inner.put_trust(change, &fresh, None)?;
+            }
+            checked.into_iter().map(|(owner, new)| Ok((owner.clone(), self.inner.put_certificates(change, &owner, new)?))).collect()
+        })
+    }
+
+    /// Adds anchors (`Some(scope)`) or intermediates (`None`) in one transaction.
+    pub fn add_trust_all(&self, certificates: &[Certificate], scope: Option<&AnchorScope>) -> Result<(), StoreError> {
+        self.inner.write(|change| self.inner.put_trust(change, certificates, scope))
+    }
+
+    /// The owner that an address stands for: aliases followed.
+    pub fn owner_of(&self, owner: &Owner) -> Result<Owner, StoreError> {
+        match owner {
+            Owner::Mailbox(mailbox) => self.inner.resolve(mailbox.clone()).map(Owner::Mailbox),
+            Owner::Domain(_) => Ok(owner.clone()),
+        }
+    }
+
+    /// All that is known of an owner, aliases followed.
+    pub fn identity_of(&self, owner: &Owner) -> Result<Arc<Identity>, StoreError> {
+        self.inner.identity(self.owner_of(owner)?)
+    }
+}
+
 impl CertStore for EmbeddedStore {
     fn identity(&self, mailbox: &Mailbox) -> Result<Arc<Identity>, StoreError> {
         self.inner.identity(Owner::Mailbox(self.inner.resolve(mailbox.key())?))
@@ -256,22 +341,7 @@ impl CertStore for EmbeddedStore {
 
     fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<Vec<Stored>, StoreError> {
         let new = new.into_iter().map(check).collect::<Result<Vec<_>, _>>()?;
-        self.inner.write(|change| {
-            if let Owner::Mailbox(mailbox) = owner
-                && change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias)
-            {
-                return Err(StoreError::Refused(format!("{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)")));
-            }
-            let mut value = read_owner(change, owner)?.unwrap_or_default();
-            let mut stored = Vec::with_capacity(new.len());
-            for one in new {
-                stored.push(self.inner.put_certificate(change, owner, &mut value, one)?);
-            }
-            if stored.iter().any(|one| *one != Stored::Unchanged) {
-                change.put_top(&owner_path(owner), Kind::Owner, &value.encode())?;
-            }
-            Ok(stored)
-        })
+        self.inner.write(|change| self.inner.put_certificates(change, owner, new))
     }
 
     fn learn(
@@ -327,25 +397,7 @@ impl CertStore for EmbeddedStore {
     }
 
     fn add_trust(&self, certificate: Certificate, scope: Option<AnchorScope>) -> Result<(), StoreError> {
-        let name = certificate.fingerprint();
-        let scope = match scope {
-            None => ScopeValue::Intermediate,
-            Some(AnchorScope::Global) => ScopeValue::Global,
-            Some(AnchorScope::Domains(domains)) => ScopeValue::Domains(domains.iter().map(|domain| domain.as_str().to_owned()).collect()),
-        };
-        let entry = TrustEntryValue { der: certificate.der().clone(), scope };
-        self.inner.write(|change| {
-            let mut value = self.inner.read_trust_manifest(change)?;
-            let known = value.entries.iter().find(|(known, _)| *known == name);
-            let old = known.and_then(|(_, mac)| change.view().child(&trust_path(&name), mac).ok());
-            if old.and_then(|record| TrustEntryValue::decode(&record.value)).is_some_and(|old| old == entry) {
-                return Ok(());
-            }
-            let mac = change.put_child(&trust_path(&name), Kind::TrustEntry, &entry.encode())?;
-            set_pair(&mut value.entries, name, mac);
-            value.removed.retain(|(removed, _)| *removed != name);
-            change.put_top(TRUST, Kind::Trust, &value.encode())
-        })
+        self.inner.write(|change| self.inner.put_trust(change, &[certificate], scope.as_ref()))
     }
 
     fn remove_trust(&self, fingerprint: [u8; 32]) -> Result<(), StoreError> {

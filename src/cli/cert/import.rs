@@ -1,0 +1,210 @@
+//! `waxwing cert import`: whole files or nothing of them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::super::{CommandResult, Failure, NOT_GOOD, read_file, shown};
+use super::short;
+use crate::keys::{KeyId, SoftwareKey};
+use crate::pki::certificate::Certificate;
+use crate::pki::pkcs12::{Bundle, read_any};
+use crate::policy::TrustState;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::{NewCertificate, Owner, Provenance, Stored};
+
+const EXTENSIONS: [&str; 6] = ["p12", "pfx", "pem", "crt", "cer", "der"];
+
+/// What is the same for every file.
+struct Import<'a> {
+    store: &'a EmbeddedStore,
+    password: Option<&'a str>,
+    owner: Option<Owner>,
+    trust: TrustState,
+}
+
+/// What became of a file.
+struct Report {
+    changed: bool,
+    lines: Vec<String>,
+}
+
+/// Imports every file; says per file what was stored or why not.
+pub(super) fn run(store: &EmbeddedStore, paths: &[PathBuf], password: Option<&str>, owner: Option<Owner>, trust: TrustState) -> CommandResult {
+    let (files, left_out) = collect(paths)?;
+    if files.is_empty() {
+        return Err(Failure::new("there is no file to import", format!("in folders, files that end in .{} are read", EXTENSIONS.join(" ."))));
+    }
+    let import = Import { store, password, owner, trust };
+    let bar = if files.len() > 1 { ProgressBar::new(files.len() as u64) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta} {msg}") {
+        bar.set_style(style);
+    }
+    let (mut stored, mut unchanged, mut refused) = (0usize, 0usize, 0usize);
+    for file in &files {
+        let name = shown(&file.display().to_string());
+        let outcome = import.file(file);
+        bar.suspend(|| match &outcome {
+            Ok(report) => report.lines.iter().for_each(|line| println!("{name}: {line}")),
+            Err(why) => eprintln!("waxwing: {name}: {}", shown(why)),
+        });
+        match outcome {
+            Ok(Report { changed: true, .. }) => stored += 1,
+            Ok(Report { changed: false, .. }) => unchanged += 1,
+            Err(_) => refused += 1,
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if files.len() > 1 || left_out > 0 {
+        println!("{} files: {stored} stored, {unchanged} there already, {refused} refused; {left_out} of other kinds left out", files.len());
+    }
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+/// The files named and, of folders, those with a known ending; how many others there were.
+fn collect(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, usize), Failure> {
+    let (mut files, mut left_out) = (Vec::new(), 0);
+    for path in paths {
+        let metadata = std::fs::metadata(path).map_err(|error| Failure::new(format!("{}: {error}", path.display()), "name a file or a folder"))?;
+        if metadata.is_dir() {
+            walk(path, &mut files, &mut left_out)?;
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok((files, left_out))
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>, left_out: &mut usize) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", folder.display()), "");
+    let mut entries = std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        // Links to folders are not followed: no loops.
+        let kind = entry.file_type().map_err(failed)?;
+        let known = path.extension().is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+        if kind.is_dir() {
+            walk(&path, files, left_out)?;
+        } else if known {
+            files.push(path);
+        } else {
+            *left_out += 1;
+        }
+    }
+    Ok(())
+}
+
+impl Import<'_> {
+    fn file(&self, file: &Path) -> Result<Report, String> {
+        let octets = read_file(file).map(Zeroizing::new).map_err(|failure| failure.to_string())?;
+        let bundle = read_any(&octets, self.password).map_err(|error| error.to_string())?;
+        let (leaves, authorities) = split(bundle.certificates.clone());
+        if leaves.is_empty() {
+            return Err(match (authorities.is_empty(), bundle.keys.is_empty()) {
+                (false, _) => "holds CA certificates only; `waxwing trust add` takes those".to_owned(),
+                (true, false) => "holds a private key without its certificate; put both in one file".to_owned(),
+                (true, true) => "holds no certificate".to_owned(),
+            });
+        }
+        let keys = match_keys(&bundle, &leaves)?;
+        let mut new: Vec<(Owner, Vec<NewCertificate>)> = Vec::new();
+        let mut notes = Vec::new();
+        for leaf in &leaves {
+            let key = keys.iter().find(|(id, _)| *id == KeyId::of_spki(leaf.public_key().spki())).map(|(_, pkcs8)| pkcs8);
+            for owner in self.owners(leaf, &mut notes)? {
+                let one = NewCertificate {
+                    certificate: leaf.clone(),
+                    provenance: Provenance { source: "import".to_owned(), detail: file.display().to_string(), at: Timestamp::now() },
+                    trust: self.trust,
+                    key: key.map(|pkcs8| Zeroizing::new(pkcs8.to_vec())),
+                };
+                match new.iter_mut().find(|(known, _)| *known == owner) {
+                    Some((_, ones)) => ones.push(one),
+                    None => new.push((owner, vec![one])),
+                }
+            }
+        }
+        let named: Vec<(Owner, Vec<(String, bool)>)> = new
+            .iter()
+            .map(|(owner, ones)| (owner.clone(), ones.iter().map(|one| (short(&one.certificate), one.key.is_some())).collect()))
+            .collect();
+        // Roots are no business of an import: trusting one is a decision of its own.
+        let intermediates = authorities.into_iter().filter(|authority| !authority.is_self_issued()).collect();
+        let outcome = self.store.import(new, intermediates).map_err(|error| error.to_string())?;
+        let mut lines = notes;
+        let mut changed = false;
+        for ((owner, ones), (_, stored)) in named.iter().zip(&outcome) {
+            for ((fingerprint, has_key), stored) in ones.iter().zip(stored) {
+                changed |= *stored != Stored::Unchanged;
+                lines.push(format!("{} {fingerprint}: {}", shown(&owner.to_string()), told(*stored, *has_key)));
+            }
+        }
+        Ok(Report { changed, lines })
+    }
+
+    /// Whose certificate it is.
+    fn owners(&self, leaf: &Certificate, notes: &mut Vec<String>) -> Result<Vec<Owner>, String> {
+        if let Some(owner) = &self.owner {
+            let names = match owner {
+                Owner::Mailbox(mailbox) => leaf.is_for(mailbox),
+                Owner::Domain(domain) => leaf.is_for_domain(domain),
+            };
+            if !names {
+                let addresses: Vec<String> = leaf.mailboxes().iter().map(ToString::to_string).collect();
+                let addresses = if addresses.is_empty() { "no address".to_owned() } else { shown(&addresses.join(", ")) };
+                notes.push(format!("warning: the certificate names {addresses}, not {}: it will decrypt, but is not used to encrypt or sign", shown(&owner.to_string())));
+            }
+            return Ok(vec![self.store.owner_of(owner).map_err(|error| error.to_string())?]);
+        }
+        let mut owners: Vec<Owner> = Vec::new();
+        for mailbox in leaf.mailboxes() {
+            let owner = self.store.owner_of(&Owner::Mailbox(mailbox.key())).map_err(|error| error.to_string())?;
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        if owners.is_empty() {
+            return Err(format!("{} names no mail address; say whose it is with --address", leaf.subject_text()));
+        }
+        Ok(owners)
+    }
+}
+
+fn told(stored: Stored, has_key: bool) -> &'static str {
+    match (stored, has_key) {
+        (Stored::New, true) => "stored certificate and private key",
+        (Stored::New, false) => "stored certificate",
+        (Stored::KeyAdded, _) => "stored private key, the certificate was there",
+        (Stored::Approved, _) => "approved, it was pending",
+        (Stored::Unchanged, _) => "no change, it is there already",
+    }
+}
+
+/// Those of mailboxes, and those of CAs; each once.
+fn split(certificates: Vec<Certificate>) -> (Vec<Certificate>, Vec<Certificate>) {
+    let mut once: Vec<Certificate> = Vec::new();
+    for certificate in certificates {
+        if !once.contains(&certificate) {
+            once.push(certificate);
+        }
+    }
+    once.into_iter().partition(|certificate| !certificate.is_ca())
+}
+
+/// Every key with its name; one that belongs to no certificate refuses the file.
+fn match_keys<'a>(bundle: &'a Bundle, leaves: &[Certificate]) -> Result<Vec<(KeyId, &'a [u8])>, String> {
+    let mut keys = Vec::new();
+    for pkcs8 in &bundle.keys {
+        let id = SoftwareKey::from_pkcs8(pkcs8).map_err(|error| format!("private key: {error}"))?.id();
+        if !leaves.iter().any(|leaf| KeyId::of_spki(leaf.public_key().spki()) == id) {
+            return Err("a private key in it belongs to none of its certificates; put both in one file".to_owned());
+        }
+        keys.push((id, pkcs8.as_slice()));
+    }
+    Ok(keys)
+}
