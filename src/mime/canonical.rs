@@ -6,6 +6,8 @@ use memchr::{memchr, memchr2};
 use super::entity::{Entity, MimeLimits};
 use super::header::{Block, Header, MimeError};
 
+#[cfg(test)]
+mod corpora;
 mod encode;
 mod fields;
 #[cfg(test)]
