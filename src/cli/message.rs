@@ -152,6 +152,7 @@ fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Fai
     let mut context = OpenContext::new(keys, material.trust.clone(), material.at);
     if args.legacy {
         context.legacy = Legacy { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
+        context.path.legacy = true;
     }
     // Offline nobody is waiting for an oracle's answer.
     context.operations = 64;
