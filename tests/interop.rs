@@ -2,7 +2,7 @@
 //! octet is refused by both sides. A peer that is not installed is left out, and named; WAXWING_REQUIRE_PEERS=1 makes that a failure.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -76,7 +76,9 @@ impl Place {
     /// Runs a program in the folder; files are named relative to it.
     fn run(&self, program: &str, args: &[&str]) -> Output {
         let _ = std::fs::remove_file(self.path("out"));
-        Command::new(program).args(args).current_dir(self.folder.path()).env("GNUPGHOME", self.path("gnupg")).output().unwrap()
+        let stdin = std::fs::File::open(self.path("password")).map_or(Stdio::null(), Stdio::from);
+        let home = self.path("gnupg");
+        Command::new(program).args(args).current_dir(self.folder.path()).env("GNUPGHOME", home).stdin(stdin).output().unwrap()
     }
     fn must(&self, program: &str, args: &[&str]) -> Vec<u8> {
         let output = self.run(program, args);
@@ -343,7 +345,7 @@ fn gnupg(place: &Place) -> Agent<'_> {
     let agent = Agent(place);
     place.must("gpgsm", &["--import", "root.crt", "middle.crt"]);
     for name in ["alice.p12", "bob.p12"] {
-        place.must("gpgsm", &["--passphrase-file", "password", "--import", name]);
+        place.must("gpgsm", &["--passphrase-fd", "0", "--import", name]);
     }
     agent
 }
@@ -360,7 +362,7 @@ fn gpgsm_and_we_read_each_other() {
     }
     let place = Place::new(NewKey::Rsa2048);
     let _agent = gnupg(&place);
-    let password = ["--passphrase-file", "password"];
+    let password = ["--passphrase-fd", "0"];
 
     let message = sign(&place, SignatureScheme::RsaPkcs1(Digest::Sha256), Form::Clear).signed().unwrap().rope().to_bytes();
     let (content, signature) = taken_apart(&message);

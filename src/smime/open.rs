@@ -21,6 +21,7 @@ use crate::cms::error::CmsError;
 use crate::cms::signed::{self, CertificateId, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyError, KeyId, KeyOperation};
 use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{PathLimits, TrustSet};
 
@@ -102,6 +103,8 @@ pub struct Opener {
     current: Option<Entity>,
     /// The entity that was decrypted last: what is delivered.
     decrypted: Option<Entity>,
+    /// The signed layer that is all of it, written anew from its verified octets.
+    rebuilt: Option<Rope>,
     /// The innermost content so far.
     content: Bytes,
     envelope: Option<Envelope>,
@@ -151,6 +154,7 @@ impl Opener {
             author,
             current: Some(message.clone()),
             decrypted: None,
+            rebuilt: None,
             content: message.raw.clone(),
             message,
             envelope: None,
@@ -230,6 +234,7 @@ impl Opener {
         self.found.seal_off();
         self.content = plain;
         self.decrypted = Some(entity.clone());
+        self.rebuilt = None;
         self.current = Some(entity);
     }
 
@@ -303,6 +308,11 @@ impl Opener {
         // A7: a detached signature carries no content, or it may be a signature over something else than what is shown.
         let refused = data.econtent.is_some().then(|| "a detached signature that carries content of its own".to_owned());
         self.signed_layer(true, &data, &content.raw, refused);
+        self.rebuild(|digest| {
+            let boundary = super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
+            let free = memchr::memmem::find(&content.raw, boundary.as_bytes()).is_none();
+            free.then(|| super::seal::multipart_signed_with(&content.raw, signature.clone(), super::seal::micalg(digest), &boundary))
+        }, &data);
         self.content = content.raw.clone();
         self.current = Some(content);
         true
@@ -338,11 +348,20 @@ impl Opener {
             return false;
         };
         self.signed_layer(false, &data, &content, None);
+        self.rebuild(|_| Some(super::seal::pkcs7_mime("signed-data", object.clone())), &data);
         self.content = content.clone();
         if data.econtent_type == judge::ID_DATA {
             self.current = Entity::parse(content, &self.context.mime).ok();
         }
         true
+    }
+
+    /// CBC can be changed in transit around what is signed: preamble, fields, epilogue. So the outermost signed layer in it
+    /// is written anew from the octets that were verified; the same each time.
+    fn rebuild(&mut self, write: impl FnOnce(Digest) -> Option<Rope>, data: &SignedData) {
+        if self.found.cbc && self.rebuilt.is_none() && self.found.inner.len() == 1 {
+            self.rebuilt = data.signers.first().and_then(|signer| signer.digest).and_then(write);
+        }
     }
 
     /// Judges a signed layer and keeps what came out.
@@ -401,17 +420,20 @@ impl Opener {
 
     fn finish(&mut self) -> Opened {
         let mut found = std::mem::take(&mut self.found);
-        let message = match &self.decrypted {
+        let cek_digests = std::mem::take(&mut found.cek_digests);
+        let certificates = std::mem::take(&mut found.certificates);
+        let cbc = found.cbc;
+        let mut verdict = found.verdict();
+        let rebuilt = self.rebuilt.take().filter(|_| cbc && verdict.signer.is_some());
+        let rebuilt = rebuilt.and_then(|rope| Entity::parse(rope.to_bytes(), &self.context.mime).ok());
+        let message = match rebuilt.as_ref().or(self.decrypted.as_ref()) {
             None => self.message.raw.clone(),
             Some(inner) => {
                 let (message, note) = fresh::message(&self.message.header, inner, &self.context.mime);
-                found.notes.extend(note.map(str::to_owned));
+                verdict.notes.extend(note.map(str::to_owned));
                 message
             }
         };
-        let cek_digests = std::mem::take(&mut found.cek_digests);
-        let certificates = std::mem::take(&mut found.certificates);
-        let verdict = found.verdict();
         let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
         Opened { message, content: self.content.clone(), verdict, cek_digests, certificates, operations: self.operations }
     }

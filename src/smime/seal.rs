@@ -255,7 +255,7 @@ fn ended(fields: Bytes) -> Bytes {
 }
 
 /// An application/pkcs7-mime entity (RFC 8551 section 3.2).
-fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
+pub(in crate::smime) fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
     let mut rope = Rope::new();
     rope.push_raw(format!(
         "Content-Type: application/pkcs7-mime; smime-type={smime_type};\r\n name=smime.p7m\r\n\
@@ -267,15 +267,21 @@ fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
 
 /// A multipart/signed entity (RFC 8551 section 3.5.3).
 fn multipart_signed(content: &Bytes, signature: Bytes, digest: Digest, self_check: bool) -> Result<Rope, SealError> {
-    let boundary = random_boundary()?;
+    let mut random = [0; 18];
+    rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
+    let boundary = boundary(&random);
     if self_check && memchr::memmem::find(content, boundary.as_bytes()).is_some() {
         return Err(SealError::SelfCheck("the boundary stands in the content"));
     }
+    Ok(multipart_signed_with(content, signature, micalg(digest), &boundary))
+}
+
+/// The same with a boundary that is known not to stand in the content.
+pub(in crate::smime) fn multipart_signed_with(content: &Bytes, signature: Bytes, micalg: &str, boundary: &str) -> Rope {
     let mut rope = Rope::new();
     rope.push_raw(format!(
-        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={};\r\n boundary=\"{boundary}\"\r\n\r\n\
-         This is a cryptographically signed message in MIME format.\r\n\r\n--{boundary}\r\n",
-        micalg(digest)
+        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={micalg};\r\n boundary=\"{boundary}\"\r\n\r\n\
+         This is a cryptographically signed message in MIME format.\r\n\r\n--{boundary}\r\n"
     ));
     rope.push_raw(content.clone());
     rope.push_raw(format!(
@@ -284,7 +290,7 @@ fn multipart_signed(content: &Bytes, signature: Bytes, digest: Digest, self_chec
     ));
     rope.push_base64(signature);
     rope.push_raw(format!("\r\n--{boundary}--\r\n"));
-    Ok(rope)
+    rope
 }
 
 /// RFC 8551 section 3.5.3.2.
@@ -297,15 +303,9 @@ pub(in crate::smime) fn micalg(digest: Digest) -> &'static str {
     }
 }
 
-fn random_boundary() -> Result<String, SealError> {
-    let mut random = [0; 18];
-    rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
-    // "=_" stands in no quoted-printable or base64 line (RFC 2045 section 6.7).
-    let mut boundary = String::from("=_");
-    for octet in random {
-        boundary.push_str(&format!("{octet:02x}"));
-    }
-    Ok(boundary)
+/// A boundary from random octets or a digest. "=_" stands in no quoted-printable or base64 line (RFC 2045 section 6.7).
+pub(in crate::smime) fn boundary(octets: &[u8]) -> String {
+    octets.iter().fold(String::from("=_"), |text, octet| text + &format!("{octet:02x}"))
 }
 
 fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
