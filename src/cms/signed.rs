@@ -14,7 +14,7 @@ mod prepare;
 mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::cms) mod tests;
 
 pub use attributes::Attributes;
 pub use prepare::{PreparedSignedData, SignParameters, prepare};
@@ -243,7 +243,7 @@ impl SignerInfo {
         let signed = fields.optional(tag::context(0))?;
         let signature_der = to_der(fields.expect(tag::SEQUENCE, "signatureAlgorithm")?.raw)?;
         let signature = fields.string(tag::OCTET_STRING, "signature")?.octet_bytes(input, "signature")?;
-        fields.optional(tag::context(1))?;
+        let unsigned = fields.optional(tag::context(1))?;
         fields.end("SignerInfo")?;
 
         let digest = super::algorithm::digest_algorithm(&digest_der);
@@ -263,6 +263,9 @@ impl SignerInfo {
             }
             None => None,
         };
+        if let Some(error) = unsigned.and_then(|unsigned| attributes::check_unsigned(&unsigned).err()) {
+            fault.get_or_insert(error);
+        }
         let seen = attributes.as_ref();
         Ok(Self {
             id,

@@ -1,1 +1,433 @@
+use super::*;
+use crate::cms::signed::tests::{CONTENT, OLD, corpora, identity, openssl, read_object};
+use crate::keys::{KeyAnswer, SoftwareKey, new_cek};
+use crate::pki::authority::{Issued, NewKey};
+use crate::pki::certificate::Certificate;
 
+const CIPHERS: [ContentEncryption; 6] = [
+    ContentEncryption::Aes128Cbc,
+    ContentEncryption::Aes192Cbc,
+    ContentEncryption::Aes256Cbc,
+    ContentEncryption::Aes128Gcm,
+    ContentEncryption::Aes192Gcm,
+    ContentEncryption::Aes256Gcm,
+];
+
+fn scheme(rsa: KeyTransport) -> RecipientScheme {
+    RecipientScheme { rsa, kdf: Digest::Sha256 }
+}
+
+const OAEP: KeyTransport = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
+
+fn sealed(content: &[u8], how: ContentEncryption, recipients: &[(&Certificate, RecipientScheme)]) -> Bytes {
+    seal(content.to_vec(), how, recipients, &new_cek(how).unwrap()).unwrap()
+}
+
+/// Opens with this key the RecipientInfo that names the certificate.
+fn open_for(envelope: &EnvelopedData, key: &SoftwareKey, certificate: &Certificate) -> Result<Bytes, CmsError> {
+    let named = |recipient: &&RecipientInfo| recipient.id.as_ref().is_some_and(|id| id.names(certificate));
+    let recipient = envelope.recipients.iter().find(named).expect("a RecipientInfo that names the certificate");
+    open_by(envelope, recipient, key)
+}
+
+fn open_by(envelope: &EnvelopedData, recipient: &RecipientInfo, key: &SoftwareKey) -> Result<Bytes, CmsError> {
+    let operation = recipient.operation(key.id(), envelope.content, new_cek(envelope.content).unwrap())?;
+    let Ok(KeyAnswer::Cek(cek)) = key.perform(&operation) else { panic!("a CEK is expected") };
+    envelope.open(&cek)
+}
+
+fn key(issued: &Issued) -> SoftwareKey {
+    SoftwareKey::from_pkcs8(&issued.pkcs8).unwrap()
+}
+
+#[test]
+fn what_is_sealed_opens_for_each_recipient() {
+    let all = [identity(NewKey::Rsa2048), identity(NewKey::P256), identity(NewKey::P384)];
+    for how in CIPHERS {
+        for rsa in [KeyTransport::RsaPkcs1, OAEP, KeyTransport::RsaOaep(Digest::Sha1, Digest::Sha1)] {
+            let recipients: Vec<_> = all.iter().map(|issued| (&issued.certificate, scheme(rsa))).collect();
+            let envelope = EnvelopedData::parse(&sealed(CONTENT, how, &recipients), Legacy::default()).unwrap();
+            assert_eq!(envelope.content, how);
+            assert_eq!(envelope.is_authenticated(), how.is_authenticated());
+            assert_eq!(envelope.recipients.len(), 3);
+            for issued in &all {
+                assert_eq!(open_for(&envelope, &key(issued), &issued.certificate).unwrap(), CONTENT);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_length_of_content_comes_out_as_it_went_in() {
+    let issued = identity(NewKey::P256);
+    for how in [ContentEncryption::Aes128Cbc, ContentEncryption::Aes256Gcm] {
+        for length in (0..=64).chain([127, 128, 255, 256, 65_535, 65_536, 1 << 20]) {
+            let content: Vec<u8> = (0..length).map(|position| (position % 251) as u8).collect();
+            let envelope = EnvelopedData::parse(&sealed(&content, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default()).unwrap();
+            assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), content, "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_recipients_fit_in_one_envelope() {
+    let issued = identity(NewKey::P256);
+    let recipients = vec![(&issued.certificate, scheme(OAEP)); 1000];
+    let envelope = EnvelopedData::parse(&sealed(CONTENT, ContentEncryption::Aes128Gcm, &recipients), Legacy::default()).unwrap();
+    assert_eq!(envelope.recipients.len(), 1000);
+    assert_eq!(open_by(&envelope, envelope.recipients.last().unwrap(), &key(&issued)).unwrap(), CONTENT);
+}
+
+#[test]
+fn nobody_can_be_encrypted_to_by_mistake() {
+    let issued = identity(NewKey::P256);
+    let how = ContentEncryption::Aes128Cbc;
+    let to = [(&issued.certificate, scheme(OAEP))];
+    assert!(seal(CONTENT.to_vec(), how, &[], &new_cek(how).unwrap()).is_err());
+    assert!(seal(CONTENT.to_vec(), how, &to, &new_cek(ContentEncryption::Aes256Cbc).unwrap()).is_err());
+    let triple = ContentEncryption::TripleDesCbc;
+    assert!(seal(CONTENT.to_vec(), triple, &to, &new_cek(triple).unwrap()).is_err());
+    assert!(seal_with(CONTENT.len() + 1, |buffer| buffer.extend_from_slice(CONTENT), how, &to, &new_cek(how).unwrap()).is_err());
+}
+
+/// Every octet of a GCM envelope changed, one at a time: what opens is the content, nothing else.
+#[test]
+fn a_changed_authenticated_envelope_opens_as_nothing_else() {
+    let issued = identity(NewKey::P256);
+    let key = key(&issued);
+    let good = sealed(CONTENT, ContentEncryption::Aes256Gcm, &[(&issued.certificate, scheme(OAEP))]);
+    for position in 0..good.len() {
+        let mut bad = good.to_vec();
+        bad[position] ^= 0x01;
+        let Ok(envelope) = EnvelopedData::parse(&Bytes::from(bad), OLD) else { continue };
+        for recipient in &envelope.recipients {
+            if let RecipientKind::Other(_) = recipient.kind {
+                continue;
+            }
+            if let Ok(content) = open_by(&envelope, recipient, &key) {
+                assert_eq!(content, CONTENT, "octet {position}");
+            }
+        }
+    }
+}
+
+/// A3, A4: whatever is wrong with the ciphertext, the key or the padding, it is one error.
+#[test]
+fn a03_a_failed_decryption_is_one_error() {
+    let issued = identity(NewKey::P256);
+    let key = key(&issued);
+    for how in CIPHERS {
+        let good = EnvelopedData::parse(&sealed(CONTENT, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default()).unwrap();
+        let mut wrong = Vec::new();
+        for length in [0, 1, 15, 17, good.encrypted.len() - 1] {
+            wrong.push(good.encrypted.slice(..length.min(good.encrypted.len())));
+        }
+        for position in [0, good.encrypted.len() / 2, good.encrypted.len() - 1] {
+            let mut bad = good.encrypted.to_vec();
+            bad[position] ^= 0x80;
+            wrong.push(Bytes::from(bad));
+        }
+        for encrypted in wrong {
+            let bad = EnvelopedData { encrypted, ..good.clone() };
+            match open_for(&bad, &key, &issued.certificate) {
+                Err(error) => assert_eq!(error, CmsError::Crypto),
+                Ok(content) => assert!(!how.is_authenticated() && content != CONTENT),
+            }
+        }
+        assert!(matches!(good.open(&new_cek(how).unwrap()), Err(CmsError::Crypto)) || !how.is_authenticated());
+        for length in [0usize, 1, 15, 16, 24, 32, 33] {
+            if length != how.key_len() {
+                assert_eq!(good.open(&zeroize::Zeroizing::new(vec![1; length])), Err(CmsError::Crypto));
+            }
+        }
+    }
+}
+
+/// An envelope of these parts: what senders and attackers can write and `seal` never does.
+fn envelope(authenticated: bool, infos: &[Vec<u8>], algorithm: &[u8], encrypted: &[u8], mac: Option<&[u8]>) -> Bytes {
+    let info = write::sequence(&[&write::oid(&ID_DATA), algorithm, &write::element(0x80, &[encrypted])]);
+    let mac = mac.map(write::octet_string).unwrap_or_default();
+    let data = write::sequence(&[&write::integer(0), &write::element(tag::SET, &infos.iter().map(Vec::as_slice).collect::<Vec<_>>()), &info, &mac]);
+    let oid = if authenticated { ID_AUTH_ENVELOPED_DATA } else { ID_ENVELOPED_DATA };
+    Bytes::from(write::sequence(&[&write::oid(&oid), &write::element(0xa0, &[&data])]))
+}
+
+fn algorithm(oid: &str, parameters: &[u8]) -> Vec<u8> {
+    write::sequence(&[&write::oid(&ObjectIdentifier::new_unwrap(oid)), parameters])
+}
+
+/// A5: forty envelopes with a content encryption or key transport that is not exactly as its RFC says. None opens; a wrong
+/// OAEP is never taken for v1.5.
+#[test]
+fn a05_forty_mutated_algorithms_are_refused() {
+    const CBC: &str = "2.16.840.1.101.3.4.1.2";
+    const GCM: &str = "2.16.840.1.101.3.4.1.6";
+    const OAEP_OID: &str = "1.2.840.113549.1.1.7";
+    const RSA: &str = "1.2.840.113549.1.1.1";
+    let string = |length: usize| write::octet_string(&vec![7; length]);
+    let gcm = |parts: &[&[u8]]| write::sequence(parts);
+    let null: &[u8] = &[5, 0];
+    let mut contents: Vec<(bool, Vec<u8>, usize)> = vec![
+        (false, algorithm(CBC, &string(15)), 0),
+        (false, algorithm(CBC, &string(17)), 0),
+        (false, algorithm(CBC, &string(8)), 0),
+        (false, algorithm(CBC, &string(0)), 0),
+        (false, algorithm(CBC, null), 0),
+        (false, algorithm(CBC, &[]), 0),
+        (false, algorithm(CBC, &[string(16), string(16)].concat()), 0),
+        (false, algorithm(CBC, &write::sequence(&[&string(16)])), 0),
+        (false, algorithm(GCM, &gcm(&[&string(12), &write::integer(16)])), 0),
+        (false, algorithm(GCM, &string(16)), 0),
+        (true, algorithm(CBC, &string(16)), 0),
+        (true, algorithm(CBC, &string(16)), 16),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(16)])), 15),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(16)])), 12),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(16)])), 0),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(16)])), 17),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(12)])), 12),
+        (true, algorithm(GCM, &gcm(&[&string(12)])), 12),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(4)])), 4),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(0)])), 0),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(13)])), 13),
+        (true, algorithm(GCM, &gcm(&[&string(11), &write::integer(16)])), 16),
+        (true, algorithm(GCM, &gcm(&[&string(16), &write::integer(16)])), 16),
+        (true, algorithm(GCM, &gcm(&[&string(12), &write::integer(16), null])), 16),
+        (true, algorithm(GCM, &gcm(&[&write::integer(16), &string(12)])), 16),
+        (true, algorithm(GCM, null), 16),
+        (true, algorithm(GCM, &[]), 16),
+        (true, algorithm(GCM, &string(12)), 16),
+        (false, algorithm("1.2.840.113549.3.7", &string(8)), 0),
+        (false, algorithm("1.2.840.113549.3.2", &write::sequence(&[&write::integer(58), &string(8)])), 0),
+    ];
+    contents.push((false, algorithm("2.16.840.1.101.3.4.1.1", &[]), 0)); // ECB
+    contents.push((true, algorithm("2.16.840.1.101.3.4.1.7", &gcm(&[&string(12), &write::integer(16)])), 16)); // CCM
+    let mut refused = 0;
+    for (authenticated, algorithm, mac) in &contents {
+        let mac = vec![1; *mac];
+        let bytes = envelope(*authenticated, &[], algorithm, &[0; 32], authenticated.then_some(&mac));
+        assert!(EnvelopedData::parse(&bytes, Legacy::default()).is_err(), "{algorithm:02x?}");
+        refused += 1;
+    }
+    let issued = identity(NewKey::Rsa2048);
+    let encrypted_cek = issued.certificate.public_key().transport(KeyTransport::RsaPkcs1, &[3; 16]).unwrap();
+    let sha256 = algorithm("2.16.840.1.101.3.4.2.1", null);
+    let mgf1 = |digest: &[u8]| write::element(0xa1, &[&algorithm("1.2.840.113549.1.1.8", digest)]);
+    let hash = write::element(0xa0, &[&sha256]);
+    let label = write::element(0xa2, &[&algorithm("1.2.840.113549.1.1.9", &write::octet_string(b"label"))]);
+    let transports = [
+        algorithm(OAEP_OID, &[]),
+        algorithm(OAEP_OID, null),
+        algorithm(OAEP_OID, &write::sequence(&[&hash])),
+        algorithm(OAEP_OID, &write::sequence(&[&mgf1(&sha256), &hash])),
+        algorithm(OAEP_OID, &write::sequence(&[&hash, &mgf1(&sha256), &label])),
+        algorithm(OAEP_OID, &write::sequence(&[&hash, &mgf1(&sha256), null])),
+        algorithm(OAEP_OID, &write::sequence(&[&hash, &mgf1(&[])])),
+        algorithm(OAEP_OID, &write::sequence(&[&hash, &write::element(0xa1, &[&sha256])])),
+        algorithm(RSA, &[]),
+        algorithm(RSA, &write::sequence(&[])),
+        algorithm("1.2.840.113549.1.1.11", null),
+    ];
+    let cipher = algorithm(CBC, &string(16));
+    for transport in &transports {
+        let id = CertificateId::issuer_and_serial_der(&issued.certificate, tag::SEQUENCE);
+        let info = write::sequence(&[&write::integer(0), &id, transport, &write::octet_string(&encrypted_cek)]);
+        let parsed = EnvelopedData::parse(&envelope(false, &[info], &cipher, &[0; 32], None), OLD).unwrap();
+        assert!(matches!(parsed.recipients[0].kind, RecipientKind::Other(_)), "{transport:02x?}");
+        assert!(parsed.recipients[0].operation(key(&issued).id(), parsed.content, new_cek(parsed.content).unwrap()).is_err());
+        refused += 1;
+    }
+    assert!(refused >= 40, "{refused}");
+    // The same frame with all as it should be is taken.
+    EnvelopedData::parse(&envelope(false, &[], &cipher, &[0; 32], None), Legacy::default()).unwrap();
+    let good = algorithm(GCM, &gcm(&[&string(12), &write::integer(16)]));
+    EnvelopedData::parse(&envelope(true, &[], &good, &[0; 32], Some(&[1; 16])), Legacy::default()).unwrap();
+}
+
+/// A tag of 12 octets, by switch: the beginning of the tag of 16.
+#[test]
+fn a05_short_tags_are_checked_when_allowed() {
+    let cek = new_cek(ContentEncryption::Aes256Gcm).unwrap();
+    let how = ContentAlgorithm::new(ContentEncryption::Aes256Gcm, &[9; 12], 16).unwrap();
+    for length in [0usize, 1, 16, 1000] {
+        let mut buffer = vec![0x41; length];
+        let tag_octets = cipher::seal(&how, &cek, &mut buffer, 0).unwrap();
+        let parameters = write::sequence(&[&write::octet_string(&[9; 12])]);
+        let bytes = envelope(true, &[], &algorithm("2.16.840.1.101.3.4.1.46", &parameters), &buffer, Some(&tag_octets[..12]));
+        assert!(EnvelopedData::parse(&bytes, Legacy::default()).is_err());
+        let parsed = EnvelopedData::parse(&bytes, Legacy { short_tags: true, ..Legacy::default() }).unwrap();
+        assert_eq!(parsed.open(&cek).unwrap(), vec![0x41; length]);
+        let mut mac = parsed.mac.to_vec();
+        mac[11] ^= 1;
+        assert_eq!(EnvelopedData { mac: Bytes::from(mac), ..parsed }.open(&cek), Err(CmsError::Crypto));
+    }
+}
+
+#[test]
+fn padding_is_checked_whole() {
+    let how = ContentAlgorithm::new(ContentEncryption::Aes128Cbc, &[0; 16], 0).unwrap();
+    let key = aws_lc_rs::cipher::UnboundCipherKey::new(&aws_lc_rs::cipher::AES_128, &[1; 16]).unwrap();
+    let raw = aws_lc_rs::cipher::EncryptingKey::cbc(key).unwrap();
+    let decrypt = |last: [u8; 16]| {
+        let mut block = last.to_vec();
+        let iv = aws_lc_rs::cipher::EncryptionContext::Iv128(aws_lc_rs::iv::FixedLength::from([0; 16]));
+        raw.less_safe_encrypt(&mut block, iv).unwrap();
+        cipher::open(&how, &[1; 16], &block, &[], &[])
+    };
+    for padding in 1..=16u8 {
+        let mut block = [0xee; 16];
+        block[16 - usize::from(padding)..].fill(padding);
+        assert_eq!(decrypt(block).unwrap(), vec![0xee; 16 - usize::from(padding)]);
+        for position in 16 - usize::from(padding)..15 {
+            let mut bad = block;
+            bad[position] ^= 0x20;
+            assert_eq!(decrypt(bad), Err(CmsError::Crypto));
+        }
+    }
+    for last in [0u8, 17, 32, 255] {
+        assert_eq!(decrypt([last; 16]), Err(CmsError::Crypto));
+    }
+}
+
+#[test]
+fn openssl_decrypts_what_is_sealed_here() {
+    for (issued, label) in [(identity(NewKey::Rsa2048), "RSA"), (identity(NewKey::P256), "P-256"), (identity(NewKey::P384), "P-384")] {
+        for how in CIPHERS {
+            for rsa in [KeyTransport::RsaPkcs1, OAEP] {
+                let dir = tempfile::tempdir().unwrap();
+                std::fs::write(dir.path().join("sealed"), sealed(CONTENT, how, &[(&issued.certificate, scheme(rsa))])).unwrap();
+                std::fs::write(dir.path().join("key"), &issued.pkcs8).unwrap();
+                std::fs::write(dir.path().join("certificate"), pem(&issued.certificate)).unwrap();
+                let arguments =
+                    ["cms", "-decrypt", "-binary", "-inform", "DER", "-in", "sealed", "-inkey", "key", "-keyform", "DER", "-recip", "certificate", "-out", "out"];
+                let Some(output) = openssl(dir.path(), &arguments) else { return };
+                assert!(output.status.success(), "{label} {how:?}: {}", String::from_utf8_lossy(&output.stderr));
+                assert_eq!(std::fs::read(dir.path().join("out")).unwrap(), CONTENT);
+            }
+        }
+    }
+}
+
+fn pem(certificate: &Certificate) -> String {
+    let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, certificate.der());
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+#[test]
+fn what_openssl_encrypts_opens_here() {
+    let options: [&[&str]; 5] = [
+        &[],
+        &["-keyopt", "rsa_padding_mode:oaep"],
+        &["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256"],
+        &["-keyopt", "ecdh_kdf_md:sha256"],
+        &["-keyopt", "ecdh_kdf_md:sha512", "-keyopt", "ecdh_cofactor_mode:1"],
+    ];
+    for (issued, is_rsa) in [(identity(NewKey::Rsa2048), true), (identity(NewKey::P256), false), (identity(NewKey::P384), false)] {
+        for option in options {
+            if !option.is_empty() && is_rsa != option[1].starts_with("rsa") {
+                continue;
+            }
+            for how in ["-aes-128-cbc", "-aes-192-cbc", "-aes-256-cbc", "-des3", "-aes-128-gcm", "-aes-256-gcm"] {
+                for extra in [&[] as &[&str], &["-keyid"], &["-stream"]] {
+                    let dir = tempfile::tempdir().unwrap();
+                    std::fs::write(dir.path().join("content"), CONTENT).unwrap();
+                    std::fs::write(dir.path().join("certificate"), pem(&issued.certificate)).unwrap();
+                    let mut arguments = vec!["cms", "-encrypt", "-binary", "-outform", "DER", "-in", "content", "-out", "sealed", how];
+                    arguments.extend(extra);
+                    arguments.extend(["-recip", "certificate"]);
+                    arguments.extend(option);
+                    let Some(output) = openssl(dir.path(), &arguments) else { return };
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    if !output.status.success() && (extra.contains(&"-keyid") || how == "-des3") {
+                        continue; // a certificate without a key identifier; OpenSSL has no 3DES for this key wrap
+                    }
+                    assert!(output.status.success(), "{how} {option:?}: {said}");
+                    let bytes = Bytes::from(std::fs::read(dir.path().join("sealed")).unwrap());
+                    let envelope = EnvelopedData::parse(&bytes, OLD).unwrap();
+                    if how == "-des3" {
+                        assert!(EnvelopedData::parse(&bytes, Legacy::default()).is_err());
+                        if !is_rsa {
+                            assert!(matches!(envelope.recipients[0].kind, RecipientKind::Other(_))); // 3DES key wrap
+                            continue;
+                        }
+                    }
+                    assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), CONTENT, "{how} {option:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Foreign envelopes: what has to open opens, what has to fail fails cleanly.
+#[test]
+fn corpora_of_enveloped_data_give_the_expected_results() {
+    let Some(dir) = corpora() else { return };
+    let bc = dir.join("bc-cms-literals");
+    let read_key = |name: &str| SoftwareKey::from_pkcs8(&std::fs::read(bc.join(name)).unwrap());
+    let open = |file: &str, key: &SoftwareKey| {
+        let envelope = EnvelopedData::parse(&read_object(&bc.join(file)), OLD)?;
+        envelope.recipients.iter().map(|recipient| open_by(&envelope, recipient, key)).next().unwrap_or(Err(CmsError::Crypto))
+    };
+    let sha256 = |octets: &[u8]| {
+        let unix: Vec<u8> = String::from_utf8_lossy(octets).replace("\r\n", "\n").into_bytes();
+        Digest::Sha256.of(&unix).as_ref().iter().map(|octet| format!("{octet:02x}")).collect::<String>()
+    };
+    // Its public key is a BIT STRING with two unused bits, which aws-lc-rs refuses: the scalar alone is enough.
+    let odd = std::fs::read(bc.join("NewEnvelopedDataTest.ecKeyAgreeKey.der")).unwrap();
+    let curve = algorithm("1.2.840.10045.2.1", &write::oid(&ObjectIdentifier::new_unwrap("1.3.132.0.34")));
+    let scalar = write::sequence(&[&write::integer(1), &write::octet_string(&odd[35..83])]);
+    let ec = SoftwareKey::from_pkcs8(&write::sequence(&[&write::integer(0), &curve, &write::octet_string(&scalar)])).unwrap();
+    for file in ["NewEnvelopedDataTest.ecKeyAgreeMsgAES128.der", "NewEnvelopedDataTest.ecKeyAgreeMsgAES256.der"] {
+        assert_eq!(sha256(&open(file, &ec).unwrap()), "78d8c0db31d01cb707e5169394b1afcacecec64938933494b085d83f001cb99a", "{file}");
+    }
+    assert!(open("NewEnvelopedDataTest.ecMQVKeyAgreeMsgAES128.der", &ec).is_err());
+    for (file, key) in [
+        ("NewEnvelopedDataTest.tooShort3DES.der", "NewEnvelopedDataTest.tooShort3DESKey.der"),
+        ("NewEnvelopedDataStreamTest.envData.der", "NewEnvelopedDataStreamTest.keyData.der"),
+        ("AuthEnvelopedDataTest.Sample1.der", "AuthEnvelopedDataTest.Sample1Key.der"),
+    ] {
+        match read_key(key) {
+            Ok(key) => eprintln!("{file}: {:?}", open(file, &key).map(|content| sha256(&content))),
+            Err(error) => eprintln!("{file}: {error}"),
+        }
+    }
+    for file in ["cms_data/dh-malformed.der", "cms_data/ecdh-malformed.der", "cms_data/rsa-malformed.der", "cms-msg/missing-kdf.der", "cmsapi_data/cms_pwri_kek_oob.der"] {
+        if let Ok(envelope) = EnvelopedData::parse(&read_object(&dir.join("openssl-cms").join(file)), OLD) {
+            for recipient in &envelope.recipients {
+                let rsa = key(&identity(NewKey::Rsa2048));
+                let answer = recipient.operation(rsa.id(), envelope.content, new_cek(envelope.content).unwrap()).ok().and_then(|operation| rsa.perform(&operation).ok());
+                if let Some(KeyAnswer::Cek(cek)) = answer {
+                    assert!(envelope.open(&cek).is_err(), "{file}");
+                }
+            }
+        }
+    }
+    assert!(EnvelopedData::parse(&read_object(&dir.join("openssl-cms/cms-msg/enveloped-content-type-for-aes-gcm.pem")), OLD).is_err());
+    // RFC 4134's Bob has 1024 bits, so his mail is read but not opened.
+    let rc2 = EnvelopedData::parse(&read_object(&dir.join("rfc4134/files/5.2.bin")), OLD).unwrap();
+    assert_eq!(rc2.content, ContentEncryption::Rc2Cbc40);
+    let kinds: Vec<_> = rc2.recipients.iter().map(|recipient| matches!(recipient.kind, RecipientKind::Other(_))).collect();
+    assert!(kinds.contains(&true) && kinds.contains(&false));
+    assert!(EnvelopedData::parse(&read_object(&dir.join("rfc4134/files/5.2.bin")), Legacy::default()).is_err());
+}
+
+#[test]
+fn fuzz_body_holds_on_seeds() {
+    let issued = identity(NewKey::P256);
+    for how in [ContentEncryption::Aes128Cbc, ContentEncryption::Aes128Gcm] {
+        let good = sealed(CONTENT, how, &[(&issued.certificate, scheme(OAEP))]);
+        fuzz_enveloped_data(&good);
+        for position in 0..good.len() {
+            let mut bad = good.to_vec();
+            bad[position] = bad[position].wrapping_add(0x81);
+            fuzz_enveloped_data(&bad);
+            fuzz_enveloped_data(&good[..position]);
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn fuzz_body_holds_on_any_octets(data: Vec<u8>) {
+        fuzz_enveloped_data(&data);
+    }
+}

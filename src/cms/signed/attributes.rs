@@ -203,6 +203,21 @@ fn read_time(element: &Element<'_>) -> Result<Timestamp, CmsError> {
         .map_err(|_| bad)
 }
 
+/// RFC 5652 sections 11.1 to 11.3: these attributes must not stand among the unsigned ones, where anybody could have put them.
+pub(super) fn check_unsigned(element: &Element<'_>) -> Result<(), CmsError> {
+    let mut list = element.reader();
+    for _ in 0..=MAX_ATTRIBUTES {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let oid = list.expect(tag::SEQUENCE, "Attribute")?.reader().oid("attrType")?;
+        if [CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME].contains(&oid) {
+            return Err(rule("contentType, messageDigest or signingTime is among the unsigned attributes"));
+        }
+    }
+    Err(CmsError::Limit("more than 128 unsigned attributes"))
+}
+
 /// Whether `content` is the DER (or BER) of a SET OF Attribute, and so may have been signed as the attributes of another message (A6).
 pub(super) fn looks_like_attributes(content: &[u8]) -> bool {
     let mut outer = Reader::ber(content);
