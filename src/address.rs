@@ -57,9 +57,16 @@ impl Domain {
             text.to_ascii_lowercase()
         } else {
             use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
-            match Uts46::new().to_ascii(text.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify) {
+            match Uts46::new().to_ascii(
+                text.as_bytes(),
+                AsciiDenyList::STD3,
+                Hyphens::CheckFirstLast,
+                DnsLength::Verify,
+            ) {
                 Ok(ascii) => ascii.into_owned(),
-                Err(_) => return error("labels are letters, digits and inner hyphens, or U-labels that IDNA (UTS 46) allows"),
+                Err(_) => {
+                    return error("labels are letters, digits and inner hyphens, or U-labels that IDNA (UTS 46) allows");
+                }
             }
         };
         if lower.len() > DOMAIN_OCTETS {
@@ -120,7 +127,8 @@ fn plain_labels(text: &str) -> bool {
 fn is_atext(character: char) -> bool {
     match character {
         'a'..='z' | 'A'..='Z' | '0'..='9' => true,
-        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_' | '`' | '{' | '|' | '}' | '~' => true,
+        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_' | '`' | '{' | '|' | '}'
+        | '~' => true,
         _ => is_plain_non_ascii(character),
     }
 }
@@ -255,7 +263,9 @@ impl MailboxKey {
     }
     /// Reads back what [`MailboxKey::as_str`] gave; anything else is an error.
     pub fn from_stored(text: &str) -> Result<Self, AddressError> {
-        let error = || AddressError::new(text, "a stored mailbox", "it is written as local@domain in lower case, without quotes");
+        let error = || {
+            AddressError::new(text, "a stored mailbox", "it is written as local@domain in lower case, without quotes")
+        };
         let (local, domain) = text.rsplit_once('@').ok_or_else(error)?;
         let key = Mailbox::new(local, Domain::parse(domain)?)?.key();
         if key.as_str() == text { Ok(key) } else { Err(error()) }

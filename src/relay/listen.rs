@@ -109,7 +109,12 @@ pub struct Bound {
 }
 
 /// Takes a listener's address and reads its TLS files. Port 0 takes a free port: see [`Bound::address`].
-pub async fn bind(listener: Arc<Listener>, hostname: Domain, postmaster: Mailbox, limits: &Limits) -> Result<Bound, ListenError> {
+pub async fn bind(
+    listener: Arc<Listener>,
+    hostname: Domain,
+    postmaster: Mailbox,
+    limits: &Limits,
+) -> Result<Bound, ListenError> {
     let tls = tls::acceptor(&listener)?;
     let error = |why| ListenError::Bind { name: listener.name.clone(), address: listener.address, why };
     let socket = open(listener.address).map_err(error)?;
@@ -143,7 +148,13 @@ impl Bound {
     pub fn serve<R: Relay>(self, relay: Arc<R>) -> Handle {
         let (stop, stopping) = watch::channel(false);
         let address = self.address;
-        let context = Arc::new(Context { relay, listener: self.listener, settings: self.settings, limits: self.limits, tls: self.tls });
+        let context = Arc::new(Context {
+            relay,
+            listener: self.listener,
+            settings: self.settings,
+            limits: self.limits,
+            tls: self.tls,
+        });
         let task = tokio::spawn(accept(self.socket, context, stopping));
         Handle { address, stop, task }
     }
@@ -196,7 +207,11 @@ async fn accept<R: Relay>(socket: TcpListener, context: Arc<Context<R>>, mut sto
                 continue;
             }
         };
-        let place = if sessions.len() < context.limits.connections { clients.enter(address.ip(), context.limits.connections_per_client) } else { None };
+        let place = if sessions.len() < context.limits.connections {
+            clients.enter(address.ip(), context.limits.connections_per_client)
+        } else {
+            None
+        };
         let Some(place) = place else {
             warn!(listener = %context.listener.name, %address, "too many connections");
             turn_away(stream, &context);
@@ -228,7 +243,9 @@ fn turn_away<R>(stream: TcpStream, context: &Context<R>) {
         return;
     }
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write_all(format!("421 4.7.0 {} too many connections; try again later\r\n", context.settings.hostname).as_bytes());
+        let _ = stream.write_all(
+            format!("421 4.7.0 {} too many connections; try again later\r\n", context.settings.hostname).as_bytes(),
+        );
     }
 }
 

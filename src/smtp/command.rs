@@ -125,7 +125,11 @@ fn code_octets(enhanced: &str) -> usize {
 }
 
 fn printable(text: String) -> String {
-    if text.chars().any(char::is_control) { text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() } else { text }
+    if text.chars().any(char::is_control) {
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    } else {
+        text
+    }
 }
 
 fn wire_octet(character: char) -> u8 {

@@ -147,7 +147,7 @@ impl Framing {
             match (rest.get(hit), rest.get(hit + 1)) {
                 (Some(b'\r'), Some(b'\n')) => {
                     from = hit + 2;
-                    if !rest.get(from).is_some_and(|next| *next != b'.') {
+                    if rest.get(from).is_none_or(|next| *next == b'.') {
                         self.place = Place::LineStart;
                         return (from, from);
                     }
@@ -200,7 +200,11 @@ pub fn fuzz_data(data: &[u8]) {
 }
 
 /// Content, how it ended (if it did), and the octets eaten up to there.
-fn read_in_chunks(line_ends: LineEnds, wire: &[u8], chunk: usize) -> (Vec<u8>, Option<Result<u64, ContentFault>>, usize) {
+fn read_in_chunks(
+    line_ends: LineEnds,
+    wire: &[u8],
+    chunk: usize,
+) -> (Vec<u8>, Option<Result<u64, ContentFault>>, usize) {
     let mut framing = Framing::new(line_ends, 1 << 20);
     let (mut content, mut eaten) = (Vec::new(), 0);
     for mut part in wire.chunks(chunk) {
@@ -293,7 +297,10 @@ mod tests {
                 let (content, end, eaten) = read_in_chunks(LineEnds::Repair, &wire, chunk);
                 assert_eq!(eaten, wire.len(), "{sequence:?}");
                 assert_eq!(end.is_some_and(|end| end.is_ok()), fault != ContentFault::Nul);
-                assert!(memchr::memmem::find(&String::from_utf8(content).unwrap().replace("\r\n", "").into_bytes(), b"\r").is_none());
+                assert!(
+                    memchr::memmem::find(&String::from_utf8(content).unwrap().replace("\r\n", "").into_bytes(), b"\r")
+                        .is_none()
+                );
             }
         }
     }
@@ -338,11 +345,16 @@ mod tests {
             println!("skipped: no corpora");
             return;
         };
-        let table = std::fs::read_to_string(std::path::Path::new(&folder).join("smtp-attack/eod-sequences.tsv")).unwrap();
+        let table =
+            std::fs::read_to_string(std::path::Path::new(&folder).join("smtp-attack/eod-sequences.tsv")).unwrap();
         let mut seen = 0;
         for line in table.lines().skip(1) {
             let columns: Vec<_> = line.split('\t').collect();
-            let sequence: Vec<u8> = columns[1].as_bytes().chunks(2).map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap()).collect();
+            let sequence: Vec<u8> = columns[1]
+                .as_bytes()
+                .chunks(2)
+                .map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap())
+                .collect();
             let wire = [b"Subject: x\r\n\r\nfirst", &sequence[..], b"MAIL FROM:<evil@x>\r\n.\r\n"].concat();
             let (_, end, eaten) = read(&wire);
             if columns[0] == "valid" {

@@ -84,7 +84,10 @@ enum State {
     /// The rest of a line that is too long.
     LongLine,
     /// MAIL, with what its parameters say.
-    WaitMail { smtputf8: bool, size: Option<u64> },
+    WaitMail {
+        smtputf8: bool,
+        size: Option<u64>,
+    },
     WaitRcpt,
     Content(Box<Framing>),
     WaitMessage,
@@ -188,7 +191,9 @@ impl Session {
                     (octets, Piece::End(end)) => (octets, Some(self.content_end(end))),
                 },
                 State::Closed => (rest.len(), None),
-                State::Fresh | State::WaitMail { .. } | State::WaitRcpt | State::WaitMessage | State::Handshake => (0, None),
+                State::Fresh | State::WaitMail { .. } | State::WaitRcpt | State::WaitMessage | State::Handshake => {
+                    (0, None)
+                }
             };
             eaten += octets;
             if event.is_some() || octets == 0 {
@@ -206,9 +211,11 @@ impl Session {
                 self.end()
             }
             State::Fresh => self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you talked before the greeting")),
-            State::Commands | State::LongLine | State::Content(_) if self.client_waits => {
-                self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you talked out of turn; wait for the reply (RFC 2920)"))
-            }
+            State::Commands | State::LongLine | State::Content(_) if self.client_waits => self.close_with(&Reply::new(
+                554,
+                Enhanced(5, 5, 1),
+                "you talked out of turn; wait for the reply (RFC 2920)",
+            )),
             _ => None,
         }
     }
@@ -265,7 +272,9 @@ impl Session {
             Command::Help => self.idle(Reply::new(214, Enhanced(2, 0, 0), "see RFC 5321")),
             Command::Vrfy => self.idle(Reply::new(252, Enhanced(2, 5, 0), "not verified; send the mail and see")),
             Command::Expn => self.error(Reply::new(502, Enhanced(5, 5, 1), "EXPN is not offered")),
-            Command::Quit => self.close_with(&Reply::new(221, Enhanced(2, 0, 0), format!("{} bye", self.settings.hostname))),
+            Command::Quit => {
+                self.close_with(&Reply::new(221, Enhanced(2, 0, 0), format!("{} bye", self.settings.hostname)))
+            }
             // What follows would be content and must not be read as commands.
             Command::Bdat => self.close_with(&Reply::new(502, Enhanced(5, 5, 1), "CHUNKING was not offered")),
             Command::Http => self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "this is SMTP, not HTTP")),
@@ -322,13 +331,21 @@ impl Session {
             return self.refuse(Reply::new(503, Enhanced(5, 5, 1), "say MAIL first"));
         };
         if !ascii && !transaction.smtputf8 {
-            return self.error(Reply::new(553, Enhanced(5, 6, 7), "an address in UTF-8 wants the parameter SMTPUTF8 of MAIL"));
+            return self.error(Reply::new(
+                553,
+                Enhanced(5, 6, 7),
+                "an address in UTF-8 wants the parameter SMTPUTF8 of MAIL",
+            ));
         }
         if self.hello != Some(true) && parameters != RcptParameters::default() {
             return self.error(Reply::new(555, Enhanced(5, 5, 4), "parameters want EHLO"));
         }
         if transaction.accepted >= self.settings.recipients {
-            return self.refuse(Reply::new(452, Enhanced(4, 5, 3), "too many recipients; send the mail to the others in another transaction"));
+            return self.refuse(Reply::new(
+                452,
+                Enhanced(4, 5, 3),
+                "too many recipients; send the mail to the others in another transaction",
+            ));
         }
         let mailbox = match forward_path {
             ForwardPath::Postmaster => self.settings.postmaster.clone(),
@@ -457,12 +474,17 @@ impl Session {
 
     /// The client took too long: 421, then close.
     pub fn time_out(&mut self) {
-        let _ = self.close_with(&Reply::new(421, Enhanced(4, 4, 2), format!("{} waited too long", self.settings.hostname)));
+        let _ =
+            self.close_with(&Reply::new(421, Enhanced(4, 4, 2), format!("{} waited too long", self.settings.hostname)));
     }
 
     /// The server stops: 421, then close.
     pub fn shut_down(&mut self) {
-        let _ = self.close_with(&Reply::new(421, Enhanced(4, 3, 2), format!("{} is shutting down", self.settings.hostname)));
+        let _ = self.close_with(&Reply::new(
+            421,
+            Enhanced(4, 3, 2),
+            format!("{} is shutting down", self.settings.hostname),
+        ));
     }
 
     fn push(&mut self, reply: &Reply) {

@@ -13,11 +13,11 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 
 use super::{Answer, Peer, Relay};
+use crate::address::ReversePath;
 use crate::config::{Limits, ListenTls, Listener};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
 use crate::smtp::session::{Event, Session, Settings};
-use crate::address::ReversePath;
 
 /// Room for input while nothing is under way: all that an idle connection keeps.
 const IDLE_ROOM: usize = 1024;
@@ -63,7 +63,13 @@ enum End {
 }
 
 /// Serves a connection to its end. `early`: the client talked before it was greeted (A19). An error is a connection that was lost.
-pub(super) async fn serve<S, R>(mut stream: S, address: SocketAddr, early: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> io::Result<()>
+pub(super) async fn serve<S, R>(
+    mut stream: S,
+    address: SocketAddr,
+    early: bool,
+    context: Arc<Context<R>>,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     R: Relay,
@@ -152,7 +158,19 @@ impl<R: Relay> Conversation<R> {
         let line_ends = if trusted && context.listener.repair_line_ends { LineEnds::Repair } else { LineEnds::Refuse };
         let session = Session::new(Arc::clone(&context.settings), line_ends, tls);
         let deadline = Instant::now() + context.limits.command_timeout;
-        Conversation { session, context, address, trusted, tls, peer: None, transaction: None, content: Content::new(0), deadline, stopping, roomy: false }
+        Conversation {
+            session,
+            context,
+            address,
+            trusted,
+            tls,
+            peer: None,
+            transaction: None,
+            content: Content::new(0),
+            deadline,
+            stopping,
+            roomy: false,
+        }
     }
 
     async fn refuse_early_talker<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
@@ -165,7 +183,8 @@ impl<R: Relay> Conversation<R> {
     async fn over_tls<S: AsyncRead + AsyncWrite + Unpin + Send>(mut self, stream: S) -> io::Result<()> {
         let acceptor = self.context.tls.clone().ok_or_else(|| io::Error::other("TLS without a certificate"))?;
         let limit = HANDSHAKE.min(self.context.limits.command_timeout);
-        let mut stream = timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let mut stream =
+            timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.tls = true;
         self.peer = None;
         self.session.tls_established();
@@ -210,7 +229,13 @@ impl<R: Relay> Conversation<R> {
             };
             let then = match event {
                 Event::Content(octets) => {
-                    take_content(&*self.context.relay, &mut self.session, &mut self.transaction, &mut self.content, octets);
+                    take_content(
+                        &*self.context.relay,
+                        &mut self.session,
+                        &mut self.transaction,
+                        &mut self.content,
+                        octets,
+                    );
                     None
                 }
                 Event::Mail(reverse_path, parameters) => self.mail(reverse_path, parameters).await,
@@ -369,12 +394,20 @@ impl<R: Relay> Conversation<R> {
             stream.write_all(&output).await?;
             stream.flush().await
         };
-        timeout(self.context.limits.command_timeout, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        timeout(self.context.limits.command_timeout, write)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 
 /// Adds to the content, and tells the relay now and then; when it refuses, the transaction is given up and the rest eaten.
-fn take_content<R: Relay>(relay: &R, session: &mut Session, transaction: &mut Option<R::Transaction>, content: &mut Content, octets: &[u8]) {
+fn take_content<R: Relay>(
+    relay: &R,
+    session: &mut Session,
+    transaction: &mut Option<R::Transaction>,
+    content: &mut Content,
+    octets: &[u8],
+) {
     let Some(open) = transaction else { return };
     let total = content.len().saturating_add(octets.len() as u64);
     if total - content.told >= GROWING_STEP {
@@ -399,9 +432,16 @@ mod tests {
 
     #[test]
     fn a20_content_has_to_come_at_the_minimum_rate() {
-        let limits = Limits { data_rate: 1000, data_timeout: Duration::from_secs(600), command_timeout: Duration::from_secs(300), ..Limits::default() };
+        let limits = Limits {
+            data_rate: 1000,
+            data_timeout: Duration::from_secs(600),
+            command_timeout: Duration::from_secs(300),
+            ..Limits::default()
+        };
         let start = Instant::now();
-        let due = |now: u64, received| content_deadline(start, start + Duration::from_secs(now), received, &limits).duration_since(start).as_secs();
+        let due = |now: u64, received| {
+            content_deadline(start, start + Duration::from_secs(now), received, &limits).duration_since(start).as_secs()
+        };
         assert_eq!(due(0, 0), 30);
         assert_eq!(due(29, 29), 30, "a trickle gets the grace and no more");
         assert_eq!(due(10, 60_000), 60);

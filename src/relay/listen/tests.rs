@@ -46,7 +46,11 @@ impl Relay for Kept {
     }
     fn growing(&self, _: &mut Transaction, octets: u64) -> Result<(), Reply> {
         self.grown.lock().unwrap().push(octets);
-        if self.growth_limit.is_some_and(|limit| octets > limit) { Err(Reply::new(452, Enhanced(4, 3, 1), "full")) } else { Ok(()) }
+        if self.growth_limit.is_some_and(|limit| octets > limit) {
+            Err(Reply::new(452, Enhanced(4, 3, 1), "full"))
+        } else {
+            Ok(())
+        }
     }
     async fn message(&self, transaction: Transaction, content: Bytes) -> Answer {
         assert!(!self.panics, "on purpose");
@@ -81,14 +85,26 @@ fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context
         message_size: limits.message_size,
         recipients: limits.recipients,
     };
-    Arc::new(Context { relay: Arc::clone(relay), listener: Arc::new(listener), settings: Arc::new(settings), limits, tls: None })
+    Arc::new(Context {
+        relay: Arc::clone(relay),
+        listener: Arc::new(listener),
+        settings: Arc::new(settings),
+        limits,
+        tls: None,
+    })
 }
 
 /// A session in memory: the client's end, and the watch that stops it.
 fn in_memory(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> (DuplexStream, watch::Sender<bool>) {
     let (client, server) = duplex(1 << 16);
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(relay, listener, limits), stopping));
+    tokio::spawn(connection::serve(
+        server,
+        "192.0.2.1:25".parse().unwrap(),
+        false,
+        context(relay, listener, limits),
+        stopping,
+    ));
     (client, stop)
 }
 
@@ -163,7 +179,13 @@ async fn a_lost_connection_drops_the_transaction() {
     let relay = Arc::new(Kept::default());
     let (client, server) = duplex(1 << 16);
     let (_stop, stopping) = watch::channel(false);
-    let session = tokio::spawn(connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(&relay, listener(), Limits::default()), stopping));
+    let session = tokio::spawn(connection::serve(
+        server,
+        "192.0.2.1:25".parse().unwrap(),
+        false,
+        context(&relay, listener(), Limits::default()),
+        stopping,
+    ));
     let mut client = client;
     to_content(&mut client).await;
     client.write_all(b"half").await.unwrap();
@@ -177,7 +199,13 @@ async fn a_message_goes_on_when_the_client_is_gone() {
     let relay = Arc::new(Kept { hold: Some(Default::default()), ..Kept::default() });
     let (client, server) = duplex(1 << 16);
     let (_stop, stopping) = watch::channel(false);
-    let session = tokio::spawn(connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(&relay, listener(), Limits::default()), stopping));
+    let session = tokio::spawn(connection::serve(
+        server,
+        "192.0.2.1:25".parse().unwrap(),
+        false,
+        context(&relay, listener(), Limits::default()),
+        stopping,
+    ));
     let mut client = client;
     to_content(&mut client).await;
     client.write_all(b"x\r\n.\r\n").await.unwrap();
@@ -204,9 +232,12 @@ async fn a_panic_is_451_for_that_message_alone() {
 
 #[tokio::test]
 async fn trusted_peers_have_their_line_ends_repaired() {
-    for (network, repair, expected) in [("192.0.2.0/24", true, "250 "), ("192.0.2.0/24", false, "550 "), ("198.51.100.0/24", true, "550 ")] {
+    for (network, repair, expected) in
+        [("192.0.2.0/24", true, "250 "), ("192.0.2.0/24", false, "550 "), ("198.51.100.0/24", true, "550 ")]
+    {
         let relay = Arc::new(Kept::default());
-        let listener = Listener { trusted_networks: vec![network.parse().unwrap()], repair_line_ends: repair, ..listener() };
+        let listener =
+            Listener { trusted_networks: vec![network.parse().unwrap()], repair_line_ends: repair, ..listener() };
         let (mut client, _stop) = in_memory(&relay, listener, Limits::default());
         to_content(&mut client).await;
         say(&mut client, b"a\nb\r\n.\r\n", expected).await;
@@ -219,7 +250,10 @@ async fn trusted_peers_have_their_line_ends_repaired() {
 async fn a20_a_slow_writer_is_cut() {
     let short = Duration::from_millis(30);
     // A command that never ends, though an octet comes now and then; content that never ends, likewise.
-    for (limits, in_content) in [(Limits { command_timeout: short, ..Limits::default() }, false), (Limits { data_timeout: short, ..Limits::default() }, true)] {
+    for (limits, in_content) in [
+        (Limits { command_timeout: short, ..Limits::default() }, false),
+        (Limits { data_timeout: short, ..Limits::default() }, true),
+    ] {
         let relay = Arc::new(Kept::default());
         let (mut client, _stop) = in_memory(&relay, listener(), limits);
         if in_content {
@@ -244,7 +278,11 @@ async fn a20_a_slow_writer_is_cut() {
 
 #[tokio::test]
 async fn a20_an_endless_line_does_not_extend_the_deadline() {
-    let (mut client, _stop) = in_memory(&Arc::default(), listener(), Limits { command_timeout: Duration::from_millis(30), ..Limits::default() });
+    let (mut client, _stop) = in_memory(
+        &Arc::default(),
+        listener(),
+        Limits { command_timeout: Duration::from_millis(30), ..Limits::default() },
+    );
     read_to(&mut client, "220 ").await;
     client.write_all(&[b'x'; 5000]).await.unwrap();
     read_to(&mut client, "421 4.4.2").await;
@@ -256,14 +294,27 @@ fn a20_an_idle_connection_is_small() {
     let relay = Arc::new(Kept::default());
     let (_client, server) = duplex(1);
     let (_stop, stopping) = watch::channel(false);
-    let session = connection::serve(server, "192.0.2.1:25".parse().unwrap(), false, context(&relay, listener(), Limits::default()), stopping);
+    let session = connection::serve(
+        server,
+        "192.0.2.1:25".parse().unwrap(),
+        false,
+        context(&relay, listener(), Limits::default()),
+        stopping,
+    );
     let size = size_of_val(&session);
     assert!(size <= 4096, "{size}");
 }
 
 async fn start(listener: Listener, limits: Limits, relay: &Arc<Kept>) -> Bound {
     let _ = relay;
-    bind(Arc::new(listener), Domain::parse("mx.example.org").unwrap(), Mailbox::parse("postmaster@example.org").unwrap(), &limits).await.unwrap()
+    bind(
+        Arc::new(listener),
+        Domain::parse("mx.example.org").unwrap(),
+        Mailbox::parse("postmaster@example.org").unwrap(),
+        &limits,
+    )
+    .await
+    .unwrap()
 }
 
 #[tokio::test]
@@ -281,7 +332,9 @@ async fn a19_an_early_talker_is_refused() {
 
 #[tokio::test]
 async fn connections_are_bounded_and_given_back() {
-    for limits in [Limits { connections: 1, ..Limits::default() }, Limits { connections_per_client: 1, ..Limits::default() }] {
+    for limits in
+        [Limits { connections: 1, ..Limits::default() }, Limits { connections_per_client: 1, ..Limits::default() }]
+    {
         let relay = Arc::new(Kept::default());
         let handle = start(listener(), limits, &relay).await.serve(Arc::clone(&relay));
         let mut first = TcpStream::connect(handle.address()).await.unwrap();
@@ -332,7 +385,10 @@ async fn shut_down_ends_idle_sessions_and_lets_a_transaction_finish() {
     read_to(&mut idle, "421 4.3.2").await;
     drop(idle);
     go_on.notify_one();
-    assert_eq!(read_to(&mut busy, "421 4.3.2").await, "250 2.0.0 taken\r\n421 4.3.2 mx.example.org is shutting down\r\n");
+    assert_eq!(
+        read_to(&mut busy, "421 4.3.2").await,
+        "250 2.0.0 taken\r\n421 4.3.2 mx.example.org is shutting down\r\n"
+    );
     drop(busy);
     assert!(stopped.await.unwrap());
     assert!(TcpStream::connect(address).await.is_err());
@@ -368,7 +424,15 @@ async fn a20_many_idle_connections_do_not_stop_a_mail() {
 async fn an_address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = Listener { address: taken.local_addr().unwrap(), ..listener() };
-    let error = bind(Arc::new(listener.clone()), Domain::parse("x").unwrap(), Mailbox::parse("p@x").unwrap(), &Limits::default()).await.err().unwrap();
+    let error = bind(
+        Arc::new(listener.clone()),
+        Domain::parse("x").unwrap(),
+        Mailbox::parse("p@x").unwrap(),
+        &Limits::default(),
+    )
+    .await
+    .err()
+    .unwrap();
     assert!(error.to_string().contains(&listener.address.to_string()), "{error}");
 }
 

@@ -22,17 +22,27 @@ pub(super) fn acceptor(listener: &Listener) -> Result<Option<TlsAcceptor>, Liste
         .and_then(Iterator::collect)
         .map_err(|why| error(certificate, explain(&why, "certificate")))?;
     if chain.is_empty() {
-        return Err(error(certificate, "no CERTIFICATE in it; the listener's certificate and its intermediates belong here, as PEM".into()));
+        return Err(error(
+            certificate,
+            "no CERTIFICATE in it; the listener's certificate and its intermediates belong here, as PEM".into(),
+        ));
     }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|why| error(key, explain(&why, "private key")))?;
-    let signing = aws_lc_rs::sign::any_supported_type(&private)
-        .map_err(|why| error(key, format!("the private key cannot be used ({why}); RSA from 2048 bits, P-256, P-384, P-521 and Ed25519 can")))?;
+    let signing = aws_lc_rs::sign::any_supported_type(&private).map_err(|why| {
+        error(
+            key,
+            format!("the private key cannot be used ({why}); RSA from 2048 bits, P-256, P-384, P-521 and Ed25519 can"),
+        )
+    })?;
     let certified = rustls::sign::CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         // Unknown: the key cannot say what its public half is.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
         Err(rustls::Error::InconsistentKeys(_)) => {
-            return Err(error(key, format!("this private key is not that of the first certificate in {}", certificate.display())));
+            return Err(error(
+                key,
+                format!("this private key is not that of the first certificate in {}", certificate.display()),
+            ));
         }
         Err(why) => return Err(error(certificate, format!("the first certificate cannot be used ({why})"))),
     }

@@ -74,22 +74,29 @@ fn name(rest: &str) -> Result<String, Reply> {
 
 fn mail(rest: &str) -> Result<Command, Reply> {
     let path = after_keyword(rest, "FROM:").ok_or_else(|| argument("write MAIL FROM:<user@example.org>"))?;
-    let (path, parameters) = split_path(path).ok_or_else(|| argument("write MAIL FROM:<user@example.org>, with the brackets"))?;
+    let (path, parameters) =
+        split_path(path).ok_or_else(|| argument("write MAIL FROM:<user@example.org>, with the brackets"))?;
     let reverse_path = if path.is_empty() {
         ReversePath::Null
     } else {
-        ReversePath::Mailbox(mailbox(path).map_err(|hint| Reply::new(553, Enhanced(5, 1, 7), format!("bad sender address: {hint}")))?)
+        ReversePath::Mailbox(
+            mailbox(path).map_err(|hint| Reply::new(553, Enhanced(5, 1, 7), format!("bad sender address: {hint}")))?,
+        )
     };
     Ok(Command::Mail(reverse_path, mail_parameters(parameters)?))
 }
 
 fn rcpt(rest: &str) -> Result<Command, Reply> {
     let path = after_keyword(rest, "TO:").ok_or_else(|| argument("write RCPT TO:<user@example.org>"))?;
-    let (path, parameters) = split_path(path).ok_or_else(|| argument("write RCPT TO:<user@example.org>, with the brackets"))?;
+    let (path, parameters) =
+        split_path(path).ok_or_else(|| argument("write RCPT TO:<user@example.org>, with the brackets"))?;
     let forward_path = if path.eq_ignore_ascii_case("postmaster") {
         ForwardPath::Postmaster
     } else {
-        ForwardPath::Mailbox(mailbox(path).map_err(|hint| Reply::new(553, Enhanced(5, 1, 3), format!("bad recipient address: {hint}")))?)
+        ForwardPath::Mailbox(
+            mailbox(path)
+                .map_err(|hint| Reply::new(553, Enhanced(5, 1, 3), format!("bad recipient address: {hint}")))?,
+        )
     };
     Ok(Command::Rcpt(forward_path, rcpt_parameters(parameters)?))
 }
@@ -177,7 +184,9 @@ fn mail_parameters(text: &str) -> Result<MailParameters, Reply> {
             "BODY" => once(&mut body, value.and_then(self::body), "BODY", "7BIT or 8BITMIME")?,
             "SMTPUTF8" => once(&mut smtputf8, value.is_none().then_some(()), "SMTPUTF8", "without a value")?,
             "RET" => once(&mut found.ret, value.and_then(ret), "RET", "FULL or HDRS")?,
-            "ENVID" => once(&mut found.envid, value.and_then(envid), "ENVID", "xtext of up to 100 printable characters")?,
+            "ENVID" => {
+                once(&mut found.envid, value.and_then(envid), "ENVID", "xtext of up to 100 printable characters")?
+            }
             _ => return Err(unknown(keyword)),
         }
     }
@@ -190,7 +199,12 @@ fn rcpt_parameters(text: &str) -> Result<RcptParameters, Reply> {
     let mut found = RcptParameters::default();
     for (keyword, value) in parameters(text) {
         match keyword.to_ascii_uppercase().as_str() {
-            "NOTIFY" => once(&mut found.notify, value.and_then(notify), "NOTIFY", "NEVER, or a list of SUCCESS, FAILURE, DELAY")?,
+            "NOTIFY" => once(
+                &mut found.notify,
+                value.and_then(notify),
+                "NOTIFY",
+                "NEVER, or a list of SUCCESS, FAILURE, DELAY",
+            )?,
             "ORCPT" => once(&mut found.orcpt, value.and_then(orcpt), "ORCPT", "type;xtext of up to 500 octets")?,
             _ => return Err(unknown(keyword)),
         }
@@ -200,7 +214,8 @@ fn rcpt_parameters(text: &str) -> Result<RcptParameters, Reply> {
 
 fn size(value: &str) -> Option<u64> {
     // RFC 1870 section 3 allows 20 digits; what exceeds 64 bits exceeds every limit too.
-    ((1..=20).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit())).then(|| value.parse().unwrap_or(u64::MAX))
+    ((1..=20).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit()))
+        .then(|| value.parse().unwrap_or(u64::MAX))
 }
 
 fn body(value: &str) -> Option<Body> {
@@ -249,7 +264,8 @@ fn orcpt(value: &str) -> Option<String> {
     let is_clean = |text: String| !text.is_empty() && !text.chars().any(char::is_control);
     // RFC 6533 section 3: the type utf-8 may carry UTF-8 as it is.
     let is_ascii = value.is_ascii() || kind.eq_ignore_ascii_case("utf-8");
-    (value.len() <= ORCPT_OCTETS && is_atom && is_ascii && xtext(address).is_some_and(is_clean)).then(|| value.to_owned())
+    (value.len() <= ORCPT_OCTETS && is_atom && is_ascii && xtext(address).is_some_and(is_clean))
+        .then(|| value.to_owned())
 }
 
 /// xtext (RFC 3461 section 4) to the text it stands for.
@@ -298,24 +314,45 @@ mod tests {
 
     #[test]
     fn paths_and_parameters() {
-        let Ok(Command::Mail(path, parameters)) = parse("mail from:<a@example.org> SIZE=1000 body=8bitmime SMTPUTF8 RET=HDRS ENVID=QQ+2B314") else { panic!() };
+        let Ok(Command::Mail(path, parameters)) =
+            parse("mail from:<a@example.org> SIZE=1000 body=8bitmime SMTPUTF8 RET=HDRS ENVID=QQ+2B314")
+        else {
+            panic!()
+        };
         assert_eq!(path, ReversePath::Mailbox(address("a@example.org")));
-        let expected = MailParameters { size: Some(1000), body: Body::EightBitMime, smtputf8: true, ret: Some(Ret::Headers), envid: Some("QQ+314".into()) };
+        let expected = MailParameters {
+            size: Some(1000),
+            body: Body::EightBitMime,
+            smtputf8: true,
+            ret: Some(Ret::Headers),
+            envid: Some("QQ+314".into()),
+        };
         assert_eq!(parameters, expected);
         assert_eq!(parse("MAIL FROM:<>"), Ok(Command::Mail(ReversePath::Null, MailParameters::default())));
         assert_eq!(parse("MAIL FROM: <>"), Ok(Command::Mail(ReversePath::Null, MailParameters::default())));
-        let Ok(Command::Rcpt(path, parameters)) = parse("RCPT TO:<b@example.org> NOTIFY=SUCCESS,delay ORCPT=rfc822;c+2Bd@example.org") else { panic!() };
+        let Ok(Command::Rcpt(path, parameters)) =
+            parse("RCPT TO:<b@example.org> NOTIFY=SUCCESS,delay ORCPT=rfc822;c+2Bd@example.org")
+        else {
+            panic!()
+        };
         assert_eq!(path, ForwardPath::Mailbox(address("b@example.org")));
         assert_eq!(parameters.notify, Some(Notify { success: true, failure: false, delay: true }));
         assert_eq!(parameters.orcpt.as_deref(), Some("rfc822;c+2Bd@example.org"));
-        assert_eq!(parse("RCPT TO:<Postmaster>"), Ok(Command::Rcpt(ForwardPath::Postmaster, RcptParameters::default())));
+        assert_eq!(
+            parse("RCPT TO:<Postmaster>"),
+            Ok(Command::Rcpt(ForwardPath::Postmaster, RcptParameters::default()))
+        );
         for (line, mailbox) in [
             (r#"RCPT TO:<"a> b\"@"@example.org>"#, r#""a> b\"@"@example.org"#),
             ("RCPT TO:<@one.example,@[IPv6:::1]:a@example.org>", "a@example.org"),
             ("RCPT TO:<a@[127.0.0.1]>", "a@[127.0.0.1]"),
             ("RCPT TO:<user%there@example.org>", "user%there@example.org"),
         ] {
-            assert_eq!(parse(line), Ok(Command::Rcpt(ForwardPath::Mailbox(address(mailbox)), RcptParameters::default())), "{line}");
+            assert_eq!(
+                parse(line),
+                Ok(Command::Rcpt(ForwardPath::Mailbox(address(mailbox)), RcptParameters::default())),
+                "{line}"
+            );
         }
     }
 
@@ -368,7 +405,10 @@ mod tests {
             assert_eq!(parse(line).unwrap_err(), code, "{line:?}");
         }
         assert_eq!(Command::parse(b"MAIL FROM:<\xff@b>").unwrap_err().code, 500);
-        assert!(matches!(parse("MAIL FROM:<> SIZE=99999999999999999999"), Ok(Command::Mail(_, MailParameters { size: Some(u64::MAX), .. }))));
+        assert!(matches!(
+            parse("MAIL FROM:<> SIZE=99999999999999999999"),
+            Ok(Command::Mail(_, MailParameters { size: Some(u64::MAX), .. }))
+        ));
     }
 
     #[test]
@@ -380,7 +420,10 @@ mod tests {
         };
         assert_eq!(write(Reply::new(250, Enhanced(2, 0, 0), "ok")), "250 2.0.0 ok\r\n");
         let lines = vec!["a".into(), "b\r\n250 c\u{1b}ü".into()];
-        assert_eq!(write(Reply { code: 550, enhanced: Some(Enhanced(5, 7, 1)), lines }), "550-5.7.1 a\r\n550 5.7.1 b??250 c??\r\n");
+        assert_eq!(
+            write(Reply { code: 550, enhanced: Some(Enhanced(5, 7, 1)), lines }),
+            "550-5.7.1 a\r\n550 5.7.1 b??250 c??\r\n"
+        );
         assert_eq!(write(Reply { code: 7, enhanced: None, lines: vec![] }), "200 \r\n");
         let long = write(Reply::new(550, Enhanced(5, 7, 1), "x".repeat(4000)));
         assert_eq!((long.len(), long.ends_with("x\r\n")), (512, true));

@@ -31,7 +31,9 @@ pub(super) fn settings(lmtp: bool) -> Option<Settings> {
 }
 
 pub(super) fn run(lmtp: bool, turns: &[&[u8]], chunk: usize) -> Record {
-    settings(lmtp).map(|settings| play(Session::new(Arc::new(settings), LineEnds::Refuse, false), turns, chunk)).unwrap_or_default()
+    settings(lmtp)
+        .map(|settings| play(Session::new(Arc::new(settings), LineEnds::Refuse, false), turns, chunk))
+        .unwrap_or_default()
 }
 
 /// After the greeting, offers each turn in chunks; the output is taken at the end of each turn only. Recipients `refuse…@` and senders

@@ -11,7 +11,13 @@ fn smtp(turns: &[&[u8]]) -> Record {
 
 /// The codes of the replies after the greeting.
 fn codes(record: &Record) -> Vec<u16> {
-    record.output.lines().skip(1).filter(|line| line.as_bytes()[3] == b' ').map(|line| line[..3].parse().unwrap()).collect()
+    record
+        .output
+        .lines()
+        .skip(1)
+        .filter(|line| line.as_bytes()[3] == b' ')
+        .map(|line| line.split_at(3).0.parse().unwrap())
+        .collect()
 }
 
 #[test]
@@ -117,7 +123,18 @@ fn long_lines_and_many_errors() {
 
 #[test]
 fn a16_what_follows_a_false_end_is_no_second_message() {
-    for sequence in [&b"\n.\n"[..], b"\r.\r", b"\r.\n", b"\n.\r", b"\n.\r\n", b"\r\n.\n", b"\r.\r\n", b"\r\n.\r", b"\r\n\0.\r\n", b"\r\n.\0\r\n"] {
+    for sequence in [
+        &b"\n.\n"[..],
+        b"\r.\r",
+        b"\r.\n",
+        b"\n.\r",
+        b"\n.\r\n",
+        b"\r\n.\n",
+        b"\r.\r\n",
+        b"\r\n.\r",
+        b"\r\n\0.\r\n",
+        b"\r\n.\0\r\n",
+    ] {
         let smuggled = [b"first", sequence, b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@x>\r\nDATA\r\nsecond\r\n.\r\n"].concat();
         let record = smtp(&[EHLO, ENVELOPE, &smuggled]);
         assert_eq!(codes(&record), [250, 250, 250, 354, 550], "{sequence:?}");
@@ -139,7 +156,14 @@ fn a17_nothing_sent_after_starttls_is_answered() {
 
 #[test]
 fn a17_tls_forgets_all_that_was_said_before() {
-    let record = smtp(&[EHLO, b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nSTARTTLS\r\n", b"DATA\r\n", b"MAIL FROM:<a@b>\r\n", EHLO, b"STARTTLS\r\n"]);
+    let record = smtp(&[
+        EHLO,
+        b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nSTARTTLS\r\n",
+        b"DATA\r\n",
+        b"MAIL FROM:<a@b>\r\n",
+        EHLO,
+        b"STARTTLS\r\n",
+    ]);
     assert_eq!(codes(&record), [250, 250, 250, 220, 503, 503, 250, 503]);
     assert_eq!(record.output.matches("STARTTLS\r\n").count(), 1, "not offered inside TLS");
 }
@@ -147,7 +171,11 @@ fn a17_tls_forgets_all_that_was_said_before() {
 #[test]
 fn no_mail_without_tls_where_it_is_required() {
     let settings = Settings { tls_required: true, ..settings(false).unwrap() };
-    let record = play(Session::new(Arc::new(settings), LineEnds::Refuse, false), &[EHLO, b"MAIL FROM:<a@b>\r\nSTARTTLS\r\n", EHLO, b"MAIL FROM:<a@b>\r\n"], 1);
+    let record = play(
+        Session::new(Arc::new(settings), LineEnds::Refuse, false),
+        &[EHLO, b"MAIL FROM:<a@b>\r\nSTARTTLS\r\n", EHLO, b"MAIL FROM:<a@b>\r\n"],
+        1,
+    );
     assert_eq!(codes(&record), [250, 530, 220, 250, 250]);
 }
 
@@ -171,7 +199,10 @@ fn a19_pipelining_out_of_turn_is_refused() {
         }
     };
     dropped(&[b"EHLO x\r\nMAIL FROM:<a@b>\r\n"], &[250, 554]);
-    dropped(&[EHLO, &[ENVELOPE, b"evil\r\n.\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"].concat()], &[250, 250, 250, 354, 554]);
+    dropped(
+        &[EHLO, &[ENVELOPE, b"evil\r\n.\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"].concat()],
+        &[250, 250, 250, 354, 554],
+    );
     dropped(&[b"HELO x\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\n"], &[250, 250, 554]);
     dropped(&[b"NOOP\r\nNOOP\r\n"], &[250, 554]);
 }
@@ -188,9 +219,47 @@ fn content_can_be_refused_while_it_comes() {
     assert!(!session.in_transaction());
 }
 
+/// The three foreign scripts, each by what it must not bring about.
+#[test]
+fn foreign_attack_sessions() {
+    let Some(folder) = std::env::var_os("WAXWING_CORPORA") else {
+        assert_ne!(std::env::var("WAXWING_REQUIRE_CORPORA").as_deref(), Ok("1"), "no corpora");
+        println!("skipped: no corpora");
+        return;
+    };
+    let table = std::fs::read_to_string(std::path::Path::new(&folder).join("smtp-attack/sessions.tsv")).unwrap();
+    let mut seen = vec![];
+    for line in table.lines().skip(1) {
+        let (name, rest) = line.split_once('\t').unwrap();
+        let script = rest.split('\t').next().unwrap().replace("\\r", "\r").replace("\\n", "\n");
+        let (greeted, script) = match script.strip_prefix("EHLO x\r\n") {
+            Some(script) => (true, script.as_bytes()),
+            None => (false, script.as_bytes()),
+        };
+        let recipient = b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\n";
+        let record = match name {
+            "starttls-cmd-injection" => smtp(&[EHLO, script, b"NOOP\r\n"]),
+            "data-pipelining" => smtp(&[EHLO, recipient, script]),
+            "bdat-smuggle" => smtp(&[EHLO, recipient, script]),
+            other => panic!("a new script: {other}"),
+        };
+        assert_eq!(greeted, name == "starttls-cmd-injection");
+        assert_eq!(record.events.last().unwrap(), "Close", "{name}");
+        assert!(record.messages.is_empty(), "{name}");
+        assert!(record.events.iter().filter(|event| event.starts_with("Mail")).count() <= 1, "{name}");
+        seen.push(codes(&record));
+    }
+    assert_eq!(seen, [vec![250], vec![250, 250, 250, 354, 554], vec![250, 250, 250, 502]]);
+}
+
 #[test]
 fn fuzz_seeds() {
-    for seed in [&b"\x01EHLO x\r\n\xffMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\xff..x\r\n.\r\n"[..], b"\x03LHLO x\r\n\xffSTARTTLS\r\nx", b"", b"\x02\n\r\n\0\r\n"] {
+    for seed in [
+        &b"\x01EHLO x\r\n\xffMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\xff..x\r\n.\r\n"[..],
+        b"\x03LHLO x\r\n\xffSTARTTLS\r\nx",
+        b"",
+        b"\x02\n\r\n\0\r\n",
+    ] {
         fuzz_session(seed);
     }
 }

@@ -30,13 +30,30 @@ fn write_pair(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
 struct Anybody;
 
 impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], _: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -140,7 +157,8 @@ async fn bad_tls_files_are_named() {
         (&certificate, &certificate, "one.crt", "no private key"),
         (&certificate, &other_key, "two.key", "not that of the first certificate"),
     ] {
-        let listener = Listener { tls: ListenTls::Implicit { certificate: certificate.clone(), key: key.clone() }, ..listener() };
+        let listener =
+            Listener { tls: ListenTls::Implicit { certificate: certificate.clone(), key: key.clone() }, ..listener() };
         let error = tls::acceptor(&listener).err().expect(why).to_string();
         assert!(error.contains(file) && error.contains(why), "{error}");
     }
