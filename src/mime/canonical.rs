@@ -62,31 +62,31 @@ pub struct Prepared {
 /// the rest is kept octet for octet. Inner multipart/signed and multipart/encrypted parts are never touched: where one would
 /// need it, the whole is an error. Where no Content-Type stands, the inner entity gets one.
 pub fn prepare(message: &Entity, limits: &MimeLimits) -> Result<Prepared, MimeError> {
-    let canonical;
-    let message = if message.header.bare_lf {
+    let Prepared { outer, inner } = take_apart(message, limits)?;
+    if is_seven_bit_safe(&inner) {
+        return Ok(Prepared { outer, inner });
+    }
+    // The same message with its MIME fields alone.
+    let inner = tree::seven_bit(&Entity::parse(inner, limits)?, limits)?;
+    if !is_seven_bit_safe(&inner) {
+        return Err(MimeError::Malformed("a message that cannot be made safe for 7-bit hops"));
+    }
+    Ok(Prepared { outer, inner: inner.into() })
+}
+
+/// Takes a whole message apart without re-encoding anything: for content that travels inside base64 (opaque or encrypted)
+/// alone, where no hop sees it. Bare line ends are made canonical where the header has them too.
+pub fn take_apart(message: &Entity, limits: &MimeLimits) -> Result<Prepared, MimeError> {
+    if message.header.bare_lf {
         // A file with the line ends of its system: all of it is text.
-        canonical = Entity::parse(canonical_line_ends(&message.raw), limits)?;
-        &canonical
-    } else {
-        message
-    };
+        return take_apart(&Entity::parse(canonical_line_ends(&message.raw), limits)?, limits);
+    }
     let (outer, mut inner) = split_header(&message.header, message.raw.len());
     if message.header.one("Content-Type")?.is_none() {
         inner.extend_from_slice(default_content_type(&message.body));
     }
-    if is_seven_bit_safe(&inner) && is_seven_bit_safe(&message.body) {
-        inner.extend_from_slice(b"\r\n");
-        inner.extend_from_slice(&message.body);
-        return Ok(Prepared { outer, inner: inner.into() });
-    }
-    // The same message with its MIME fields alone.
     inner.extend_from_slice(b"\r\n");
     inner.extend_from_slice(&message.body);
-    let entity = Entity::parse(inner.into(), limits)?;
-    let inner = tree::seven_bit(&entity, limits)?;
-    if !is_seven_bit_safe(&inner) {
-        return Err(MimeError::Malformed("a message that cannot be made safe for 7-bit hops"));
-    }
     Ok(Prepared { outer, inner: inner.into() })
 }
 

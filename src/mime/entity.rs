@@ -70,8 +70,16 @@ impl Entity {
         let body = octets.slice(start.min(octets.len())..);
         Ok(Self { raw: octets, header, body, depth })
     }
-    /// The Content-Type; `text/plain` where there is none; an error where it can be read two ways (A14).
+    /// The Content-Type; `text/plain` where there is none; an error where it can be read two ways (A14): a line that is no
+    /// field ends the header for some readers.
     pub fn content_type(&self) -> Result<ContentType, MimeError> {
+        if self.header.has_broken_lines() {
+            return Err(MimeError::Ambiguous("a header with lines that are no field"));
+        }
+        self.content_type_lenient()
+    }
+    /// The Content-Type whatever else stands in the header, for showing a message; never for security decisions.
+    pub fn content_type_lenient(&self) -> Result<ContentType, MimeError> {
         match self.header.one("Content-Type")? {
             Some(field) => ContentType::parse(&field.value()),
             None => Ok(ContentType::text_plain()),
@@ -107,22 +115,13 @@ impl Entity {
         self.read_parts(Reading::Lenient, limits)
     }
     fn read_parts(&self, reading: Reading, limits: &MimeLimits) -> Result<Vec<Entity>, MimeError> {
-        let spans = sections(&self.body, &self.boundary()?, reading, limits)?;
+        let content_type = match reading {
+            Reading::Strict => self.content_type()?,
+            Reading::Lenient => self.content_type_lenient()?,
+        };
+        let spans = sections(&self.body, &boundary(&content_type)?, reading, limits)?;
         let parts = spans.parts.into_iter().map(|part| Self::parse_at(self.body.slice(part), self.depth + 1, limits));
         parts.collect()
-    }
-    /// The boundary of a multipart (RFC 2046 section 5.1.1: 1 to 70 characters, the last no space).
-    pub(crate) fn boundary(&self) -> Result<String, MimeError> {
-        let content_type = self.content_type()?;
-        if !content_type.is_multipart() {
-            return Err(MimeError::Malformed("not a multipart"));
-        }
-        let boundary = content_type.parameter("boundary").ok_or(MimeError::Malformed("a multipart without boundary"))?;
-        let printable = boundary.bytes().all(|octet| matches!(octet, b' '..=b'~'));
-        if boundary.is_empty() || boundary.len() > 70 || boundary.ends_with(' ') || !printable {
-            return Err(MimeError::Malformed("a boundary that RFC 2046 does not allow"));
-        }
-        Ok(boundary.to_owned())
     }
     /// The part that `octets`, found in this entity's body, are.
     pub(crate) fn child(&self, octets: Bytes, limits: &MimeLimits) -> Result<Entity, MimeError> {
@@ -143,6 +142,19 @@ impl Entity {
             TransferEncoding::QuotedPrintable => decode_quoted_printable(&self.body, Reading::Strict).map(Bytes::from),
         }
     }
+}
+
+/// The boundary of a multipart (RFC 2046 section 5.1.1: 1 to 70 characters, the last no space).
+pub(crate) fn boundary(content_type: &ContentType) -> Result<String, MimeError> {
+    if !content_type.is_multipart() {
+        return Err(MimeError::Malformed("not a multipart"));
+    }
+    let boundary = content_type.parameter("boundary").ok_or(MimeError::Malformed("a multipart without boundary"))?;
+    let printable = boundary.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+    if boundary.is_empty() || boundary.len() > 70 || boundary.ends_with(' ') || !printable {
+        return Err(MimeError::Malformed("a boundary that RFC 2046 does not allow"));
+    }
+    Ok(boundary.to_owned())
 }
 
 /// Fuzz body: reading ends within its limits, and parts lie in order inside the body.

@@ -36,6 +36,9 @@ pub enum MimeError {
     Forbidden(&'static str),
 }
 
+const NO_FIELD: &str = "a header line that is no field";
+const CONTROLS: &str = "CR or NUL inside a header line";
+
 /// One field over the octets received.
 #[derive(Debug, Clone)]
 pub struct Field {
@@ -119,6 +122,10 @@ impl Header {
         let separator = empty_line(&rest);
         header.bare_lf |= separator == 1;
         Ok((header, end + separator))
+    }
+    /// Whether there are lines at which some readers end the header.
+    pub(crate) fn has_broken_lines(&self) -> bool {
+        self.defects.contains(&NO_FIELD) || self.defects.contains(&CONTROLS)
     }
     /// Fields of that name, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> + 'a {
@@ -204,10 +211,10 @@ impl Block {
         let name_len = name_len(&raw);
         let spaced = name_len.is_some_and(|len| raw.get(len) != Some(&b':'));
         let defects = [
-            controls.then_some("CR or NUL inside a header line"),
+            controls.then_some(CONTROLS),
             blank_fold.then_some("a folded line of white space alone"),
             match name_len {
-                None => Some("a header line that is no field"),
+                None => Some(NO_FIELD),
                 Some(_) => spaced.then_some("white space before a field's colon"),
             },
         ];

@@ -2,7 +2,7 @@
 
 use super::{canonical_line_ends, encode, fields, is_seven_bit_safe};
 use crate::mime::entity::{
-    Entity, MimeLimits, Reading, TransferEncoding, decode_base64, decode_quoted_printable, sections,
+    Entity, MimeLimits, Reading, TransferEncoding, boundary, decode_base64, decode_quoted_printable, sections,
 };
 use crate::mime::header::{ContentType, MimeError};
 use crate::mime::rope::encode_lines;
@@ -56,7 +56,7 @@ impl Walk<'_> {
             return Err(MimeError::Ambiguous("an encoded multipart"));
         }
         let default = if essence == "multipart/digest" { "message/rfc822" } else { "text/plain" };
-        let boundary = entity.boundary()?;
+        let boundary = boundary(&entity.content_type_lenient()?)?;
         let spans = sections(&entity.body, &boundary, Reading::Lenient, self.limits)?;
         self.header(entity, Some(""))?;
         // Preamble and epilogue mean nothing (RFC 2046 section 5.1.1): unsafe ones are left out.

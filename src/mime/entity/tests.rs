@@ -135,3 +135,13 @@ proptest! {
         fuzz_entity(&octets);
     }
 }
+
+#[test]
+fn a14_a_content_type_after_a_broken_line_is_ambiguous() {
+    for broken in ["no field\r\n", "X\u{fc}: y\r\n", "X: y\rz\r\n", "X: \0\r\n", " orphan\r\n"] {
+        let text = format!("{broken}Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n");
+        assert!(matches!(entity(&text).content_type(), Err(MimeError::Ambiguous(_))), "{broken:?}");
+        assert!(parts(&text).is_err());
+        assert_eq!(entity(&text).parts_lenient(&MimeLimits::default()).unwrap().len(), 1);
+    }
+}
