@@ -20,6 +20,9 @@ use name::CanonicalName;
 /// The largest certificate that is read, in octets.
 pub const MAX_CERTIFICATE: usize = 256 * 1024;
 
+/// The most names read from a SAN (A11).
+pub const MAX_NAMES: usize = 1000;
+
 /// Why a certificate cannot be read or used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
@@ -407,7 +410,12 @@ pub(crate) fn read_time(time: Tlv<'_>) -> Result<Timestamp, Asn1Error> {
 fn read_mailboxes(content: &[u8]) -> Result<Box<[Mailbox]>, Asn1Error> {
     let mut reader = Reader::new(content);
     let mut mailboxes = Vec::new();
+    let mut names = 0;
     while !reader.is_empty() {
+        names += 1;
+        if names > MAX_NAMES {
+            return Err(Asn1Error { offset: 0, why: "more than 1000 names in the SAN" });
+        }
         let mailbox = match GeneralName::read(&mut reader)? {
             GeneralName::Rfc822(ascii) if ascii.is_ascii() => std::str::from_utf8(ascii).ok().and_then(|text| Mailbox::parse(text).ok()),
             // RFC 9598 section 3: only where the local part is not ASCII.

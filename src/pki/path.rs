@@ -117,12 +117,24 @@ pub fn validate(
     at: Timestamp,
     limits: &PathLimits,
 ) -> Result<ValidPath, PathError> {
-    check_validity(leaf, at)?;
-    check_strength(leaf, limits)?;
     leaf.fits(purpose).map_err(|error| {
         let (CertificateError::Refused(why) | CertificateError::Malformed(why)) = error;
         PathError::Usage { subject: leaf.subject_text(), why }
     })?;
+    find(leaf, extra, trust, domain, at, limits)
+}
+
+/// The same whatever the leaf is for.
+fn find(
+    leaf: &Certificate,
+    extra: &[Certificate],
+    trust: &TrustSet,
+    domain: Option<&Domain>,
+    at: Timestamp,
+    limits: &PathLimits,
+) -> Result<ValidPath, PathError> {
+    check_validity(leaf, at)?;
+    check_strength(leaf, limits)?;
     let mut search = Search { extra, trust, domain, at, limits, checks: 0, exhausted: None, best: None };
     if let Some(path) = search.leaf_as_anchor(leaf) {
         return Ok(path);
@@ -311,6 +323,9 @@ fn check_authority(issuer: &Certificate) -> Result<(), PathError> {
     // A root of version 1 has no extensions to say so; as an anchor it is trusted by name (`rules` refuses it elsewhere).
     if issuer.version() == 3 && !issuer.is_ca() {
         return usage("its basicConstraints do not make it a CA");
+    }
+    if issuer.has_empty_subject() {
+        return usage("a CA needs a subject name (RFC 5280 4.1.2.6)");
     }
     if issuer.extensions().key_usage.is_some_and(|bits| bits & usage::KEY_CERT_SIGN == 0) {
         return usage("its keyUsage lacks keyCertSign");

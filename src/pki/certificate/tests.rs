@@ -63,6 +63,19 @@ fn domain_certificates() {
 }
 
 #[test]
+fn a11_names_and_octets_of_a_certificate_are_bounded() {
+    let mut recipe = Recipe::mailbox("many@example.org", now(), NewKey::P256);
+    recipe.mailboxes = (0..MAX_NAMES).map(|index| format!("m{index}@example.org")).collect();
+    let der = issue_cached(&recipe, None).certificate.der().clone();
+    let names = |count: usize| -> Vec<u8> { (0..count).flat_map(|_| write(tag::context(1), &[b"m@example.org"])).collect() };
+    assert_eq!(read_mailboxes(&names(MAX_NAMES)).unwrap().len(), MAX_NAMES);
+    assert!(read_mailboxes(&names(MAX_NAMES + 1)).is_err());
+    let mut long = der.to_vec();
+    long.resize(MAX_CERTIFICATE + 1, 0);
+    assert!(matches!(Certificate::from_der(long.into()), Err(CertificateError::Malformed(why)) if why.contains("at most")));
+}
+
+#[test]
 fn times_as_rfc5280_wants_them() {
     let read = |kind, text: &[u8]| {
         let der = write(kind, &[text]);
@@ -82,7 +95,9 @@ fn fuzz_body_holds_on_seeds_and_noise() {
     use proptest::prelude::*;
     let seed = alice().der().to_vec();
     fuzz_certificate(&seed);
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
     runner
         .run(&(any::<prop::sample::Index>(), any::<u8>(), any::<prop::sample::Index>()), |(at, octet, cut)| {
             let mut data = seed.clone();

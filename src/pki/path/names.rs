@@ -66,6 +66,10 @@ impl NameConstraints {
             set.excluded = read_subtrees(list.reader()).map_err(unreadable)?;
         }
         fields.done().map_err(unreadable)?;
+        if set.permitted.is_empty() && set.excluded.is_empty() {
+            // RFC 5280 4.2.1.10: one of the two is there, and not empty.
+            return Err("name constraints that constrain nothing".to_owned());
+        }
         self.sets.push(set);
         Ok(())
     }
@@ -96,7 +100,7 @@ impl Subtrees {
         if matches!(name, Name::Other(_) | Name::Unreadable(_)) && self.permitted.iter().chain(&self.excluded).any(|base| of_form(&base)) {
             return Err("a name whose form is constrained, and which cannot be judged here".to_owned());
         }
-        if self.excluded.iter().filter(of_form).any(|base| base.contains(name)) {
+        if self.excluded.iter().filter(of_form).any(|base| base.contains(name) || base.meets_wildcard(name)) {
             return Err("a name that a CA above excludes".to_owned());
         }
         let mut permitted = self.permitted.iter().filter(of_form).peekable();
@@ -116,6 +120,14 @@ impl Base {
             Base::Uri(_) => 0x86,
             Base::Ip(_) => 0x87,
             Base::Other(tag) => *tag,
+        }
+    }
+
+    /// Whether a wildcard name covers some host of the subtree.
+    fn meets_wildcard(&self, name: &Name) -> bool {
+        match (self, name) {
+            (Base::Dns(base), Name::Dns(host)) => host.strip_prefix('*').is_some_and(|parent| ends_with(base, parent)),
+            _ => false,
         }
     }
 

@@ -12,15 +12,13 @@ pub(super) fn check(path: &[&Certificate], anchor: &Certificate) -> Result<(), P
     let mut constraints = NameConstraints::default();
     let mut policies = Policies::new(path.len());
     let mut path_length = anchor.extensions().path_length.unwrap_or(u64::MAX);
+    check_critical(anchor)?;
     constraints.add(anchor).map_err(|why| rule(anchor, why))?;
     for (left, certificate) in path.iter().enumerate().rev() {
         let is_leaf = left == 0;
         let self_issued = certificate.is_self_issued();
         let fail = |why: String| rule(certificate, why);
-        if let Some(oid) = &certificate.extensions().unknown_critical {
-            // RFC 5280 4.2: a critical extension that is not processed is reason to refuse.
-            return Err(fail(format!("a critical extension that is not known here: {oid}")));
-        }
+        check_critical(certificate)?;
         if is_leaf || !self_issued {
             constraints.check(certificate).map_err(fail)?;
         }
@@ -40,6 +38,14 @@ pub(super) fn check(path: &[&Certificate], anchor: &Certificate) -> Result<(), P
     }
     let Some(leaf) = path.first() else { return Ok(()) };
     policies.wrap_up(leaf).map_err(|why| rule(leaf, why))
+}
+
+/// RFC 5280 4.2: a critical extension that is not processed is reason to refuse.
+fn check_critical(certificate: &Certificate) -> Result<(), PathError> {
+    match &certificate.extensions().unknown_critical {
+        Some(oid) => Err(rule(certificate, format!("a critical extension that is not known here: {oid}"))),
+        None => Ok(()),
+    }
 }
 
 fn rule(certificate: &Certificate, rule: String) -> PathError {

@@ -198,7 +198,9 @@ fn fuzz_body_holds_on_seeds_and_noise() {
         seed.extend(der.iter());
     }
     fuzz_path(&seed);
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
     runner
         .run(&(any::<prop::sample::Index>(), any::<u8>()), |(at, octet)| {
             let mut data = seed.clone();

@@ -138,7 +138,9 @@ fn fuzz_body_holds_on_seeds_and_noise() {
     let safes = sequence(&[&content_info(id::DATA, &write(tag::OCTET_STRING, &[&sequence(&[&key_bag])]))]);
     let seed = sequence(&[&number(3), &content_info(id::DATA, &write(tag::OCTET_STRING, &[&safes]))]);
     assert_eq!(import(&seed, "").unwrap().keys, [pki.pkcs8]);
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
     runner
         .run(&(any::<prop::sample::Index>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..64)), |(at, octet, noise)| {
             let mut data = seed.clone();
