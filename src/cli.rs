@@ -152,11 +152,11 @@ pub fn read_config(file: &Path) -> Result<Config, Failure> {
 /// A password from a file (its first line), or from the command line.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct PasswordArgs {
-    /// File whose first line is the password.
-    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    /// File whose first line is the password; goes before --password.
+    #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// The password; other users of this machine may see it while the command runs.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", env = "WAXWING_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
 }
 

@@ -143,7 +143,8 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
                 Trust::Pending => TrustState::Pending,
             };
             let password = password.read()?;
-            import::run(&args.store.open_or_create(context)?, &paths, password.as_ref().map(|text| text.as_str()), owner, trust)
+            let files = import::collect(&paths)?;
+            import::run(&args.store.open_or_create(context)?, &files, password.as_ref().map(|text| text.as_str()), owner, trust)
         }
         Command::List { address, json } => list(&args.store.open(context)?, address.as_deref(), json),
         Command::Show { what, json } => show(&args.store.open(context)?, &what, json),

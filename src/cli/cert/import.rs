@@ -33,18 +33,15 @@ struct Report {
 }
 
 /// Imports every file; says per file what was stored or why not.
-pub(super) fn run(store: &EmbeddedStore, paths: &[PathBuf], password: Option<&str>, owner: Option<Owner>, trust: TrustState) -> CommandResult {
-    let (files, left_out) = collect(paths)?;
-    if files.is_empty() {
-        return Err(Failure::new("there is no file to import", format!("in folders, files that end in .{} are read", EXTENSIONS.join(" ."))));
-    }
+pub(super) fn run(store: &EmbeddedStore, found: &Found, password: Option<&str>, owner: Option<Owner>, trust: TrustState) -> CommandResult {
+    let Found { files, left_out } = found;
     let import = Import { store, password, owner, trust };
     let bar = if files.len() > 1 { ProgressBar::new(files.len() as u64) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta} {msg}") {
         bar.set_style(style);
     }
     let (mut stored, mut unchanged, mut refused) = (0usize, 0usize, 0usize);
-    for file in &files {
+    for file in files {
         let name = shown(&file.display().to_string());
         let outcome = import.file(file);
         bar.suspend(|| match &outcome {
@@ -59,27 +56,37 @@ pub(super) fn run(store: &EmbeddedStore, paths: &[PathBuf], password: Option<&st
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if files.len() > 1 || left_out > 0 {
+    if files.len() > 1 || *left_out > 0 {
         println!("{} files: {stored} stored, {unchanged} there already, {refused} refused; {left_out} of other kinds left out", files.len());
     }
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
 }
 
-/// The files named and, of folders, those with a known ending; how many others there were.
-fn collect(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, usize), Failure> {
-    let (mut files, mut left_out) = (Vec::new(), 0);
+/// What there is to import.
+pub(super) struct Found {
+    files: Vec<PathBuf>,
+    /// Files in folders whose ending is not known.
+    left_out: usize,
+}
+
+/// The files named and, of folders, those with a known ending; none is a failure.
+pub(super) fn collect(paths: &[PathBuf]) -> Result<Found, Failure> {
+    let mut found = Found { files: Vec::new(), left_out: 0 };
     for path in paths {
         let metadata = std::fs::metadata(path).map_err(|error| Failure::new(format!("{}: {error}", path.display()), "name a file or a folder"))?;
         if metadata.is_dir() {
-            walk(path, &mut files, &mut left_out)?;
+            walk(path, &mut found)?;
         } else {
-            files.push(path.clone());
+            found.files.push(path.clone());
         }
     }
-    Ok((files, left_out))
+    if found.files.is_empty() {
+        return Err(Failure::new("there is no file to import", format!("in folders, files that end in .{} are read", EXTENSIONS.join(" ."))));
+    }
+    Ok(found)
 }
 
-fn walk(folder: &Path, files: &mut Vec<PathBuf>, left_out: &mut usize) -> Result<(), Failure> {
+fn walk(folder: &Path, found: &mut Found) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", folder.display()), "");
     let mut entries = std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -89,11 +96,11 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>, left_out: &mut usize) -> Result
         let kind = entry.file_type().map_err(failed)?;
         let known = path.extension().is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
         if kind.is_dir() {
-            walk(&path, files, left_out)?;
+            walk(&path, found)?;
         } else if known {
-            files.push(path);
+            found.files.push(path);
         } else {
-            *left_out += 1;
+            found.left_out += 1;
         }
     }
     Ok(())
@@ -108,12 +115,13 @@ impl Import<'_> {
             return Err(match (authorities.is_empty(), bundle.keys.is_empty()) {
                 (false, _) => "holds CA certificates only; `waxwing trust add` takes those".to_owned(),
                 (true, false) => "holds a private key without its certificate; put both in one file".to_owned(),
-                (true, true) => "holds no certificate".to_owned(),
+                (true, true) if bundle.skipped.is_empty() => "holds no certificate".to_owned(),
+                (true, true) => format!("holds nothing that can be used: {}", bundle.skipped.join(", ")),
             });
         }
         let keys = match_keys(&bundle, &leaves)?;
         let mut new: Vec<(Owner, Vec<NewCertificate>)> = Vec::new();
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = bundle.skipped.iter().map(|what| format!("passed over: {}", shown(what))).collect();
         for leaf in &leaves {
             let key = keys.iter().find(|(id, _)| *id == KeyId::of_spki(leaf.public_key().spki())).map(|(_, pkcs8)| pkcs8);
             for owner in self.owners(leaf, &mut notes)? {

@@ -1,0 +1,344 @@
+//! The program as people call it: `kek`, `cert`, `trust`, `alias`, with good and wrong input.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![cfg(feature = "server")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use tempfile::TempDir;
+use waxwing::address::Mailbox;
+use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
+use waxwing::pki::pkcs12::{Bundle, export, import};
+use waxwing::store::CertStore;
+use waxwing::store::embedded::EmbeddedStore;
+use zeroize::Zeroizing;
+
+const ANNA: &str = "anna@example.org";
+
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    /// A folder with a KEK.
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let made = place.bare(&["kek", "init", "kek"]);
+        assert_eq!(made.code, 0, "{made:?}");
+        place
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    fn bare(&self, arguments: &[&str]) -> Ended {
+        let output = Command::new(env!("CARGO_BIN_EXE_waxwing"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_remove("WAXWING_CONFIG")
+            .output()
+            .unwrap();
+        Ended::from(output)
+    }
+    fn run(&self, arguments: &[&str]) -> Ended {
+        self.bare(&[arguments, &["--store", "store", "--kek", "kek"]].concat())
+    }
+    fn good(&self, arguments: &[&str]) -> Ended {
+        let ended = self.run(arguments);
+        assert_eq!(ended.code, 0, "{arguments:?}: {ended:?}");
+        ended
+    }
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.good(&[arguments, &["--json"]].concat()).out).unwrap()
+    }
+    fn write(&self, name: &str, octets: &[u8]) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), octets).unwrap();
+    }
+    fn open(&self) -> EmbeddedStore {
+        EmbeddedStore::open(&self.path("store"), &self.path("kek")).unwrap()
+    }
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |octets| String::from_utf8(octets).unwrap();
+        Self { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+fn issued(address: &str, days: i64) -> Issued {
+    issue(&Recipe::mailbox(address, Timestamp::now() + SignedDuration::from_hours(24 * days), NewKey::P256), None)
+}
+
+fn p12(parts: &[&Issued], password: &str) -> Vec<u8> {
+    let bundle = Bundle {
+        keys: parts.iter().map(|issued| Zeroizing::new(issued.pkcs8.to_vec())).collect(),
+        certificates: parts.iter().map(|issued| issued.certificate.clone()).collect(),
+        ..Bundle::default()
+    };
+    export(&bundle, password, "test").unwrap()
+}
+
+#[test]
+fn a_user_comes_rotates_and_leaves() {
+    let place = Place::new();
+    let (old, young) = (issued(ANNA, 0), issued(ANNA, 1));
+    place.write("old.p12", &p12(&[&old], "secret"));
+    place.write("young.p12", &p12(&[&young], "secret"));
+    place.write("pw", b"secret\n");
+    let first = place.good(&["cert", "import", "old.p12", "--password-file", "pw"]);
+    assert!(first.out.contains("old.p12: anna@example.org") && first.out.contains("certificate and private key"), "{first:?}");
+    assert!(first.err.contains("made a new store"), "{first:?}");
+    let again = place.good(&["cert", "import", "old.p12", "--password-file", "pw"]);
+    assert!(again.out.contains("no change"), "{again:?}");
+    place.good(&["cert", "import", "young.p12", "--password", "secret"]);
+
+    let listed = place.json(&["cert", "list", ANNA]);
+    let certificates = listed[0]["certificates"].as_array().unwrap();
+    assert_eq!(certificates.len(), 2);
+    assert!(certificates.iter().all(|one| one["private_key"] == true && one["trust"] == "trusted"));
+    let newest = certificates[1]["fingerprint"].as_str().unwrap();
+    let table = place.good(&["cert", "list"]).out;
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(place.good(&["cert", "show", &newest[..10]]).out.contains(newest));
+
+    assert_eq!(place.run(&["cert", "purge", ANNA]).code, 2, "neither export nor --force");
+    place.write("short.p12", &p12(&[&old], "secret"));
+    let refused = place.run(&["cert", "purge", ANNA, "--exported", "short.p12", "--password-file", "pw"]);
+    assert!(refused.code == 2 && refused.err.contains("nothing was removed"), "{refused:?}");
+    place.good(&["cert", "export", ANNA, "--output", "all.p12", "--password-file", "pw"]);
+    assert_eq!(fs::metadata(place.path("all.p12")).unwrap().permissions().mode() & 0o777, 0o600);
+    let bundle = import(&fs::read(place.path("all.p12")).unwrap(), "secret").unwrap();
+    assert_eq!((bundle.keys.len(), bundle.certificates.len()), (2, 2));
+    assert_eq!(place.run(&["cert", "export", ANNA, "--output", "all.p12", "--password-file", "pw"]).code, 2, "not overwritten");
+
+    assert!(place.good(&["cert", "disable", ANNA]).out.contains("Nothing was revoked"));
+    assert_eq!(place.json(&["cert", "list", ANNA])[0]["disabled"], true);
+    place.good(&["cert", "enable", ANNA]);
+    place.good(&["cert", "purge", ANNA, "--exported", "all.p12", "--password-file", "pw"]);
+    assert_eq!(place.run(&["cert", "show", ANNA]).code, 2);
+    assert_eq!(place.json(&["cert", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_folder_is_imported_file_by_file_whole_or_not() {
+    let place = Place::new();
+    let (anna, bert, carl) = (issued(ANNA, 0), issued("bert@example.org", 0), issued("carl@example.org", 0));
+    place.write("in/a.p12", &p12(&[&anna], "secret"));
+    // Two certificates, of which the second comes with a key that is neither's.
+    let mixed = Bundle {
+        keys: vec![Zeroizing::new(bert.pkcs8.to_vec()), Zeroizing::new(anna.pkcs8.to_vec())],
+        certificates: vec![bert.certificate.clone()],
+        ..Bundle::default()
+    };
+    place.write("in/b.pfx", &export(&mixed, "secret", "mixed").unwrap());
+    place.write("in/deeper/c.der", carl.certificate.der());
+    place.write("in/d.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    place.write("in/e.p12", &p12(&[&carl], "other"));
+    place.write("in/readme.txt", b"hello");
+    let ended = place.run(&["cert", "import", "in", "--password", "secret"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.out.contains("5 files: 2 stored, 0 there already, 3 refused; 1 of other kinds left out"), "{ended:?}");
+    for (file, why) in [("b.pfx", "belongs to none"), ("d.pem", ""), ("e.p12", "password")] {
+        let line = ended.err.lines().find(|line| line.starts_with("waxwing: ") && line.contains(file));
+        assert!(line.is_some_and(|line| line.contains(why)), "{file}: {ended:?}");
+    }
+    let store = place.open();
+    let names: Vec<String> = store.owners().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(names, [ANNA, "carl@example.org"]);
+    let carl = store.identity(&Mailbox::parse("carl@example.org").unwrap()).unwrap();
+    assert!(carl.certificates[0].key.is_none());
+}
+
+#[test]
+fn a_certificate_belongs_to_whom_it_names_or_to_whom_is_named() {
+    let place = Place::new();
+    let mut recipe = Recipe::mailbox(ANNA, Timestamp::now(), NewKey::P256);
+    recipe.mailboxes.push("anna.a@example.org".to_owned());
+    let both = issue(&recipe, None);
+    recipe.mailboxes.clear();
+    let nobody = issue(&recipe, None);
+    place.write("both.der", both.certificate.der());
+    place.write("nobody.der", nobody.certificate.der());
+    place.good(&["cert", "import", "both.der"]);
+    let refused = place.run(&["cert", "import", "nobody.der"]);
+    assert!(refused.code == 1 && refused.err.contains("--address"), "{refused:?}");
+    let told = place.good(&["cert", "import", "nobody.der", "--address", "@example.org"]);
+    assert!(told.out.contains("warning: the certificate names no address"), "{told:?}");
+    let names: Vec<String> = place.open().owners().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["anna.a@example.org", ANNA, "@example.org"]);
+
+    place.good(&["alias", "add", "info@example.org", ANNA]);
+    let told = place.good(&["cert", "import", "both.der", "--address", "info@example.org"]);
+    assert!(told.out.contains("anna@example.org") && told.out.contains("no change"), "{told:?}");
+    assert_eq!(place.json(&["alias", "list"])[0]["mailbox"], ANNA);
+    let looped = place.run(&["alias", "add", ANNA, "info@example.org"]);
+    assert!(looped.code == 2 && looped.err.starts_with("waxwing: "), "{looped:?}");
+    place.good(&["alias", "remove", "info@example.org"]);
+    assert_eq!(place.run(&["alias", "remove", "info@example.org"]).code, 2);
+}
+
+#[test]
+fn pending_is_approved_and_blocked_stays_blocked() {
+    let place = Place::new();
+    let anna = issued(ANNA, 0);
+    place.write("a.der", anna.certificate.der());
+    place.good(&["cert", "import", "a.der", "--trust", "pending"]);
+    let trust = || place.json(&["cert", "show", ANNA])["certificates"][0]["trust"].as_str().unwrap().to_owned();
+    assert_eq!(trust(), "pending");
+    place.good(&["cert", "approve", ANNA]);
+    assert_eq!(trust(), "trusted");
+    place.good(&["cert", "block", ANNA]);
+    place.good(&["cert", "approve", ANNA]);
+    place.good(&["cert", "import", "a.der", "--trust", "pinned"]);
+    assert_eq!(trust(), "blocked");
+    let listed = place.json(&["cert", "list"]);
+    place.good(&["cert", "approve", ANNA, "--fingerprint", &listed[0]["certificates"][0]["fingerprint"].as_str().unwrap()[..12]]);
+    assert_eq!(trust(), "trusted");
+}
+
+#[test]
+fn anchors_and_intermediates_come_and_go() {
+    let place = Place::new();
+    let now = Timestamp::now();
+    let root = issue(&Recipe::authority("Root", now, NewKey::P256), None);
+    let between = issue(&Recipe::authority("Between", now, NewKey::P256), Some(&root));
+    let anna = issue(&Recipe::mailbox(ANNA, now, NewKey::P256), Some(&between));
+    place.write("root.der", root.certificate.der());
+    place.good(&["trust", "add", "root.der", "--domain", "example.org", "--domain", "example.net"]);
+    // The chain in a PKCS#12: the intermediate is kept, the root is not trusted for it.
+    let other = issue(&Recipe::authority("Other", now, NewKey::P256), None);
+    let bundle = Bundle {
+        keys: vec![Zeroizing::new(anna.pkcs8.to_vec())],
+        certificates: vec![anna.certificate.clone(), between.certificate.clone(), other.certificate.clone()],
+        ..Bundle::default()
+    };
+    place.write("a.p12", &export(&bundle, "x", "a").unwrap());
+    place.good(&["cert", "import", "a.p12", "--password", "x"]);
+    let listed = place.json(&["trust", "list"]);
+    let kinds: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["anchor", "intermediate"]);
+    assert_eq!(listed[0]["domains"], serde_json::json!(["example.org", "example.net"]));
+    let shown = place.good(&["cert", "show", ANNA]).out;
+    assert!(shown.contains("signing      path valid now") && shown.contains("encryption   path valid now"), "{shown}");
+    let fingerprint = listed[0]["fingerprint"].as_str().unwrap();
+    place.good(&["trust", "remove", fingerprint]);
+    assert!(!place.good(&["cert", "show", ANNA]).out.contains("path valid"));
+    assert_eq!(place.run(&["trust", "remove", fingerprint]).code, 2);
+    place.write("anna.der", anna.certificate.der());
+    let refused = place.run(&["trust", "add", "anna.der"]);
+    assert!(refused.code == 2 && refused.err.contains("no CA certificate"), "{refused:?}");
+}
+
+#[test]
+fn the_kek_is_private_its_own_and_never_overwritten() {
+    let place = Place::new();
+    place.write("a.der", issued(ANNA, 0).certificate.der());
+    place.good(&["cert", "import", "a.der"]);
+    let before = fs::read(place.path("kek")).unwrap();
+    assert_eq!(place.bare(&["kek", "init", "kek"]).code, 2);
+    assert_eq!(fs::read(place.path("kek")).unwrap(), before);
+    assert_eq!(place.bare(&["kek", "init", "other", "--store", "store2"]).code, 0);
+    let wrong = place.bare(&["cert", "list", "--store", "store", "--kek", "other"]);
+    assert!(wrong.code == 2 && wrong.err.contains("not this store's"), "{wrong:?}");
+    fs::set_permissions(place.path("kek"), fs::Permissions::from_mode(0o644)).unwrap();
+    let open = place.run(&["cert", "list"]);
+    assert!(open.code == 2 && open.err.contains("chmod 600"), "{open:?}");
+}
+
+#[test]
+fn wrong_input_says_what_and_what_to_do() {
+    let place = Place::new();
+    for (arguments, says) in [
+        (&["cert", "list"][..], "there is no store"),
+        (&["cert", "import", "absent.p12"], "absent.p12"),
+        (&["cert", "import"], "PATH"),
+        (&["cert", "show", "xyz"], "no store"),
+        (&["cert", "disable", "not an address"], ""),
+        (&["trust", "add", "kek"], "PEM or DER"),
+        (&["alias", "add", "a@example.org", "a@example.org"], "itself"),
+        (&["frobnicate"], "frobnicate"),
+    ] {
+        let ended = place.run(arguments);
+        assert!(ended.code == 2 && ended.err.contains(says), "{arguments:?}: {ended:?}");
+    }
+    // Without flags the configuration is asked, and its absence is told.
+    let ended = place.bare(&["--config", "none.toml", "cert", "list"]);
+    assert!(ended.code == 2 && ended.err.contains("none.toml") && ended.err.contains("--store"), "{ended:?}");
+}
+
+#[test]
+fn every_help_has_an_example() {
+    let place = Place::new();
+    let mut todo: Vec<Vec<String>> = vec![Vec::new()];
+    let mut seen = 0;
+    while let Some(path) = todo.pop() {
+        let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = place.bare(&arguments);
+        assert_eq!(help.code, 0, "{help:?}");
+        let (_, example) = help.out.rsplit_once("\n\nExample").unwrap_or_else(|| panic!("{path:?}: {}", help.out));
+        assert!(example.lines().nth(1).is_some_and(|line| line.trim_start().starts_with("waxwing")), "{path:?}: {example}");
+        let commands = help.out.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+        for line in commands.lines() {
+            let Some(name) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).and_then(|line| line.split_whitespace().next()) else { continue };
+            if name != "help" {
+                todo.push([path.clone(), vec![name.to_owned()]].concat());
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn a_command_works_beside_a_process_that_holds_the_store() {
+    let place = Place::new();
+    let anna = issued(ANNA, 0);
+    place.write("a.p12", &p12(&[&anna], "x"));
+    place.good(&["alias", "add", "x@example.org", "y@example.org"]);
+    let gateway = place.open();
+    let mailbox = Mailbox::parse(ANNA).unwrap();
+    assert!(gateway.identity(&mailbox).unwrap().certificates.is_empty());
+    place.good(&["cert", "import", "a.p12", "--password", "x"]);
+    gateway.refresh().unwrap();
+    assert_eq!(gateway.identity(&mailbox).unwrap().certificates[0].certificate, anna.certificate);
+    place.good(&["cert", "purge", ANNA, "--force"]);
+    gateway.refresh().unwrap();
+    assert!(gateway.identity(&mailbox).unwrap().certificates.is_empty());
+    assert_eq!(gateway.alerts(), 0);
+}
+
+#[test]
+fn a_weak_rsa_key_is_refused_with_its_size() {
+    let place = Place::new();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=weak", "-days", "30"])
+        .args(["-addext", "subjectAltName=email:anna@example.org", "-addext", "basicConstraints=CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(place.folder.path())
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        println!("peer left out: openssl");
+        assert!(std::env::var_os("WAXWING_REQUIRE_PEERS").is_none(), "missing: openssl");
+        return;
+    }
+    let both = [fs::read(place.path("key.pem")).unwrap(), fs::read(place.path("cert.pem")).unwrap()].concat();
+    place.write("both.pem", &both);
+    for file in ["both.pem", "cert.pem"] {
+        let refused = place.run(&["cert", "import", file]);
+        assert!(refused.code == 1 && refused.err.contains("1024") && refused.err.contains("2048"), "{file}: {refused:?}");
+    }
+    assert!(place.open().owners().unwrap().is_empty());
+}
