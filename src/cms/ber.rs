@@ -15,6 +15,9 @@ pub const MAX_DEPTH: usize = 32;
 /// Elements looked at in one scan for an end-of-contents at most: a 64 MiB content in pieces of 32 octets.
 pub const MAX_ELEMENTS: usize = 1 << 21;
 
+/// Octets of an element that `to_der` rewrites at most.
+const MAX_NORMALISED: usize = 1 << 20;
+
 /// Identifier octets of the types that CMS uses.
 pub mod tag {
     pub const BOOLEAN: u8 = 0x01;
@@ -376,6 +379,10 @@ pub fn to_der(raw: &[u8]) -> Result<Cow<'_, [u8]>, CmsError> {
     if is_der(Reader::der(raw)) {
         return Ok(Cow::Borrowed(raw));
     }
+    // Each level is built in a buffer of its own: this bounds all of them together to 32 MiB.
+    if raw.len() > MAX_NORMALISED {
+        return Err(CmsError::Limit("an ASN.1 element over 1 MiB that is not DER"));
+    }
     let mut reader = Reader::ber(raw);
     let mut out = Vec::with_capacity(raw.len());
     while !reader.is_empty() {
@@ -520,3 +527,31 @@ pub mod write {
         element(tag::BIT_STRING, &[&[0], octets])
     }
 }
+
+/// Walks BER as a fuzzer gives it: the elements of a level join up to the input, and DER made of it stays as it is.
+#[doc(hidden)]
+pub fn fuzz_ber(data: &[u8]) {
+    fn walk(mut reader: Reader<'_>) -> Result<(), CmsError> {
+        let all = reader.rest();
+        let mut covered = 0usize;
+        while !reader.is_empty() {
+            let element = reader.element()?;
+            assert!(element.content.len() < element.raw.len());
+            covered += element.raw.len();
+            let _ = element.octets("octets").map(|octets| assert!(octets.len() <= element.content.len()));
+            if element.is_constructed() {
+                walk(element.reader())?;
+            }
+        }
+        assert_eq!(covered, all.len());
+        Ok(())
+    }
+    let walked = walk(Reader::ber(data));
+    if let Ok(der) = to_der(data) {
+        assert!(walked.is_ok());
+        assert!(matches!(to_der(&der), Ok(Cow::Borrowed(again)) if again == der.as_ref()));
+    }
+}
+
+#[cfg(test)]
+mod tests;
