@@ -14,7 +14,7 @@ pub mod wrap;
 mod software;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use software::{SoftwareKey, SoftwareKeys, new_cek, warm_up};
 

@@ -14,7 +14,7 @@ mod prepare;
 mod verify;
 
 #[cfg(test)]
-pub(in crate::cms) mod tests;
+pub(crate) mod tests;
 
 pub use attributes::Attributes;
 pub use prepare::{PreparedSignedData, SignParameters, prepare};

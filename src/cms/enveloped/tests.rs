@@ -411,6 +411,67 @@ fn corpora_of_enveloped_data_give_the_expected_results() {
 }
 
 #[test]
+fn wycheproof_gcm_and_cbc() {
+    use crate::keys::tests::wycheproof::{octets, vectors};
+    let aes = |size: Option<u64>, gcm: bool| match (size, gcm) {
+        (Some(128), true) => ContentEncryption::Aes128Gcm,
+        (Some(192), true) => ContentEncryption::Aes192Gcm,
+        (Some(256), true) => ContentEncryption::Aes256Gcm,
+        (Some(128), false) => ContentEncryption::Aes128Cbc,
+        (Some(192), false) => ContentEncryption::Aes192Cbc,
+        _ => ContentEncryption::Aes256Cbc,
+    };
+    vectors("aes_gcm_test.json", |group, test| {
+        if group["ivSize"] != 96 || group["tagSize"] != 128 {
+            return;
+        }
+        let how = ContentAlgorithm::new(aes(group["keySize"].as_u64(), true), &octets(&test["iv"]), 16).unwrap();
+        let (key, ct, aad, tag) = (octets(&test["key"]), octets(&test["ct"]), octets(&test["aad"]), octets(&test["tag"]));
+        for length in [16, 12] {
+            let opened = cipher::open(&how, &key, &ct, &aad, &tag[..length]);
+            match test["result"].as_str().unwrap() {
+                "valid" => assert_eq!(opened.unwrap(), octets(&test["msg"]), "{}", test["tcId"]),
+                // A flipped bit in the tag's last four octets is not in a tag of twelve.
+                _ if length == 16 => assert_eq!(opened, Err(CmsError::Crypto), "{}", test["tcId"]),
+                _ => {}
+            }
+        }
+    });
+    vectors("aes_cbc_pkcs5_test.json", |group, test| {
+        let how = ContentAlgorithm::new(aes(group["keySize"].as_u64(), false), &octets(&test["iv"]), 0).unwrap();
+        let opened = cipher::open(&how, &octets(&test["key"]), &octets(&test["ct"]), &[], &[]);
+        match test["result"].as_str().unwrap() {
+            "valid" => assert_eq!(opened.unwrap(), octets(&test["msg"]), "{}", test["tcId"]),
+            _ => assert_eq!(opened, Err(CmsError::Crypto), "{}", test["tcId"]),
+        }
+    });
+}
+
+/// OpenSSL's legacy ciphers: RC2 with 40, 64 and 128 bits, 3DES.
+#[test]
+fn legacy_ciphers_of_openssl_open_by_switch_only() {
+    let issued = identity(NewKey::Rsa2048);
+    for how in ["-rc2-40-cbc", "-rc2-64-cbc", "-rc2-cbc", "-des3"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("content"), CONTENT).unwrap();
+        std::fs::write(dir.path().join("certificate"), pem(&issued.certificate)).unwrap();
+        let arguments = [
+            "cms", "-encrypt", "-binary", "-provider", "legacy", "-provider", "default", "-outform", "DER", "-in", "content", "-out", "sealed", how, "-recip",
+            "certificate",
+        ];
+        let Some(output) = openssl(dir.path(), &arguments) else { return };
+        if !output.status.success() {
+            eprintln!("skipped: openssl has no {how}: {}", String::from_utf8_lossy(&output.stderr));
+            continue;
+        }
+        let bytes = Bytes::from(std::fs::read(dir.path().join("sealed")).unwrap());
+        assert!(EnvelopedData::parse(&bytes, Legacy::default()).is_err());
+        let envelope = EnvelopedData::parse(&bytes, OLD).unwrap();
+        assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), CONTENT, "{how}");
+    }
+}
+
+#[test]
 fn fuzz_body_holds_on_seeds() {
     let issued = identity(NewKey::P256);
     for how in [ContentEncryption::Aes128Cbc, ContentEncryption::Aes128Gcm] {

@@ -24,7 +24,7 @@ pub(in crate::cms) fn identity(kind: NewKey) -> Issued {
 }
 
 /// The corpora's folder, or `None` with a line that says so.
-pub(in crate::cms) fn corpora() -> Option<PathBuf> {
+pub(crate) fn corpora() -> Option<PathBuf> {
     match std::env::var_os("WAXWING_CORPORA") {
         Some(dir) => Some(PathBuf::from(dir)),
         None if std::env::var_os("WAXWING_REQUIRE_CORPORA").is_some() => panic!("WAXWING_CORPORA is not set"),
