@@ -4,7 +4,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::address::{Domain, Mailbox};
-use crate::mime::entity::MimeLimits;
 use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
@@ -132,7 +131,7 @@ impl Marks {
     /// Subject, however folded or encoded; other fields octet for octet. What comes before the first field, and broken lines
     /// that look like marks, go too.
     pub fn strip(&self, header: &Header) -> Vec<u8> {
-        strip::strip(self, &header.raw, None)
+        strip::strip(self, &header.raw, None).0
     }
     /// Our fields for a verdict, to be put before the header.
     pub fn fields(&self, verdict: &Verdict) -> Vec<u8> {
@@ -152,11 +151,7 @@ impl Marks {
     }
     fn without_forged(&self, message: &Bytes, tag: Option<&str>) -> Rope {
         let mut rope = Rope::new();
-        // A header that was accepted is marked, however many fields it has.
-        let limits = MimeLimits { fields: usize::MAX, ..MimeLimits::default() };
-        let raw = Header::parse(message, &limits).map(|(header, _)| header.raw).unwrap_or_default();
-        let rest = message.slice(raw.len().min(message.len())..);
-        let mut kept = strip::strip(self, &raw, tag);
+        let (mut kept, rest) = strip::strip(self, message, tag);
         if rest.is_empty() {
             // The header ends with the message: what is put in front needs its empty line.
             if !kept.is_empty() && !kept.ends_with(b"\n") {

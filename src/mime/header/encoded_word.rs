@@ -22,9 +22,12 @@ pub(crate) fn decode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut run: Option<(String, Vec<u8>)> = None;
     let mut rest = text;
+    // Nothing after the last "?=" is a word: looked for once, so that hostile text costs no more than its length.
+    let last_end = text.rfind("?=").unwrap_or_default();
     while let Some(at) = rest.find("=?") {
         let (before, candidate) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        let Some((word, after)) = Word::parse(candidate) else {
+        let ended = text.len() - candidate.len() < last_end;
+        let Some((word, after)) = ended.then(|| Word::parse(candidate)).flatten() else {
             flush(&mut run, &mut out);
             out.push_str(before);
             out.push_str("=?");
@@ -87,11 +90,11 @@ impl Word {
     fn parse(candidate: &str) -> Option<(Self, &str)> {
         let (charset, rest) = candidate.strip_prefix("=?")?.split_once('?')?;
         let (encoding, rest) = rest.split_once('?')?;
-        let (text, after) = rest.split_once("?=")?;
         let charset = charset.split('*').next().unwrap_or_default();
-        if charset.is_empty() || !charset.bytes().all(|octet| octet.is_ascii_graphic()) {
+        if charset.is_empty() || encoding.len() != 1 || !charset.bytes().all(|octet| octet.is_ascii_graphic()) {
             return None;
         }
+        let (text, after) = rest.split_once("?=")?;
         let octets = match encoding {
             "B" | "b" => {
                 // As the most lenient readers do: foreign characters skipped, a character too many cut off.

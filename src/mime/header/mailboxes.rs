@@ -134,7 +134,7 @@ fn skip(mut text: &str) -> Result<&str, MimeError> {
 pub(super) fn list(value: &str) -> Vec<Mailbox> {
     let mut found = Vec::new();
     let mut current = String::new();
-    let (mut quoted, mut escaped, mut comment, mut angle) = (false, false, 0usize, false);
+    let (mut quoted, mut escaped, mut comment, mut angle, mut at_seen) = (false, false, 0usize, false, false);
     for c in value.chars().chain([',']) {
         if escaped {
             escaped = false;
@@ -153,15 +153,17 @@ pub(super) fn list(value: &str) -> Vec<Mailbox> {
             }
             '<' if !quoted && comment == 0 => angle = true,
             '>' if !quoted && comment == 0 => angle = false,
-            ':' if !quoted && comment == 0 && !angle && !current.contains('@') => {
+            ':' if !quoted && comment == 0 && !angle && !at_seen => {
                 current.clear();
                 continue;
             }
             ',' | ';' if !quoted && comment == 0 && !angle => {
                 found.extend(readable(&current));
                 current.clear();
+                at_seen = false;
                 continue;
             }
+            '@' if comment == 0 => at_seen = true,
             _ => {}
         }
         if comment == 0 {

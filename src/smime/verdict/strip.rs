@@ -14,10 +14,14 @@ const TAGS: [&str; 24] = [
     "signatureinvalid", "signatureverified", "authenticated", "unauthenticated", "trusted", "untrusted", "smime", "s/mime",
 ];
 
-/// The header's octets without forged marks; `tag` is put in front of the first Subject.
-pub(super) fn strip(marks: &Marks, raw: &Bytes, mut tag: Option<&str>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len() + 64);
-    let mut rest = raw.clone();
+/// Words removed pass by pass at most; what is nested deeper loses its brackets.
+const PASSES: usize = 16;
+
+/// The octets of the header that `octets` begins with, without forged marks, and what follows it (the empty line first).
+/// `tag` is put in front of the first Subject.
+pub(super) fn strip(marks: &Marks, octets: &Bytes, mut tag: Option<&str>) -> (Vec<u8>, Bytes) {
+    let mut out = Vec::with_capacity(4096.min(octets.len()) + 64);
+    let mut rest = octets.clone();
     let mut first = true;
     while let Some(block) = Block::take(&mut rest) {
         // White space at the very start would go on with the field that we put in front.
@@ -34,7 +38,7 @@ pub(super) fn strip(marks: &Marks, raw: &Bytes, mut tag: Option<&str>) -> Vec<u8
     if let Some(tag) = tag.filter(|_| marks.subject_tags) {
         out.extend(format!("Subject: {tag}\r\n").into_bytes());
     }
-    out
+    (out, rest)
 }
 
 /// Whether a field or a broken line is, or may be taken for, one of our marks. A bare CR counts as a line end too.
@@ -59,7 +63,7 @@ fn is_mark(marks: &Marks, text: &str, broken: bool) -> bool {
     }
     broken
         && (name.starts_with("authentication-results") && is_ours_anywhere(marks, text)
-            || marks.subject_tags && name.starts_with("subject") && find_tag(&skeleton::with_origins(text)).is_some())
+            || marks.subject_tags && name.starts_with("subject") && !find_tags(&skeleton::with_origins(text)).is_empty())
 }
 
 fn is_ours_anywhere(marks: &Marks, text: &str) -> bool {
@@ -134,33 +138,52 @@ fn retagged(subject: &Field, tag: Option<&str>) -> Vec<u8> {
 
 /// Removes our tags wherever they stand; says whether there were any.
 fn remove_tags(text: &mut String) -> bool {
-    let mut found = false;
-    let mut looks = skeleton::with_origins(text);
-    while let Some((from, to)) = find_tag(&looks) {
-        found = true;
-        *text = text.chars().enumerate().filter(|(at, _)| *at < from || *at > to).map(|(_, c)| c).collect();
-        looks = skeleton::with_origins(text);
+    for pass in 0..=PASSES {
+        let looks = skeleton::with_origins(text);
+        let mut tags = find_tags(&looks);
+        if tags.is_empty() {
+            return pass > 0;
+        }
+        if pass == PASSES {
+            tags = looks.iter().filter(|(c, _)| matches!(c, '[' | ']')).map(|(_, at)| (*at, *at)).collect();
+        }
+        let mut tags = tags.into_iter().peekable();
+        let mut kept = String::with_capacity(text.len());
+        for (at, c) in text.chars().enumerate() {
+            while tags.next_if(|(_, to)| *to < at).is_some() {}
+            if tags.peek().is_none_or(|(from, _)| at < *from) {
+                kept.push(c);
+            }
+        }
+        *text = kept;
+    }
+    true
+}
+
+/// Our tags, in order: indices of the first and last character of each.
+fn find_tags(looks: &[(char, usize)]) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (c, at) in looks {
+        match (c, &mut open) {
+            ('[', _) => open = Some((*at, String::new())),
+            (']', Some((from, inside))) => {
+                if is_tag(inside) {
+                    found.push((*from, *at));
+                }
+                open = None;
+            }
+            (c, Some((_, inside))) => inside.push(*c),
+            _ => {}
+        }
     }
     found
 }
 
-/// The first tag: indices of its first and last character in the text.
-fn find_tag(looks: &[(char, usize)]) -> Option<(usize, usize)> {
-    for (at, open) in looks.iter().enumerate().filter(|(_, (c, _))| *c == '[') {
-        let inside = looks.get(at + 1..)?;
-        let Some(len) = inside.iter().position(|(c, _)| matches!(c, '[' | ']')) else { return None };
-        let (Some(close), Some(inside)) = (inside.get(len), inside.get(..len)) else { continue };
-        if close.0 != ']' {
-            continue;
-        }
-        let inside: String = inside.iter().map(|(c, _)| c).collect();
-        let mut words = inside.split(|c: char| !c.is_alphanumeric() && c != '/').filter(|word| !word.is_empty()).peekable();
-        let joined: String = inside.chars().filter(|c| c.is_alphanumeric()).collect();
-        if TAGS.contains(&joined.as_str()) || words.peek().is_some() && words.all(is_tag_word) {
-            return Some((open.1, close.1));
-        }
-    }
-    None
+fn is_tag(inside: &str) -> bool {
+    let mut words = inside.split(|c: char| !c.is_alphanumeric() && c != '/').filter(|word| !word.is_empty()).peekable();
+    let joined: String = inside.chars().filter(|c| c.is_alphanumeric()).collect();
+    TAGS.contains(&joined.as_str()) || words.peek().is_some() && words.all(is_tag_word)
 }
 
 /// One of the words, or several in a row (white space is gone from a skeleton).

@@ -1,4 +1,5 @@
 use super::*;
+use crate::mime::entity::MimeLimits;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -157,6 +158,15 @@ fn a_header_without_body_still_ends() {
         let out = marks().clean(&Bytes::copy_from_slice(message.as_bytes())).to_bytes();
         let (header, body) = Header::parse(&out, &MimeLimits::default()).unwrap();
         assert!(header.defects.is_empty() && body > header.raw.len(), "{message:?}");
+    }
+}
+
+#[test]
+fn a08_nested_tags_go_too_and_cost_no_more_than_their_length() {
+    assert_eq!(stripped("Subject: [sig[en[signed]crypted]ned] hi\r\n"), "Subject: hi\r\n");
+    for hostile in [format!("{}{}", "[signed".repeat(20_000), "]".repeat(20_000)), "[signed]".repeat(20_000), "=?a?Q?".repeat(20_000)] {
+        let out = stripped(&format!("Subject: {hostile}\r\n"));
+        assert!(!out.to_lowercase().contains("[signed]"));
     }
 }
 
