@@ -307,6 +307,7 @@ impl Opener {
         self.note_micalg(&data, micalg);
         // A7: a detached signature carries no content, or it may be a signature over something else than what is shown.
         let refused = data.econtent.is_some().then(|| "a detached signature that carries content of its own".to_owned());
+        let content = self.as_signed(content, &data);
         self.signed_layer(true, &data, &content.raw, refused);
         self.rebuild(|digest| {
             let boundary = super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
@@ -354,6 +355,20 @@ impl Opener {
             self.current = Entity::parse(content, &self.context.mime).ok();
         }
         true
+    }
+
+    /// The signed part as its signature was made: inside a layer that was undone here lines may end in bare LF, while the
+    /// signature is over the canonical form (RFC 8551 section 3.1.1).
+    fn as_signed(&self, content: Entity, data: &SignedData) -> Entity {
+        if self.found.layers.is_empty() || fresh::is_well_lined(&content.raw) {
+            return content;
+        }
+        let canonical = crate::mime::canonical::canonical_line_ends(&content.raw);
+        let fits = |octets: &Bytes| !matches!(judge::judge(data, octets, &self.author, &self.context).standing, Standing::Bad(_));
+        if !fits(&content.raw) && fits(&canonical) {
+            return Entity::parse(canonical, &self.context.mime).unwrap_or(content);
+        }
+        content
     }
 
     /// CBC can be changed in transit around what is signed: preamble, fields, epilogue. So the outermost signed layer in it

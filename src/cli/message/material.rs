@@ -87,11 +87,11 @@ impl MaterialArgs {
         let named = self.store.store.is_some() || self.store.kek.is_some();
         let nothing = self.key.is_empty() && self.cert.is_empty() && self.trust.is_empty();
         if named || (nothing && context.config.exists()) {
-            let store = open_store(&self.store, context)?;
+            let store = self.store.open(context)?;
             let stored = store.trust()?;
             trust.anchors.extend(stored.anchors.iter().cloned());
             trust.intermediates.extend(stored.intermediates.iter().cloned());
-            material.store = Some(store);
+            material.store = Some(Box::new(store));
         }
         trust.intermediates.extend(material.certificates.iter().cloned());
         material.trust = Arc::new(trust);
@@ -171,11 +171,6 @@ impl Material {
             Submission::Later(_) => Err(KeyError::Unavailable("keys in memory answer at once".into())),
         }
     }
-}
-
-fn open_store(args: &StoreArgs, context: &Context) -> Result<Box<dyn CertStore>, Failure> {
-    let _ = args.open(context)?;
-    Err(Failure::new("the store cannot be opened by this version", "use --key, --cert and --trust"))
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, Failure> {
