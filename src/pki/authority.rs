@@ -356,6 +356,28 @@ mod tests {
     }
 
     #[test]
+    fn openssl_accepts_what_is_issued() {
+        use crate::pki::pem::armor;
+        use std::process::Command;
+        if Command::new("openssl").arg("version").output().is_err() {
+            println!("skipped: no openssl");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [NewKey::Rsa2048, NewKey::P384] {
+            let pki = demo_pki(Timestamp::now(), &["alice@example.org", "jürgen@example.org"], kind);
+            for (name, issued) in ["root", "ca", "alice", "juergen"].iter().zip([&pki.root, &pki.intermediate].into_iter().chain(&pki.leaves)) {
+                std::fs::write(folder.path().join(name), armor("CERTIFICATE", issued.certificate.der())).unwrap();
+            }
+            for leaf in ["alice", "juergen"] {
+                let arguments = ["verify", "-x509_strict", "-purpose", "smimesign", "-CAfile", "root", "-untrusted", "ca", leaf];
+                let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
+    }
+
+    #[test]
     fn writes_years_after_2049() {
         let mut recipe = Recipe::authority("Far", "2020-01-01T00:00:00Z".parse().unwrap(), NewKey::P384);
         recipe.not_after = "2061-02-03T04:05:06Z".parse().unwrap();

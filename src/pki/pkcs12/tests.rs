@@ -129,6 +129,36 @@ fn openssl_reads_what_is_written_and_the_other_way_round() {
 }
 
 #[test]
+fn nss_and_gpgsm_read_what_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let all = bundle();
+    std::fs::write(place("all.p12"), export(&all, "secret", "Alice").unwrap()).unwrap();
+    let one = Bundle { keys: vec![all.keys[0].clone()], certificates: vec![all.certificates[0].clone()], ..Bundle::default() };
+    std::fs::write(place("one.p12"), export(&one, "secret", "Alice").unwrap()).unwrap();
+    let run = |command: &str| {
+        let output = Command::new("sh").args(["-c", command]).current_dir(folder.path()).env("HOME", folder.path()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    if run("command -v pk12util && command -v certutil").0 {
+        let (good, said) = run("mkdir nss && certutil -N -d sql:nss --empty-password && pk12util -d sql:nss -i all.p12 -W secret && certutil -K -d sql:nss");
+        assert!(good && said.contains("rsa ") && said.contains("ec "), "{said}");
+    } else {
+        println!("skipped: no pk12util");
+    }
+    // GnuPG 2.2 knows PBES2 with HMAC-SHA-1 and AES-128 alone.
+    if run("gpgsm --version | grep -Eq '^gpgsm .* 2\\.([4-9]|[1-9][0-9])'").0 {
+        let (_, said) = run(
+            "mkdir -m 700 gnupg && export GNUPGHOME=$PWD/gnupg && echo secret | gpgsm --batch --pinentry-mode loopback --passphrase-fd 0 --import one.p12; \
+             gpgconf --kill gpg-agent",
+        );
+        assert!(said.contains("secret keys imported: 1"), "{said}");
+    } else {
+        println!("skipped: no gpgsm of version 2.4 or later");
+    }
+}
+
+#[test]
 fn fuzz_body_holds_on_seeds_and_noise() {
     use proptest::prelude::*;
     let pki = issued("alice@example.org", NewKey::P256);
