@@ -43,8 +43,8 @@ use crate::config::{Direction, NextHop};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, MailParameters, Recipient};
 pub use disk::{Disk, Folder};
-use record::{BodyAt, Change, Digest, Payload, State, sha256, to_digest};
 pub use record::fuzz_spool_record;
+use record::{BodyAt, Change, Digest, Payload, State, sha256, to_digest};
 
 /// Octets of one transaction beyond which contents get files of their own.
 const TRANSACTION: usize = 16 << 20;
@@ -340,7 +340,8 @@ impl Spool {
         let mut index = lock(&self.shared.index);
         let mut taken = Vec::new();
         for queue in index.due.values() {
-            let mut ready = queue.iter().take_while(|(at, _)| *at <= now).filter_map(|(_, id)| index.slots.get(id)).peekable();
+            let mut ready =
+                queue.iter().take_while(|(at, _)| *at <= now).filter_map(|(_, id)| index.slots.get(id)).peekable();
             if let Some(first) = ready.peek() {
                 let count = room(&first.entry.next_hop);
                 taken.extend(ready.take(count).map(|slot| Arc::clone(&slot.entry)));
@@ -417,7 +418,10 @@ impl Spool {
         };
         if any(RecipientState::Waiting) || any(RecipientState::Stuck) {
             let attempts = entry.attempts.saturating_add(1);
-            transaction.state(id, State { attempts, next_attempt: outcome.next_attempt, held, recipients: outcome.recipients });
+            transaction.state(
+                id,
+                State { attempts, next_attempt: outcome.next_attempt, held, recipients: outcome.recipients },
+            );
         } else {
             transaction.done(id);
         }
@@ -471,7 +475,8 @@ impl Spool {
     async fn change(&self, id: EntryId, edit: impl FnOnce(&mut State)) -> Result<(), SpoolError> {
         let entry = self.entry(id).ok_or(SpoolError::NoEntry(id))?;
         let recipients = entry.recipients.iter().map(|one| (one.state, one.last.clone())).collect();
-        let mut state = State { attempts: entry.attempts, next_attempt: entry.next_attempt, held: entry.held.clone(), recipients };
+        let mut state =
+            State { attempts: entry.attempts, next_attempt: entry.next_attempt, held: entry.held.clone(), recipients };
         edit(&mut state);
         let mut transaction = Transaction::default();
         transaction.state(id, state);
@@ -479,14 +484,20 @@ impl Spool {
     }
 
     /// Adds entries to a transaction; big contents are written to their files, durable before the record that names them.
-    async fn stage(&self, transaction: &mut Transaction, entries: Vec<NewEntry>, now: Timestamp) -> Result<Vec<EntryId>, SpoolError> {
+    async fn stage(
+        &self,
+        transaction: &mut Transaction,
+        entries: Vec<NewEntry>,
+        now: Timestamp,
+    ) -> Result<Vec<EntryId>, SpoolError> {
         let mut ids = Vec::with_capacity(entries.len());
         let mut files = Vec::new();
         for new in entries {
             let id = self.shared.next_id(now);
             let size = new.content.encoded_len();
             let (content, entry) = new.into_entry(id, now, octets(size));
-            let own_file = size > self.shared.limits.inline || transaction.payload.0.len().saturating_add(size) > TRANSACTION;
+            let own_file =
+                size > self.shared.limits.inline || transaction.payload.0.len().saturating_add(size) > TRANSACTION;
             let file = if own_file {
                 files.push(id);
                 let (shared, content, undo) = (Arc::clone(&self.shared), content.clone(), files.clone());
@@ -495,7 +506,8 @@ impl Spool {
             } else {
                 None
             };
-            let (body, digest) = transaction.payload.put(&entry, file, content.chunks(64 * 1024).take_while(|_| !own_file));
+            let (body, digest) =
+                transaction.payload.put(&entry, file, content.chunks(64 * 1024).take_while(|_| !own_file));
             transaction.changes.push(Change::Put { entry, body, digest });
             transaction.brings_mail = true;
             ids.push(id);
@@ -560,7 +572,9 @@ impl Shared {
     /// Microseconds since 1970, made greater than any before.
     fn next_id(&self, now: Timestamp) -> EntryId {
         let now = u64::try_from(now.as_microsecond()).unwrap_or_default();
-        let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last.saturating_add(1))));
+        let last = self
+            .last_id
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last.saturating_add(1))));
         EntryId(last.map_or(now, |last| now.max(last.saturating_add(1))))
     }
 
@@ -641,7 +655,9 @@ impl Index {
                 let claimed = self.remove(entry.id).is_some_and(|slot| slot.claimed);
                 let (id, entry) = (entry.id, Arc::new(entry));
                 let body = match body {
-                    BodyAt::Inline { offset, len } => Body::Log { offset: payload_offset.saturating_add(octets(offset)), len },
+                    BodyAt::Inline { offset, len } => {
+                        Body::Log { offset: payload_offset.saturating_add(octets(offset)), len }
+                    }
                     BodyAt::File { len } => Body::File { len },
                 };
                 if !claimed {
@@ -729,7 +745,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static) -> Result<T, SpoolError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(SpoolError::Closed))
 }
 

@@ -62,7 +62,9 @@ impl Drop for Reservation {
 }
 
 fn take(free: &AtomicU64, octets: u64) -> Result<(), OverBudget> {
-    free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(octets)).map(|_| ()).map_err(|_| OverBudget)
+    free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(octets))
+        .map(|_| ())
+        .map_err(|_| OverBudget)
 }
 
 #[cfg(test)]

@@ -1,1 +1,472 @@
-//! To be built.
+//! Hands over what is spooled, with retries, and tells the sender when it fails for good.
+
+/// Delivery status notifications.
+mod dsn;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::{self, JoinError, JoinHandle, JoinSet};
+
+use super::hop::{HopError, Hops};
+use crate::address::{Domain, Mailbox, ReversePath};
+use crate::config::{Direction, NextHop, Retry};
+use crate::mime::rope::Rope;
+use crate::smtp::command::{Enhanced, Envelope, Reply};
+use crate::spool::{Entry, EntryId, Outcome, RecipientState, Spool, SpoolError, Treatment};
+
+/// Waiting for a spool in trouble before it is asked again.
+const SPOOL_WAIT: Duration = Duration::from_secs(1);
+/// How often entries are looked through for those that have expired behind a dead next hop.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+/// Expired entries taken at once.
+const EXPIRED_AT_ONCE: usize = 16;
+/// Longest sleep: a clock that is set forward is noticed within it.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Sends a message: [`Hops`], or another in tests.
+pub trait Transport: Send + Sync + 'static {
+    /// As [`Hops::deliver`].
+    fn deliver(
+        &self,
+        hop: &NextHop,
+        envelope: &Envelope,
+        content: &Rope,
+    ) -> impl Future<Output = Result<Vec<Reply>, HopError>> + Send;
+}
+
+impl Transport for Hops {
+    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
+        Hops::deliver(self, hop, envelope, content).await
+    }
+}
+
+/// What the deliverer asks the rest of the gateway.
+pub trait Handover: Send + Sync + 'static {
+    /// Opens a message spooled as received: positions in `envelope.recipients` and the content for them, every recipient in exactly
+    /// one. `Err`: the reply that holds for all of them (4xx: tried again).
+    fn open(
+        &self,
+        envelope: &Envelope,
+        received: Bytes,
+    ) -> impl Future<Output = Result<Vec<(Vec<usize>, Rope)>, Reply>> + Send;
+    /// Whether a mailbox is one of ours: only then may a DSN go there (R8).
+    fn is_ours(&self, mailbox: &Mailbox) -> bool;
+    /// Where mail for a mailbox of ours goes.
+    fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction);
+    /// A person should look at an entry: it is held.
+    fn alert(&self, entry: &Entry, why: &str) {
+        tracing::error!(entry = %entry.id, reverse_path = %entry.reverse_path, %why, "mail held");
+    }
+}
+
+/// The time, in one place.
+pub trait Clock: Send + Sync + 'static {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// How it is done.
+#[derive(Clone)]
+pub struct Settings {
+    /// Waits between attempts, and when it is given up.
+    pub retry: Retry,
+    /// Our name: Reporting-MTA of a DSN.
+    pub hostname: Domain,
+    /// The author of a DSN.
+    pub postmaster: Mailbox,
+    /// Deliveries to one next hop at once.
+    pub per_hop: usize,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What was done since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Recipients delivered.
+    pub delivered: AtomicU64,
+    /// Recipients put off.
+    pub deferred: AtomicU64,
+    /// Recipients failed for good.
+    pub failed: AtomicU64,
+    /// DSNs committed.
+    pub notified: AtomicU64,
+    /// Recipients held since nobody may be told.
+    pub held: AtomicU64,
+    /// Deliveries whose end is unknown, and which are repeated (R5).
+    pub dup_possible: AtomicU64,
+}
+
+/// The background task. [`Deliverer::stop`] ends it gracefully; dropping it ends it at once.
+pub struct Deliverer {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    counts: Arc<Counts>,
+}
+
+impl Deliverer {
+    /// Starts delivering what is due. Must be called within a tokio runtime.
+    pub fn start<T: Transport, H: Handover>(spool: Spool, transport: T, handover: H, settings: Settings) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let counts = Arc::new(Counts::default());
+        let work = Arc::new(Work {
+            spool,
+            transport,
+            handover,
+            settings,
+            counts: Arc::clone(&counts),
+            hops: Mutex::default(),
+        });
+        Self { task: tokio::spawn(run(work, stopping)), stop, counts }
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Begins nothing more and waits for what is under way, at most `grace`; what is not done then is repeated after a restart.
+    pub async fn stop(mut self, grace: Duration) {
+        let _ = self.stop.send(true);
+        let _ = tokio::time::timeout(grace, &mut self.task).await;
+    }
+}
+
+impl Drop for Deliverer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Work<T, H> {
+    spool: Spool,
+    transport: T,
+    handover: H,
+    settings: Settings,
+    counts: Arc<Counts>,
+    hops: Mutex<HashMap<NextHop, HopState>>,
+}
+
+/// What is known of a next hop.
+#[derive(Debug, Default)]
+struct HopState {
+    under_way: usize,
+    /// It could not be reached: one delivery at a time, and none before this time.
+    down_until: Option<Timestamp>,
+}
+
+/// What became of one recipient in one attempt.
+#[derive(Debug, Clone)]
+struct Verdict {
+    state: RecipientState,
+    status: Enhanced,
+    text: String,
+}
+
+async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: watch::Receiver<bool>) {
+    let mut tasks = JoinSet::new();
+    let mut running = HashMap::new();
+    let mut expiry_check = Timestamp::MIN;
+    while !*stopping.borrow() {
+        let now = work.settings.clock.now();
+        let mut claimed = work.claim(now);
+        if now >= expiry_check {
+            claimed.extend(work.claim_expired(now));
+            expiry_check = after(now, EXPIRY_CHECK);
+        }
+        for entry in claimed {
+            let key = (entry.id, entry.next_hop.clone());
+            let work = Arc::clone(&work);
+            running.insert(tasks.spawn(async move { work.attempt(entry).await }).id(), key);
+        }
+        let wait = work.sleep_for(work.settings.clock.now());
+        tokio::select! {
+            () = work.spool.changed() => {}
+            Some(ended) = tasks.join_next_with_id() => work.ended(&mut running, ended).await,
+            () = tokio::time::sleep(wait) => {}
+            _ = stopping.changed() => {}
+        }
+    }
+    while let Some(ended) = tasks.join_next_with_id().await {
+        work.ended(&mut running, ended).await;
+    }
+}
+
+impl<T: Transport, H: Handover> Work<T, H> {
+    fn claim(&self, now: Timestamp) -> Vec<Arc<Entry>> {
+        let mut hops = lock(&self.hops);
+        let entries = self.spool.claim(now, |hop| {
+            let Some(state) = hops.get(hop) else { return self.settings.per_hop };
+            let most = match state.down_until {
+                Some(until) if until > now => 0,
+                Some(_) => 1,
+                None => self.settings.per_hop,
+            };
+            most.saturating_sub(state.under_way)
+        });
+        for entry in &entries {
+            hops.entry(entry.next_hop.clone()).or_default().under_way += 1;
+        }
+        hops.retain(|_, state| state.under_way > 0 || state.down_until.is_some());
+        entries
+    }
+
+    fn claim_expired(&self, now: Timestamp) -> Vec<Arc<Entry>> {
+        let expired = self.spool.claim_expired(before(now, self.settings.retry.expire), EXPIRED_AT_ONCE);
+        for entry in &expired {
+            lock(&self.hops).entry(entry.next_hop.clone()).or_default().under_way += 1;
+        }
+        expired
+    }
+
+    /// Takes note that a delivery ended. One that panicked is a defect of ours: that mail alone is held.
+    async fn ended(
+        &self,
+        running: &mut HashMap<task::Id, (EntryId, NextHop)>,
+        ended: Result<(task::Id, ()), JoinError>,
+    ) {
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, ())| *task);
+        let Some((id, hop)) = running.remove(&task) else { return };
+        if let Some(state) = lock(&self.hops).get_mut(&hop) {
+            state.under_way = state.under_way.saturating_sub(1);
+        }
+        if ended.is_err() {
+            let why = "a defect of the gateway: delivery panicked";
+            if let Some(entry) = self.spool.entry(id) {
+                self.handover.alert(&entry, why);
+            }
+            let _ = self.spool.hold(id, why).await;
+        }
+    }
+
+    /// Until something falls due that may be done then. What is due already waits for room: the end of another delivery, or the end of a pause.
+    fn sleep_for(&self, now: Timestamp) -> Duration {
+        let due = self.spool.next_due().filter(|at| *at > now);
+        let pause = lock(&self.hops).values().filter_map(|state| state.down_until).filter(|until| *until > now).min();
+        let next = due.into_iter().chain(pause).min();
+        let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(SLEEP_MAX);
+        wait.clamp(Duration::from_millis(1), SLEEP_MAX)
+    }
+
+    /// One attempt at one entry, and its settlement.
+    async fn attempt(&self, entry: Arc<Entry>) {
+        let envelope = entry.remaining();
+        let content = match self.spool.content(entry.id).await {
+            Ok(content) => content,
+            Err(SpoolError::NoEntry(_)) => return,
+            Err(error @ SpoolError::Damaged(_)) => {
+                self.handover.alert(&entry, &error.to_string());
+                let _ = self.spool.hold(entry.id, &error.to_string()).await;
+                return;
+            }
+            Err(error) => {
+                tracing::error!(entry = %entry.id, %error, "spool cannot be read");
+                tokio::time::sleep(SPOOL_WAIT).await;
+                return self.spool.give_back(entry.id);
+            }
+        };
+        let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
+        let now = self.settings.clock.now();
+        let outcome = self.judge(&entry, &envelope, verdicts, &content, now);
+        self.settle(entry.id, outcome).await;
+    }
+
+    /// Delivers to all recipients that wait; their verdicts in the order of `envelope.recipients`.
+    async fn deliver(&self, entry: &Entry, envelope: &Envelope, content: Bytes) -> Vec<Verdict> {
+        let parts = match entry.treatment {
+            Treatment::Finished => Ok(vec![((0..envelope.recipients.len()).collect(), Rope::from(content))]),
+            Treatment::AsReceived => self.handover.open(envelope, content).await,
+        };
+        let parts: Vec<(Vec<usize>, Rope)> = match parts {
+            Ok(parts) => parts,
+            Err(reply) => return vec![Verdict::of(&reply); envelope.recipients.len()],
+        };
+        let none = Verdict::put_off("no content was made for this recipient");
+        let mut verdicts = vec![none; envelope.recipients.len()];
+        for (positions, rope) in parts {
+            let recipients = positions.iter().filter_map(|at| envelope.recipients.get(*at)).cloned().collect();
+            let part = Envelope { recipients, ..envelope.clone() };
+            let results = self.exchange(entry, &part, &rope).await;
+            for (at, result) in positions.iter().zip(results) {
+                if let Some(verdict) = verdicts.get_mut(*at) {
+                    *verdict = result;
+                }
+            }
+        }
+        verdicts
+    }
+
+    async fn exchange(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
+        match self.transport.deliver(&entry.next_hop, part, rope).await {
+            Ok(replies) => {
+                self.hop_is(&entry.next_hop, None);
+                replies.iter().map(Verdict::of).collect()
+            }
+            Err(error) => {
+                match error {
+                    HopError::NotTaken { .. } => {
+                        let until = after(self.settings.clock.now(), self.settings.retry.first);
+                        self.hop_is(&entry.next_hop, Some(until));
+                    }
+                    HopError::Unknown { .. } => {
+                        self.counts.dup_possible.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(entry = %entry.id, %error, dup_possible = true, "delivery unknown, tried again");
+                    }
+                }
+                vec![Verdict::put_off(&error.to_string()); part.recipients.len()]
+            }
+        }
+    }
+
+    fn hop_is(&self, hop: &NextHop, down_until: Option<Timestamp>) {
+        if let Some(state) = lock(&self.hops).get_mut(hop) {
+            state.down_until = down_until;
+        }
+    }
+
+    /// Turns verdicts into the entry's new state, and the DSN that goes with it.
+    fn judge(
+        &self,
+        entry: &Entry,
+        envelope: &Envelope,
+        verdicts: Vec<Verdict>,
+        content: &Bytes,
+        now: Timestamp,
+    ) -> Outcome {
+        let expired = now >= after(entry.created, self.settings.retry.expire);
+        let sender = self.may_notify(entry);
+        let mut verdicts = verdicts.into_iter();
+        let mut failures = Vec::new();
+        let mut recipients = Vec::with_capacity(entry.recipients.len());
+        for one in &entry.recipients {
+            let verdict = if one.state == RecipientState::Waiting { verdicts.next() } else { None };
+            let Some(mut verdict) = verdict else {
+                recipients.push((one.state, one.last.clone()));
+                continue;
+            };
+            if expired && verdict.state == RecipientState::Waiting {
+                verdict.state = RecipientState::Failed;
+                verdict.status = Enhanced(4, 4, 7);
+                verdict.text =
+                    format!("given up after {} attempts; last: {}", entry.attempts.saturating_add(1), verdict.text);
+            }
+            let wants = one.recipient.parameters.notify.is_none_or(|notify| notify.failure);
+            match (verdict.state, sender) {
+                (RecipientState::Failed, None) => verdict.state = RecipientState::Stuck,
+                (RecipientState::Failed, Some(_)) if wants => failures.push((&one.recipient, verdict.clone())),
+                _ => {}
+            }
+            self.count(entry, &one.recipient.mailbox, &verdict);
+            recipients.push((verdict.state, Some(verdict.text)));
+        }
+        if recipients.iter().any(|(state, _)| *state == RecipientState::Stuck) {
+            self.handover.alert(entry, "failed for good, and nobody may be told");
+        }
+        let new_entries = match sender {
+            Some(sender) if !failures.is_empty() => {
+                self.counts.notified.fetch_add(1, Ordering::Relaxed);
+                vec![dsn::entry(&self.settings, entry, sender, self.handover.hop_to(sender), &failures, content, now)]
+            }
+            _ => Vec::new(),
+        };
+        tracing::debug!(entry = %entry.id, recipients = envelope.recipients.len(), "attempt judged");
+        Outcome { recipients, next_attempt: after(now, self.wait(entry.attempts)), new_entries }
+    }
+
+    /// Who may be told of a failure: a sender of ours (R8), unless a private key was tried (A4).
+    fn may_notify<'e>(&self, entry: &'e Entry) -> Option<&'e Mailbox> {
+        match &entry.reverse_path {
+            ReversePath::Mailbox(sender) if !entry.private_key_tried && self.handover.is_ours(sender) => Some(sender),
+            _ => None,
+        }
+    }
+
+    fn count(&self, entry: &Entry, recipient: &Mailbox, verdict: &Verdict) {
+        let count = match verdict.state {
+            RecipientState::Delivered => &self.counts.delivered,
+            RecipientState::Waiting => &self.counts.deferred,
+            RecipientState::Failed => &self.counts.failed,
+            RecipientState::Stuck => &self.counts.held,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            entry = %entry.id, %recipient, hop = %entry.next_hop.host, attempt = entry.attempts.saturating_add(1),
+            state = ?verdict.state, answer = %verdict.text, "delivery"
+        );
+    }
+
+    /// Records the outcome, whatever it takes: a delivery that is not recorded would be repeated.
+    async fn settle(&self, id: EntryId, outcome: Outcome) {
+        loop {
+            match self.spool.settle(id, outcome.clone()).await {
+                Ok(()) | Err(SpoolError::NoEntry(_) | SpoolError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(entry = %id, %error, "outcome not recorded yet");
+                    tokio::time::sleep(SPOOL_WAIT).await;
+                }
+            }
+        }
+    }
+
+    /// The wait after so many attempts: doubled each time, a quarter of it at random, within first and longest.
+    fn wait(&self, attempts: u32) -> Duration {
+        let Retry { first, longest, .. } = self.settings.retry;
+        let full = first.saturating_mul(1u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX)).min(longest);
+        let mut random = [0];
+        // Without randomness all that is lost is the spread.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let [random] = random;
+        full.saturating_sub((full / 1024).saturating_mul(random.into())).max(first.min(longest))
+    }
+}
+
+impl Verdict {
+    fn of(reply: &Reply) -> Self {
+        let (state, class) = match (reply.is_positive(), reply.is_permanent()) {
+            (true, _) => (RecipientState::Delivered, 2),
+            (_, true) => (RecipientState::Failed, 5),
+            _ => (RecipientState::Waiting, 4),
+        };
+        Self { state, status: reply.enhanced.unwrap_or(Enhanced(class, 0, 0)), text: bounded(&reply.to_string()) }
+    }
+
+    fn put_off(why: &str) -> Self {
+        Self { state: RecipientState::Waiting, status: Enhanced(4, 4, 1), text: bounded(why) }
+    }
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().take(400).collect()
+}
+
+fn after(time: Timestamp, wait: Duration) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+fn before(time: Timestamp, wait: Duration) -> Timestamp {
+    time.checked_sub(wait).unwrap_or(Timestamp::MIN)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

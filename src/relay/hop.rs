@@ -91,12 +91,18 @@ enum Mail {
 impl Hops {
     /// `hostname` is our EHLO name; `timeout` bounds each wait; `roots` judge the certificates of hops with `tls = "verified"`.
     pub fn new(hostname: Domain, timeout: Duration, roots: Roots) -> Self {
-        let inner = Inner { hostname, timeout, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
+        let inner =
+            Inner { hostname, timeout, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
         Self { inner: Arc::new(inner) }
     }
 
     /// Takes an idle connection or makes one; MAIL is sent together with the first RCPT.
-    pub async fn begin(&self, hop: &NextHop, reverse_path: ReversePath, parameters: MailParameters) -> Result<HopTransaction, HopError> {
+    pub async fn begin(
+        &self,
+        hop: &NextHop,
+        reverse_path: ReversePath,
+        parameters: MailParameters,
+    ) -> Result<HopTransaction, HopError> {
         let connection = self.take(hop, Patience::new(self.inner.timeout, 1)).await?;
         let offers = connection.client.offers();
         let (hops, hop, connection) = (self.clone(), hop.clone(), Some(connection));
@@ -169,7 +175,14 @@ impl Hops {
     }
 
     /// After 354: content, final dot, and the replies: one per accepted recipient.
-    async fn send(&self, hop: &NextHop, mut connection: Connection, content: &Rope, accepted: usize, patience: Patience) -> Result<Vec<Reply>, HopError> {
+    async fn send(
+        &self,
+        hop: &NextHop,
+        mut connection: Connection,
+        content: &Rope,
+        accepted: usize,
+        patience: Patience,
+    ) -> Result<Vec<Reply>, HopError> {
         match connection.content(content, patience).await {
             Ok(()) => {}
             Err(ContentError::AfterDot(why)) => return Err(HopError::Unknown { hop: name(hop), why }),
@@ -267,7 +280,9 @@ impl Hops {
                 let mut old = Vec::new();
                 let mut sweeping = lock(&inner.sweeping);
                 for pool in &inner.idle {
-                    old.extend(lock(pool.value()).extract_if(.., |connection| connection.last_used.elapsed() >= IDLE_TIME));
+                    old.extend(
+                        lock(pool.value()).extract_if(.., |connection| connection.last_used.elapsed() >= IDLE_TIME),
+                    );
                 }
                 inner.idle.retain(|_, pool| !lock(pool).is_empty());
                 *sweeping = !inner.idle.is_empty();
@@ -370,7 +385,9 @@ impl HopTransaction {
     }
 
     async fn try_rcpt(&mut self, recipient: &Recipient) -> Result<Reply, HopError> {
-        let Some(mut connection) = self.connection.take() else { return Err(not_taken(&self.hop, "the connection was lost".into())) };
+        let Some(mut connection) = self.connection.take() else {
+            return Err(not_taken(&self.hop, "the connection was lost".into()));
+        };
         let patience = Patience::new(self.hops.inner.timeout, 1);
         if self.mail == Mail::Unsent
             && let Err(refusal) = connection.client.mail(&self.reverse_path, &self.parameters)
@@ -414,7 +431,9 @@ impl HopTransaction {
         if self.accepted == 0 {
             return Ok(Vec::new());
         }
-        let Some(mut connection) = self.connection.take() else { return Err(not_taken(&self.hop, "the connection was lost".into())) };
+        let Some(mut connection) = self.connection.take() else {
+            return Err(not_taken(&self.hop, "the connection was lost".into()));
+        };
         connection.client.data();
         match connection.event(patience).await {
             Ok(Event::GoAhead) => self.hops.send(&self.hop, connection, content, self.accepted, patience).await,

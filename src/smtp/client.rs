@@ -244,7 +244,11 @@ impl Client {
 
     /// Whether replies are outstanding, or octets have come that nothing asked for.
     pub fn is_idle(&self) -> bool {
-        self.expected.is_empty() && self.held.is_empty() && self.input.is_empty() && !self.reader.is_within() && self.closing.is_none()
+        self.expected.is_empty()
+            && self.held.is_empty()
+            && self.input.is_empty()
+            && !self.reader.is_within()
+            && self.closing.is_none()
     }
 
     /// TLS runs now: what was learned in clear is forgotten (RFC 3207 section 4.2), and EHLO is said again.
@@ -422,7 +426,11 @@ impl Client {
         if reply.code == 220 {
             // What lies in the buffer was sent in clear, yet would be read as if it came through TLS (A17).
             let octets = self.input.len();
-            return if octets == 0 { Ok(Some(Event::StartTls)) } else { Err(ClientError::InjectedBeforeTls { octets }) };
+            return if octets == 0 {
+                Ok(Some(Event::StartTls))
+            } else {
+                Err(ClientError::InjectedBeforeTls { octets })
+            };
         }
         if reply.is_positive() {
             return Err(ClientError::WrongCode { to: "STARTTLS", code: reply.code });
@@ -462,7 +470,8 @@ impl Client {
     fn release(&mut self) {
         while let Some((expect, _)) = self.held.front() {
             let grouped = matches!(expect, Expect::Mail | Expect::Rcpt | Expect::Data | Expect::Rset | Expect::Quit);
-            let within_group = self.expected.iter().all(|before| matches!(before, Expect::Mail | Expect::Rcpt | Expect::Rset));
+            let within_group =
+                self.expected.iter().all(|before| matches!(before, Expect::Mail | Expect::Rcpt | Expect::Rset));
             if !self.expected.is_empty() && !(self.offers.pipelining && grouped && within_group) {
                 return;
             }

@@ -49,7 +49,10 @@ impl Folder {
         builder.create(path)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"))?;
         lock.try_lock().map_err(|error| {
-            io::Error::new(io::ErrorKind::WouldBlock, format!("{}: in use by another process ({error}); stop it first", path.display()))
+            io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{}: in use by another process ({error}); stop it first", path.display()),
+            )
         })?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }

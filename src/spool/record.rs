@@ -95,7 +95,12 @@ impl Payload {
     }
 
     /// An entry and its content: in a file that is there already, or here. Gives where the content is, and its digest.
-    pub(super) fn put(&mut self, entry: &Entry, file: Option<(u64, Digest)>, content: impl Iterator<Item = bytes::Bytes>) -> (BodyAt, Digest) {
+    pub(super) fn put(
+        &mut self,
+        entry: &Entry,
+        file: Option<(u64, Digest)>,
+        content: impl Iterator<Item = bytes::Bytes>,
+    ) -> (BodyAt, Digest) {
         self.u8(1);
         self.entry(entry);
         if let Some((len, digest)) = file {
@@ -113,7 +118,12 @@ impl Payload {
         content.for_each(|chunk| self.0.extend_from_slice(&chunk));
         let len = self.0.len() - offset;
         let digest = sha256(self.0.get(offset..).unwrap_or_default());
-        let head = digest.iter().chain(&[0]).chain(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()).copied().collect::<Vec<_>>();
+        let head = digest
+            .iter()
+            .chain(&[0])
+            .chain(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes())
+            .copied()
+            .collect::<Vec<_>>();
         self.0.iter_mut().skip(at).zip(head).for_each(|(to, from)| *to = from);
         (BodyAt::Inline { offset, len }, digest)
     }
@@ -232,7 +242,8 @@ pub(super) struct Record<'a> {
 pub(super) fn read_record(segment: u64, octets: &[u8]) -> Option<Record<'_>> {
     let mut fields = Fields { octets, at: 0 };
     let magic = fields.u32()?;
-    let (frame, index, count, len) = (fields.u64()?, fields.u32()?, fields.u32()?, usize::try_from(fields.u32()?).ok()?);
+    let (frame, index, count, len) =
+        (fields.u64()?, fields.u32()?, fields.u32()?, usize::try_from(fields.u32()?).ok()?);
     if magic != MAGIC || len > PAYLOAD_MAX || index >= count {
         return None;
     }
@@ -330,12 +341,15 @@ impl<'a> Fields<'a> {
         let parameters = self.parameters()?;
         let host = self.text()?.to_owned();
         let port = u16::try_from(self.u32()?).ok()?;
-        let tls = *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
+        let tls =
+            *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
         let next_hop = NextHop { host, port, tls, lmtp: self.flag()? };
-        let direction = *[Direction::Outbound, Direction::Inbound, Direction::ByRecipient].get(usize::from(self.u8()?))?;
+        let direction =
+            *[Direction::Outbound, Direction::Inbound, Direction::ByRecipient].get(usize::from(self.u8()?))?;
         let treatment = if self.flag()? { Treatment::AsReceived } else { Treatment::Finished };
         let private_key_tried = self.flag()?;
-        let (attempts, next_attempt, created, held, size) = (self.u32()?, self.time()?, self.time()?, self.option()?, self.u64()?);
+        let (attempts, next_attempt, created, held, size) =
+            (self.u32()?, self.time()?, self.time()?, self.option()?, self.u64()?);
         let count = self.u32()?;
         let mut recipients = Vec::new();
         for _ in 0..count {
@@ -407,7 +421,9 @@ pub fn fuzz_spool_record(data: &[u8]) {
     let strip = |changes: Vec<Change>| -> Vec<Change> {
         let inline = |change| match change {
             // The digest of an inline content is computed anew.
-            Change::Put { entry, body: BodyAt::Inline { len, .. }, .. } => Change::Put { entry, body: BodyAt::Inline { offset: 0, len }, digest: [0; 32] },
+            Change::Put { entry, body: BodyAt::Inline { len, .. }, .. } => {
+                Change::Put { entry, body: BodyAt::Inline { offset: 0, len }, digest: [0; 32] }
+            }
             other => other,
         };
         changes.into_iter().map(inline).collect()

@@ -17,11 +17,15 @@ pub(super) struct Found {
 
 pub(super) fn recover(disk: &dyn Disk) -> io::Result<Found> {
     let names = disk.names()?;
-    let mut numbers: Vec<u64> =
-        names.iter().filter_map(|name| name.strip_suffix(".log")).filter_map(|number| u64::from_str_radix(number, 16).ok()).collect();
+    let mut numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".log"))
+        .filter_map(|number| u64::from_str_radix(number, 16).ok())
+        .collect();
     numbers.sort_unstable();
     let next_segment = numbers.last().map_or(1, |last| last.saturating_add(1));
-    let mut found = Found { index: Index::default(), recovered: Recovered::default(), next_segment, damaged: Vec::new() };
+    let mut found =
+        Found { index: Index::default(), recovered: Recovered::default(), next_segment, damaged: Vec::new() };
     for number in numbers {
         found.segment(disk, number)?;
     }

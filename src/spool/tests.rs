@@ -53,7 +53,11 @@ impl Simulated {
         let mut files = HashMap::new();
         for (id, (octets, synced)) in &state.files {
             let mut kept = octets.clone();
-            let keep = if octets.len() > *synced { synced + usize::try_from(draw()).unwrap_or(0) % (octets.len() - synced + 1) } else { *synced };
+            let keep = if octets.len() > *synced {
+                synced + usize::try_from(draw()).unwrap_or(0) % (octets.len() - synced + 1)
+            } else {
+                *synced
+            };
             kept.truncate(keep);
             for sector in kept[*synced..].chunks_mut(64) {
                 if draw() % 3 == 0 {
@@ -161,7 +165,8 @@ fn open(disk: &Simulated) -> (Spool, Recovered) {
 }
 
 fn new_entry(text: &str) -> NewEntry {
-    let recipient = |address: &str| Recipient { mailbox: Mailbox::parse(address).unwrap(), parameters: RcptParameters::default() };
+    let recipient =
+        |address: &str| Recipient { mailbox: Mailbox::parse(address).unwrap(), parameters: RcptParameters::default() };
     NewEntry {
         envelope: Envelope {
             reverse_path: ReversePath::Mailbox(Mailbox::parse("from@a.example").unwrap()),
@@ -214,7 +219,8 @@ async fn claims_settles_holds_and_releases() {
     assert!(spool.claim(now, |_| 0).is_empty());
     assert_eq!(spool.claim(now, |_| 5).len(), 1);
     assert!(spool.due(now).is_empty() && spool.claim(now, |_| 5).is_empty());
-    let recipients = vec![(RecipientState::Delivered, Some("250".into())), (RecipientState::Waiting, Some("451".into()))];
+    let recipients =
+        vec![(RecipientState::Delivered, Some("250".into())), (RecipientState::Waiting, Some("451".into()))];
     spool.settle(id, Outcome { recipients, next_attempt: later(100), new_entries: vec![] }).await.unwrap();
     assert!(spool.due(now).is_empty());
     let entry = &spool.due(later(101))[0];
@@ -228,7 +234,10 @@ async fn claims_settles_holds_and_releases() {
     assert!(spool.entry(id).unwrap().held.is_some());
     spool.release(id).await.unwrap();
     let failed = vec![(RecipientState::Delivered, None), (RecipientState::Failed, None)];
-    spool.settle(id, Outcome { recipients: failed, next_attempt: later(1), new_entries: vec![new_entry("dsn")] }).await.unwrap();
+    spool
+        .settle(id, Outcome { recipients: failed, next_attempt: later(1), new_entries: vec![new_entry("dsn")] })
+        .await
+        .unwrap();
     assert_eq!(spool.list().len(), 1);
     assert_ne!(spool.list()[0].id, id);
 }
@@ -294,7 +303,11 @@ async fn t2_r1_r3_power_loss_at_every_operation_loses_nothing_acknowledged() {
         disk.0.lock().unwrap().power_goes_at = Some(at);
         let seen = workload(&disk).await;
         for chance in 0..4 {
-            assert_eq!(losses(&disk.after_power_loss(chance + 7 * at as u64), &seen).await, 0, "power lost at {at} of {total}, chance {chance}");
+            assert_eq!(
+                losses(&disk.after_power_loss(chance + 7 * at as u64), &seen).await,
+                0,
+                "power lost at {at} of {total}, chance {chance}"
+            );
         }
     }
 }
@@ -408,7 +421,9 @@ async fn a_real_folder_is_locked_and_survives() {
     let (spool, _) = Spool::open(disk, Limits::default()).unwrap();
     let commits = (0..50).map(|number| {
         let spool = spool.clone();
-        tokio::spawn(async move { spool.commit(vec![new_entry(&text(number, if number == 7 { 2 << 20 } else { 4000 }))]).await.unwrap()[0] })
+        tokio::spawn(async move {
+            spool.commit(vec![new_entry(&text(number, if number == 7 { 2 << 20 } else { 4000 }))]).await.unwrap()[0]
+        })
     });
     let mut ids = Vec::new();
     for commit in commits.collect::<Vec<_>>() {
@@ -430,13 +445,18 @@ async fn a_real_folder_is_locked_and_survives() {
 fn sample_payload() -> Vec<u8> {
     let mut payload = Payload::default();
     let mut new = new_entry("content");
-    new.envelope.recipients[0].parameters =
-        RcptParameters { notify: Some(Notify { success: true, failure: false, delay: true }), orcpt: Some("rfc822;x".into()) };
+    new.envelope.recipients[0].parameters = RcptParameters {
+        notify: Some(Notify { success: true, failure: false, delay: true }),
+        orcpt: Some("rfc822;x".into()),
+    };
     let (content, entry) = new.into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
     payload.put(&entry, None, content.chunks(10));
     payload.put(&entry, Some((5_000_000, [7; 32])), std::iter::empty());
     let recipients = vec![(RecipientState::Stuck, Some("why".into())), (RecipientState::Waiting, None)];
-    payload.state(EntryId(77), &record::State { attempts: 3, next_attempt: Timestamp::UNIX_EPOCH, held: None, recipients });
+    payload.state(
+        EntryId(77),
+        &record::State { attempts: 3, next_attempt: Timestamp::UNIX_EPOCH, held: None, recipients },
+    );
     payload.done(EntryId(77));
     payload.seal();
     payload.0

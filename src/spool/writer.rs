@@ -56,7 +56,9 @@ impl Writer {
             }
             let mut group: Vec<Job> = self.waiting.drain(..).chain(job).collect();
             let mut size: usize = group.iter().map(|job| job.payload.len()).sum();
-            while size < GROUP && let Ok(job) = jobs.try_recv() {
+            while size < GROUP
+                && let Ok(job) = jobs.try_recv()
+            {
                 size += job.payload.len();
                 group.push(job);
             }
@@ -190,7 +192,10 @@ impl Writer {
     fn drop_oldest(&mut self) -> io::Result<()> {
         loop {
             let mut index = lock(&self.shared.index);
-            let oldest = index.segments.first_key_value().filter(|(number, info)| **number != self.number && info.entries.is_empty());
+            let oldest = index
+                .segments
+                .first_key_value()
+                .filter(|(number, info)| **number != self.number && info.entries.is_empty());
             let Some(number) = oldest.map(|(number, _)| *number) else { return Ok(()) };
             index.segments.remove(&number);
             drop(index);
@@ -207,8 +212,12 @@ impl Writer {
         let index = lock(&self.shared.index);
         let total: u64 = index.segments.values().map(|info| info.len).sum();
         let live: u64 = index.segments.values().map(|info| info.live).sum();
-        let Some((number, oldest)) = index.segments.first_key_value().filter(|(number, _)| **number != self.number) else { return Ok(()) };
-        let worth = oldest.live < oldest.len / 4 || total > live.saturating_mul(4).saturating_add(self.shared.limits.segment.saturating_mul(4));
+        let Some((number, oldest)) = index.segments.first_key_value().filter(|(number, _)| **number != self.number)
+        else {
+            return Ok(());
+        };
+        let worth = oldest.live < oldest.len / 4
+            || total > live.saturating_mul(4).saturating_add(self.shared.limits.segment.saturating_mul(4));
         let (number, ids) = (*number, oldest.entries.clone());
         drop(index);
         if !worth || self.unmovable == Some(number) {
@@ -221,7 +230,10 @@ impl Writer {
     fn move_entries(&mut self, from: u64, ids: impl IntoIterator<Item = EntryId>) -> io::Result<()> {
         let (mut batch, mut size) = (Vec::new(), 0);
         for id in ids {
-            let Some(slot) = lock(&self.shared.index).slots.get(&id).filter(|slot| slot.segment == from).cloned() else { continue };
+            let Some(slot) = lock(&self.shared.index).slots.get(&id).filter(|slot| slot.segment == from).cloned()
+            else {
+                continue;
+            };
             let Some((payload, change)) = self.rewritten(&slot)? else {
                 tracing::error!(entry = %id, "content damaged on disk, left where it is");
                 self.unmovable = Some(from);
@@ -266,9 +278,11 @@ impl Writer {
 
     /// Moves all live entries into the new segment, then takes damaged segments out of the log's way, kept under another name.
     fn set_aside(&mut self, damaged: &[u64]) -> io::Result<()> {
-        let numbers: Vec<u64> = lock(&self.shared.index).segments.keys().copied().filter(|number| *number != self.number).collect();
+        let numbers: Vec<u64> =
+            lock(&self.shared.index).segments.keys().copied().filter(|number| *number != self.number).collect();
         for number in &numbers {
-            let ids = lock(&self.shared.index).segments.get(number).map(|info| info.entries.clone()).unwrap_or_default();
+            let ids =
+                lock(&self.shared.index).segments.get(number).map(|info| info.entries.clone()).unwrap_or_default();
             self.move_entries(*number, ids)?;
         }
         for number in damaged {

@@ -89,11 +89,24 @@ impl Connection {
         }
     }
 
-    async fn open_with(hop: &NextHop, hostname: &Domain, tls: &Tls, wanted: StartTls, patience: Patience) -> Result<Self, Opening> {
+    async fn open_with(
+        hop: &NextHop,
+        hostname: &Domain,
+        tls: &Tls,
+        wanted: StartTls,
+        patience: Patience,
+    ) -> Result<Self, Opening> {
         let socket = connect(hop, patience).await.map_err(Opening::Other)?;
         let now = Instant::now();
         let client = Client::new(hostname.clone(), hop.lmtp, wanted, false);
-        let mut connection = Self { stream: Stream::Plain(socket), client, born: now, last_used: now, reused: false, needs_reset: false };
+        let mut connection = Self {
+            stream: Stream::Plain(socket),
+            client,
+            born: now,
+            last_used: now,
+            reused: false,
+            needs_reset: false,
+        };
         loop {
             match connection.event(patience).await.map_err(Opening::Other)? {
                 Event::Ready => return Ok(connection),
@@ -105,11 +118,16 @@ impl Connection {
     }
 
     async fn handshake(&mut self, hop: &NextHop, tls: &Tls, patience: Patience) -> Result<(), String> {
-        let name = ServerName::try_from(hop.host.clone()).map_err(|_| format!("{:?} is no host name that a certificate can hold", hop.host))?;
+        let name = ServerName::try_from(hop.host.clone())
+            .map_err(|_| format!("{:?} is no host name that a certificate can hold", hop.host))?;
         let connector = TlsConnector::from(tls.config(hop.tls)?);
-        let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else { return Err("TLS within TLS".into()) };
+        let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else {
+            return Err("TLS within TLS".into());
+        };
         let stream = timeout_at(patience.step(), connector.connect(name, socket)).await;
-        let stream = stream.map_err(|_| "no TLS handshake in time".to_string())?.map_err(|error| format!("TLS handshake: {error}"))?;
+        let stream = stream
+            .map_err(|_| "no TLS handshake in time".to_string())?
+            .map_err(|error| format!("TLS handshake: {error}"))?;
         self.stream = Stream::Tls(Box::new(stream));
         self.client.tls_started();
         Ok(())
@@ -176,7 +194,12 @@ impl Connection {
     }
 
     /// `written` counts what the system took, also when the wait ends it.
-    async fn write_pieces(&mut self, mut pieces: [Bytes; 2], written: &mut usize, patience: Patience) -> Result<(), String> {
+    async fn write_pieces(
+        &mut self,
+        mut pieces: [Bytes; 2],
+        written: &mut usize,
+        patience: Patience,
+    ) -> Result<(), String> {
         if pieces.iter().all(Bytes::is_empty) {
             return Ok(());
         }
@@ -246,7 +269,8 @@ impl Opening {
 /// Tries each address of the host in turn.
 async fn connect(hop: &NextHop, patience: Patience) -> Result<TcpStream, String> {
     let lookup = timeout_at(patience.step(), tokio::net::lookup_host((hop.host.as_str(), hop.port))).await;
-    let addresses = lookup.map_err(|_| "no answer from DNS in time".to_string())?.map_err(|error| format!("look-up: {error}"))?;
+    let addresses =
+        lookup.map_err(|_| "no answer from DNS in time".to_string())?.map_err(|error| format!("look-up: {error}"))?;
     let mut why = "the host name has no address".to_string();
     for address in addresses {
         let until = patience.step().min(Instant::now() + CONNECT);
@@ -285,7 +309,11 @@ impl AsyncWrite for Stream {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

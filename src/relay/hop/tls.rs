@@ -13,8 +13,12 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use crate::config::HopTls;
 
 /// Where Linux distributions keep the certificates of the CAs they trust, in one file.
-const SYSTEM_FILES: [&str; 4] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+const SYSTEM_FILES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// The CAs that a next hop with `tls = "verified"` is judged by. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,7 +37,8 @@ impl Roots {
 
     /// The certificates of a PEM file. Fails when it cannot be read or has no usable certificate.
     pub fn file(path: &Path) -> io::Result<Self> {
-        let none = || io::Error::new(io::ErrorKind::InvalidData, format!("{}: no CA certificate in PEM form", path.display()));
+        let none =
+            || io::Error::new(io::ErrorKind::InvalidData, format!("{}: no CA certificate in PEM form", path.display()));
         Self::pem(&std::fs::read(path)?).ok_or_else(none)
     }
 
@@ -54,10 +59,12 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn new(roots: Roots) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let builder =
+            || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
         let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
         Self {
-            any: builder().map(|b| Arc::new(b.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())),
+            any: builder()
+                .map(|b| Arc::new(b.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())),
             verified: builder().map(|b| Arc::new(b.with_root_certificates(roots.0).with_no_client_auth())),
         }
     }
@@ -85,11 +92,21 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 

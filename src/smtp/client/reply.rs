@@ -56,7 +56,9 @@ impl ReplyReader {
     fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ClientError> {
         let malformed = || ClientError::Malformed { found: shown(line) };
         let (digits, rest) = line.split_at_checked(3).ok_or_else(malformed)?;
-        let code = digits.iter().try_fold(0u16, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0')));
+        let code = digits
+            .iter()
+            .try_fold(0u16, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0')));
         let code = code.filter(|code| (200..600).contains(code)).ok_or_else(malformed)?;
         let (last, text) = match rest.split_first() {
             None => (true, rest),
@@ -148,7 +150,10 @@ mod tests {
         let reply = read(b"250 2.1.5 Ok\r\n").unwrap().unwrap();
         assert_eq!(reply, Reply { code: 250, enhanced: Some(Enhanced(2, 1, 5)), lines: vec!["Ok".into()] });
         let reply = read(b"550-5.1.1 no\r\n550-5.1.1 such\r\n550 5.1.1 user\r\n").unwrap().unwrap();
-        assert_eq!((reply.enhanced, reply.lines), (Some(Enhanced(5, 1, 1)), vec!["no".into(), "such".into(), "user".into()]));
+        assert_eq!(
+            (reply.enhanced, reply.lines),
+            (Some(Enhanced(5, 1, 1)), vec!["no".into(), "such".into(), "user".into()])
+        );
         assert_eq!(read(b"250\r\n").unwrap().unwrap().lines, vec![String::new()]);
         assert_eq!(read(b"250 5.1.1 odd class\r\n").unwrap().unwrap().enhanced, None);
         assert_eq!(read(b"220 2.0 host\r\n").unwrap().unwrap().lines, vec!["2.0 host".to_string()]);
@@ -157,7 +162,16 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_reply() {
-        for bad in [&b"25 ok\r\n"[..], b"abc ok\r\n", b"199 ok\r\n", b"600 ok\r\n", b"250_ok\r\n", b"2500 ok\r\n", b"\r\n", b"HTTP/1.1 400\r\n"] {
+        for bad in [
+            &b"25 ok\r\n"[..],
+            b"abc ok\r\n",
+            b"199 ok\r\n",
+            b"600 ok\r\n",
+            b"250_ok\r\n",
+            b"2500 ok\r\n",
+            b"\r\n",
+            b"HTTP/1.1 400\r\n",
+        ] {
             assert!(matches!(read(bad), Err(ClientError::Malformed { .. })), "{bad:?}");
         }
         assert_eq!(read(b"250-a\r\n251 b\r\n"), Err(ClientError::CodesDiffer { first: 250, then: 251 }));
@@ -179,7 +193,13 @@ mod tests {
 
     #[test]
     fn fuzz_body_holds_over_seeds() {
-        for seed in [&b"220 a ESMTP\r\n250-x\r\n250 PIPELINING\r\n"[..], b"250 ok\r", b"", b"250-\r\n250 \xff\xfe\x00\r\n", b"421 4.3.2 \r\n"] {
+        for seed in [
+            &b"220 a ESMTP\r\n250-x\r\n250 PIPELINING\r\n"[..],
+            b"250 ok\r",
+            b"",
+            b"250-\r\n250 \xff\xfe\x00\r\n",
+            b"421 4.3.2 \r\n",
+        ] {
             fuzz_reply(seed);
         }
     }

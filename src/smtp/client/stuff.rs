@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn a16_no_dot_after_a_bare_line_end_stays_alone() {
-        for content in [&b"a\n.\r\nMAIL FROM:<x>\r\n"[..], b"a\r.\r\nMAIL\r\n", b"a\n.\nMAIL\r\n", b"a\r\r\n.\r\nMAIL\r\n"] {
+        for content in
+            [&b"a\n.\r\nMAIL FROM:<x>\r\n"[..], b"a\r.\r\nMAIL\r\n", b"a\n.\nMAIL\r\n", b"a\r\r\n.\r\nMAIL\r\n"]
+        {
             let wire = stuffed(content, 3);
             let body = &wire[..wire.len() - 5];
             for end in [&b"\n.\r\n"[..], b"\r.\r\n", b"\n.\n", b"\r.\r", b"\r\n.\r\n"] {

@@ -209,7 +209,11 @@ fn wrong_codes_and_words_out_of_turn_end_the_connection() {
         (Client::data as fn(&mut Client), "250 taken already\r\n", "DATA"),
         (Client::rset, "354 go\r\n", "RSET"),
         (|client: &mut Client| client.content_sent(1), "354 go\r\n", "the final dot"),
-        (|client: &mut Client| client.mail(&ReversePath::Null, &MailParameters::default()).unwrap(), "354 go\r\n", "MAIL"),
+        (
+            |client: &mut Client| client.mail(&ReversePath::Null, &MailParameters::default()).unwrap(),
+            "354 go\r\n",
+            "MAIL",
+        ),
     ] {
         let mut client = ready(&["PIPELINING"]);
         queue(&mut client);
@@ -224,7 +228,9 @@ fn r421_answers_all_that_is_open() {
     client.rcpt(&to("c@d.example")).unwrap();
     client.data();
     let events = says(&mut client, "250 ok\r\n421 4.3.2 shutting down\r\n").unwrap();
-    assert!(matches!(events.as_slice(), [Event::Mail(_), Event::Rcpt(a), Event::DataRefused(b), Event::Closed] if a.code == 421 && a == b));
+    assert!(
+        matches!(events.as_slice(), [Event::Mail(_), Event::Rcpt(a), Event::DataRefused(b), Event::Closed] if a.code == 421 && a == b)
+    );
     assert!(!client.is_idle());
 }
 
