@@ -1,10 +1,10 @@
 //! The embedded store: one redb file; every record authenticated, private keys sealed (A26).
 //!
-//! **Who is noticed.** Records form an authenticated tree (`tree`): a record that was forged, swapped, replaced by an older version of itself, or
+//! **What is noticed.** Records form an authenticated tree (`tree`): a record that was forged, swapped, replaced by an older version of itself, or
 //! deleted counts as absent and raises an alert ([`EmbeddedStore::alerts`], and an error in the log). Where absence would read as "it is known that there is
 //! no certificate" (an owner's record is gone, or all his certificates are), the look-up fails in place of answering, so that no mail goes out in
 //! clear for it. What one file cannot know is that *all* of it was put back to an older state while no process had it open; a process
-//! that has it open refuses to go back. [`EmbeddedStore::verify`] checks every record.
+//! that has it open refuses to go back. [`EmbeddedStore::verify`] checks every record; so does a thread, once, soon after opening.
 //!
 //! **Several processes.** The file is opened in redb's multi-writer mode: any number of processes read and write, one write transaction at a time; readers
 //! never wait for a writer. Each change is logged in the file under its generation; a thread looks every 500 ms (and each own change at once)
@@ -20,6 +20,8 @@ mod holder;
 
 pub use change::ImportOutcome;
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -230,7 +232,16 @@ fn read_header(db: &impl ReadableDatabase) -> Result<Vec<u8>, StoreError> {
     header.map(|header| header.value().to_vec()).ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))
 }
 
+/// Checks every record once, then follows; a command is done before this begins.
 fn follow_others(weak: &Weak<Inner>) {
+    std::thread::sleep(POLL);
+    if let Some(inner) = weak.upgrade() {
+        match inner.verify() {
+            Ok(bad) if bad.is_empty() => tracing::debug!("every record of the store is authentic"),
+            Ok(bad) => tracing::error!(records = bad.len(), "records of the store are missing or not authentic"),
+            Err(error) => tracing::error!(%error, "the store cannot be checked"),
+        }
+    }
     loop {
         std::thread::sleep(POLL);
         let Some(inner) = weak.upgrade() else { return };
@@ -367,7 +378,7 @@ impl Inner {
     }
 
     fn reload_trust(&self) {
-        let set = self.read(|view| read_trust(view)).map(Arc::new);
+        let set = self.read(read_trust).map(Arc::new);
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = set;
     }
 
@@ -389,27 +400,28 @@ impl Inner {
     fn verify(&self) -> Result<Vec<String>, StoreError> {
         self.read(|view| {
             let mut bad = Vec::new();
-            let mut named: std::collections::HashSet<String> = view.bucket_paths().chain([ROOT.to_owned()]).collect();
-            let (tops, errors) = view.tops("");
-            for error in errors {
-                note(&mut bad, error);
-            }
-            for (path, mac) in tops {
+            // Hashes in place of paths: a large store has millions.
+            let hasher = RandomState::new();
+            let mut named: HashSet<u64> = view.bucket_paths().map(|path| hasher.hash_one(path.as_str())).collect();
+            named.insert(hasher.hash_one(ROOT));
+            let errors = view.each_top(|path, mac| {
+                named.insert(hasher.hash_one(path.as_str()));
                 match view.child(&path, &mac) {
                     Ok(record) => children_of(&path, &record).into_iter().for_each(|(child, mac)| {
+                        named.insert(hasher.hash_one(child.as_str()));
                         if let Err(error) = view.child(&child, &mac) {
                             note(&mut bad, error);
                         }
-                        named.insert(child);
                     }),
                     Err(error) => note(&mut bad, error),
                 }
-                named.insert(path);
-            }
+            });
+            errors.into_iter().for_each(|error| note(&mut bad, error));
             for entry in view.table.iter().map_err(io)? {
-                let path = entry.map_err(io)?.0.value().to_owned();
-                if !path.starts_with("l/") && !named.contains(&path) {
-                    note(&mut bad, self.alerts.raise(&path));
+                let entry = entry.map_err(io)?;
+                let path = entry.0.value();
+                if !path.starts_with("l/") && !named.contains(&hasher.hash_one(path)) {
+                    note(&mut bad, self.alerts.raise(path));
                 }
             }
             Ok(bad)

@@ -121,15 +121,26 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
 
     /// Every top-level path that begins so, sorted, and the buckets that could not be read.
     pub fn tops(&self, prefix: &str) -> (Vec<(String, Mac)>, Vec<StoreError>) {
-        let (mut tops, mut errors) = (Vec::new(), Vec::new());
+        let mut tops = Vec::new();
+        let errors = self.each_top(|path, mac| {
+            if path.starts_with(prefix) {
+                tops.push((path, mac));
+            }
+        });
+        tops.sort_unstable();
+        (tops, errors)
+    }
+
+    /// Calls for every top-level path, one bucket after the other; the buckets that could not be read.
+    pub fn each_top(&self, mut call: impl FnMut(String, Mac)) -> Vec<StoreError> {
+        let mut errors = Vec::new();
         for (number, _) in &self.root.buckets {
             match self.bucket(*number) {
-                Ok(bucket) => tops.extend(bucket.0.into_iter().filter(|(path, _)| path.starts_with(prefix))),
+                Ok(bucket) => bucket.0.into_iter().for_each(|(path, mac)| call(path, mac)),
                 Err(error) => errors.push(error),
             }
         }
-        tops.sort_unstable();
-        (tops, errors)
+        errors
     }
 
     /// The path of every bucket.
