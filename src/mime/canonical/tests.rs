@@ -83,6 +83,17 @@ fn no_soft_line_break_makes_a_delimiter() {
     assert_eq!(parts[0].decoded_body().unwrap(), format!("{long}\u{fc}").as_bytes());
 }
 
+#[test]
+fn a13_deep_nesting_is_refused_without_a_crash() {
+    let mut mail = String::new();
+    for depth in 0..100_000 {
+        mail.push_str(&format!("Content-Type: multipart/mixed; boundary=b{depth}x\r\n\r\n--b{depth}x\r\n"));
+    }
+    mail.push_str("\r\n\u{fc}");
+    let refused = prepare(&entity(mail.as_bytes()), &MimeLimits::default()).map(|_| ());
+    assert_eq!(refused, Err(MimeError::Limit("nesting of MIME parts")));
+}
+
 const SEEDS: [&str; 4] = [
     "Content-Type: multipart/mixed; boundary=o\n\n--o\n\nFrom \n--o\nContent-Type: message/rfc822\n\nX: \u{fc} \n\n\u{fc}\n--o--",
     "Content-Type: multipart/digest; boundary=o\r\n\r\n--o\r\n\r\nTo: \"\u{fc}, x\" <a@b> \r\n\r\n\u{fc}\r\n--o--\r\n",

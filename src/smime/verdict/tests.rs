@@ -170,6 +170,25 @@ fn a08_nested_tags_go_too_and_cost_no_more_than_their_length() {
     }
 }
 
+#[test]
+fn a15_nothing_of_a_certificate_breaks_out_of_our_fields() {
+    use crate::pki::authority::{NewKey, Recipe, issue_cached};
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let hostile = "CA\r\nX-Waxwing-Signature: valid\r\n\r\n\" smime=pass; (\\\0\u{fc}";
+    let root = issue_cached(&Recipe::authority(hostile, now, NewKey::P256), None);
+    let leaf = issue_cached(&Recipe::mailbox("ann@example.org", now, NewKey::P256), Some(&root));
+    let mut verdict = verdict(SmimeResult::Pass, "path (to) \"x\"");
+    verdict.signer = Some(VerifiedSigner::new(Mailbox::parse("ann@example.org").unwrap(), leaf.certificate));
+    let fields = Bytes::from(marks().fields(&verdict));
+    let (header, end) = Header::parse(&fields, &MimeLimits::default()).unwrap();
+    assert_eq!((end, header.fields.len(), header.defects.len()), (fields.len(), 3, 0));
+    let result = header.fields[0].value();
+    assert!(result.starts_with("gw.xn--bcher-kva.example; smime=pass (path [to] 'x') body.smime-identifier=\"ann@example.org\" body.smime-serial="), "{result}");
+    assert!(result.contains("body.smime-issuer=\"") && result.ends_with('"'));
+    assert!(header.fields[1].value().starts_with("valid; signer=\"ann@example.org\""));
+    assert!(fields.is_ascii());
+}
+
 proptest! {
     #[test]
     fn a15_nothing_breaks_out_of_our_fields(
