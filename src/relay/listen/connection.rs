@@ -353,7 +353,7 @@ impl<R: Relay> Conversation<R> {
         } else {
             self.deadline
         };
-        self.make_room(input, idle, in_content && self.content.received >= ROOM as u64);
+        make_room(input, &mut self.roomy, idle, in_content && self.content.received >= ROOM as u64);
         let read = tokio::select! {
             biased;
             read = timeout_at(deadline, stream.read_buf(input)) => read,
@@ -369,22 +369,6 @@ impl<R: Relay> Conversation<R> {
                 self.session.time_out();
                 Ok(None)
             }
-        }
-    }
-
-    /// Room for the next read: little while nothing is under way, so that idle connections cost little.
-    fn make_room(&mut self, input: &mut BytesMut, idle: bool, long: bool) {
-        if idle && self.roomy {
-            *input = BytesMut::from(input.as_ref());
-        }
-        self.roomy = !idle;
-        let room = match (idle, long) {
-            (true, _) => IDLE_ROOM,
-            (false, false) => ROOM,
-            (false, true) => CONTENT_ROOM,
-        };
-        if input.capacity() - input.len() < room / 2 {
-            input.reserve(room);
         }
     }
 
@@ -422,6 +406,22 @@ fn take_content<R: Relay>(
     content.octets.extend_from_slice(octets);
 }
 
+/// Room for the next read: little while nothing is under way, so that idle connections cost little.
+fn make_room(input: &mut BytesMut, roomy: &mut bool, idle: bool, long: bool) {
+    if idle && *roomy {
+        *input = BytesMut::from(input.as_ref());
+    }
+    *roomy = !idle;
+    let room = match (idle, long) {
+        (true, _) => IDLE_ROOM,
+        (false, false) => ROOM,
+        (false, true) => CONTENT_ROOM,
+    };
+    if input.capacity() - input.len() < room / 2 {
+        input.reserve(room);
+    }
+}
+
 fn internal() -> Reply {
     Reply::new(451, Enhanced(4, 3, 0), "internal error; try again later")
 }
@@ -429,6 +429,20 @@ fn internal() -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a20_room_is_given_back_and_what_was_read_is_kept() {
+        let (mut input, mut roomy) = (BytesMut::new(), false);
+        make_room(&mut input, &mut roomy, true, false);
+        assert!((IDLE_ROOM / 2..=2 * IDLE_ROOM).contains(&input.capacity()));
+        make_room(&mut input, &mut roomy, false, true);
+        assert!(input.capacity() >= CONTENT_ROOM);
+        input.extend_from_slice(&vec![b'x'; CONTENT_ROOM - 10]);
+        input.advance(CONTENT_ROOM - 14);
+        make_room(&mut input, &mut roomy, true, false);
+        assert_eq!(input.as_ref(), b"xxxx");
+        assert!(input.capacity() <= 2 * IDLE_ROOM);
+    }
 
     #[test]
     fn a20_content_has_to_come_at_the_minimum_rate() {
