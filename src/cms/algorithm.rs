@@ -717,3 +717,6 @@ pub fn capabilities(der: &[u8]) -> Result<Vec<ContentEncryption>, CmsError> {
     }
     Ok(known)
 }
+
+#[cfg(test)]
+mod tests;

@@ -362,3 +362,6 @@ pub fn fuzz_public_key(data: &[u8]) {
         assert!(again.is_ok_and(|again| again == key && again.kind() == key.kind()));
     }
 }
+
+#[cfg(test)]
+mod tests;

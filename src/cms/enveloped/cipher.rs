@@ -2,8 +2,7 @@
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{
-    AES_128, AES_192, AES_256, Algorithm, DES_EDE3_FOR_LEGACY_USE_ONLY, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext,
-    UnboundCipherKey,
+    AES_128, AES_192, AES_256, Algorithm, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
 };
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::iv::FixedLength;
@@ -21,13 +20,13 @@ fn failed(_: Unspecified) -> CmsError {
 }
 
 /// The block cipher of a CBC mode (or of GCM, for its counter mode).
-#[allow(deprecated)] // 3DES: read only, by the legacy switch.
+#[allow(deprecated, reason = "3DES is read, by the legacy switch only")]
 fn block_cipher(cipher: ContentEncryption) -> Option<&'static Algorithm> {
     match cipher {
         ContentEncryption::Aes128Cbc | ContentEncryption::Aes128Gcm => Some(&AES_128),
         ContentEncryption::Aes192Cbc | ContentEncryption::Aes192Gcm => Some(&AES_192),
         ContentEncryption::Aes256Cbc | ContentEncryption::Aes256Gcm => Some(&AES_256),
-        ContentEncryption::TripleDesCbc => Some(&DES_EDE3_FOR_LEGACY_USE_ONLY),
+        ContentEncryption::TripleDesCbc => Some(&aws_lc_rs::cipher::DES_EDE3_FOR_LEGACY_USE_ONLY),
         ContentEncryption::Rc2Cbc128 | ContentEncryption::Rc2Cbc64 | ContentEncryption::Rc2Cbc40 => None,
     }
 }

@@ -115,13 +115,14 @@ impl Found {
                 once(&mut self.signing_time, time, &values, rule("signingTime has more than one value"))
             }
             oid if oid == SMIME_CAPABILITIES => {
-                let list = slice(input, values.expect(tag::SEQUENCE, "SMIMECapabilities")?.raw);
-                self.capabilities.get_or_insert(list);
+                // An announcement that cannot be read is no announcement; the signature does not depend on it.
+                if let Ok(list) = values.expect(tag::SEQUENCE, "SMIMECapabilities") {
+                    self.capabilities.get_or_insert(slice(input, list.raw));
+                }
                 Ok(())
             }
             oid if oid == KEY_PREFERENCE => {
-                let preference = key_preference(&values.element()?, input)?;
-                if let Some(preference) = preference {
+                if let Ok(Some(preference)) = values.element().and_then(|value| key_preference(&value, input)) {
                     self.encryption_key_preference.get_or_insert(preference);
                 }
                 Ok(())

@@ -15,7 +15,7 @@ pub(in crate::cms) fn now() -> Timestamp {
 }
 
 /// A self-signed certificate for `alice@example.org`: issued once a kind and run, for RSA keys take time.
-pub(in crate::cms) fn identity(kind: NewKey) -> Issued {
+pub(crate) fn identity(kind: NewKey) -> Issued {
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex};
     static MADE: LazyLock<Mutex<HashMap<NewKey, Issued>>> = LazyLock::new(Mutex::default);
