@@ -76,6 +76,23 @@ fn a11_names_and_octets_of_a_certificate_are_bounded() {
 }
 
 #[test]
+fn a11_rsa_keys_are_of_bounded_size_and_exponent() {
+    use crate::pki::asn1::{integer, oid, sequence};
+    let read = |bits: usize, exponent: &[u8]| {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] = 0xff >> (8 * bits.div_ceil(8) - bits);
+        let key = sequence(&[&integer(&modulus), &integer(exponent)]);
+        let algorithm = sequence(&[&oid(&const_oid::db::rfc5912::RSA_ENCRYPTION), &write(tag::NULL, &[])]);
+        PublicKey::from_spki(sequence(&[&algorithm, &write(tag::BIT_STRING, &[&[0], &key])]).into())
+    };
+    assert!(read(2048, &[1, 0, 1]).is_ok() && read(8192, &[1, 0, 1]).is_ok());
+    assert!(read(8200, &[1, 0, 1]).is_err(), "too long");
+    assert!(read(2048, &[1, 0, 0]).is_err(), "even");
+    assert!(read(2048, &[1]).is_err(), "one");
+    assert!(read(2048, &[2, 0, 0, 0, 1]).is_err(), "over 2^32");
+}
+
+#[test]
 fn times_as_rfc5280_wants_them() {
     let read = |kind, text: &[u8]| {
         let der = write(kind, &[text]);
