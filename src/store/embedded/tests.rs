@@ -530,3 +530,29 @@ fn a_reader_does_not_wait_for_a_writer() {
     release.0.send(()).unwrap();
     writer.join().unwrap();
 }
+
+#[test]
+fn a26_a_file_with_flipped_bits_gives_the_truth_or_an_error() {
+    let (place, store) = Place::new();
+    let issued = issued(ANNA, 0, NewKey::P256);
+    add(&store, ANNA, &issued);
+    drop(store);
+    let good = std::fs::read(file_of(&place.store())).unwrap();
+    let (mut right, mut told) = (0, 0);
+    for step in 0..120usize {
+        let mut bad = good.clone();
+        let at = step * 977 % bad.len();
+        bad[at] ^= 1 << (step % 8);
+        std::fs::write(file_of(&place.store()), &bad).unwrap();
+        let answer = EmbeddedStore::open(&place.store(), &place.kek()).and_then(|store| store.identity(&mailbox(ANNA)));
+        match answer {
+            Ok(identity) => {
+                assert_eq!(identity.certificates.len(), 1, "octet {at}");
+                assert_eq!(identity.certificates[0].certificate, issued.certificate);
+                right += 1;
+            }
+            Err(_) => told += 1,
+        }
+    }
+    assert!(right > 0 && told > 0, "{right} {told}");
+}
