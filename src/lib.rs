@@ -101,6 +101,8 @@ pub mod relay {
     pub mod deliver;
     /// The one table from an error to the words on the wire.
     pub mod refusal;
+    /// Store, spool, listeners and deliverer put together.
+    pub mod gateway;
     /// The budget of bytes in flight for the whole process.
     pub mod budget;
 }

@@ -1,12 +1,109 @@
-//! `waxwing serve`.
+//! `waxwing serve`: runs the gateway until it is told to stop.
 
-use super::{CommandResult, Context, Failure};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::{digest, rand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{CommandResult, Context, Failure, NOT_GOOD, read_config};
+use crate::config::{Config, Log};
+use crate::relay::gateway::{Gateway, StartError};
+use crate::store::embedded::EmbeddedStore;
+
+/// How long sessions may go on after the signal to stop.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Arguments of `waxwing serve`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Seconds that open transactions may go on after SIGTERM or SIGINT; a second signal ends them at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE.as_secs())]
+    grace: u64,
+}
 
 /// Runs the command.
-pub fn run(_args: Args, _context: &Context) -> CommandResult {
-    Err(Failure::new("`waxwing serve` is not built in this version", ""))
+pub fn run(args: Args, context: &Context) -> CommandResult {
+    let config = read_config(&context.config)?;
+    log(config.log);
+    let store = open_store(&config)?;
+    let secret = loop_secret(&config)?;
+    // The first random octets cost 39 ms: not on the first mail's time.
+    rand::fill(&mut [0; 32]).map_err(|_| Failure::new("no randomness from the operating system", ""))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), "look at the limits on threads and file descriptors"))?;
+    runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace)))
+}
+
+/// Events on standard error: text for people, JSON for programs; RUST_LOG changes what is told.
+fn log(format: Log) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber cannot be set; the first one stays, which is as good.
+    let _ = match format {
+        Log::Text => builder.with_ansi(false).try_init(),
+        Log::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
+    let (folder, kek) = (&config.store, &config.kek);
+    EmbeddedStore::open(folder, kek).map(Arc::new).map_err(|error| {
+        let hint = if kek.exists() {
+            format!("check store and kek in the configuration; a new store is made with: waxwing kek init FILE --store {}", folder.display())
+        } else {
+            format!("make the key-encryption key and the store with: waxwing kek init {} --store {}", kek.display(), folder.display())
+        };
+        Failure::new(error.to_string(), hint)
+    })
+}
+
+/// The same on every node that shares the key-encryption key, and nobody else's.
+fn loop_secret(config: &Config) -> Result<Vec<u8>, Failure> {
+    let kek = std::fs::read(&config.kek)
+        .map(zeroize::Zeroizing::new)
+        .map_err(|error| Failure::new(format!("{} cannot be read: {error}", config.kek.display()), "check kek in the configuration"))?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"waxwing loop secret");
+    context.update(&kek);
+    Ok(context.finish().as_ref().to_vec())
+}
+
+async fn serve(config: Config, store: Arc<EmbeddedStore>, secret: &[u8], grace: Duration) -> CommandResult {
+    let stop = |kind| signal(kind).map_err(|error| Failure::new(format!("signals cannot be watched: {error}"), ""));
+    let (mut term, mut int) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+    let gateway = Gateway::start(config, store.clone(), store, secret).await.map_err(start_failure)?;
+    for (name, address) in gateway.addresses() {
+        tracing::info!(listener = name, %address, "listening");
+    }
+    let found = gateway.recovered();
+    tracing::info!(entries = found.entries, torn = found.torn, "spool opened");
+    for damage in &found.damage {
+        tracing::error!(damage, "the spool was damaged; mail is refused until this is looked at");
+    }
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!(seconds = grace.as_secs(), "stopping: what was begun is finished");
+    let ended = tokio::select! {
+        ended = gateway.shut_down(grace) => ended,
+        _ = term.recv() => false,
+        _ = int.recv() => false,
+    };
+    tracing::info!(all_ended = ended, "stopped");
+    Ok(if ended { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+fn start_failure(error: StartError) -> Failure {
+    let hint = match &error {
+        StartError::Listen(_) => "another program may have the address (look with: ss -ltnp), or the file is wrong; change the listener in the configuration",
+        StartError::Folder { .. } => "stop the other process, or change spool in the configuration",
+        StartError::Spool(_) => "look at the disk",
+    };
+    Failure::new(error.to_string(), hint)
 }

@@ -208,7 +208,7 @@ fn judge(candidate: &Candidate, purpose: Purpose, domain_key: bool, now: Timesta
     let certificate = &candidate.certificate;
     match candidate.trust {
         TrustState::Blocked => return Err("blocked".into()),
-        TrustState::Pending => return Err("pending: approve it with waxwing cert show and cert import --pin".into()),
+        TrustState::Pending => return Err("pending until an administrator approves it".into()),
         TrustState::Pinned | TrustState::Trusted => {}
     }
     if candidate.domain && (purpose == Purpose::Signature || !domain_key) {

@@ -38,7 +38,7 @@ use crate::smtp::command::{Envelope, Enhanced, MailParameters, Recipient, Reply}
 use crate::store::CertStore;
 
 pub use facts::StrictlyEncrypted;
-pub use handover::{Queue, QueueEntry, QueueError};
+pub use handover::{Committing, Queue, QueueEntry, QueueError};
 
 /// Bodies larger than this are worked on in the bounded pool.
 const HEAVY: usize = 256 * 1024;

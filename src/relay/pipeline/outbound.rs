@@ -327,7 +327,7 @@ fn digest_of(scheme: SignatureScheme) -> Digest {
 /// The command that mends a refusal, where one does.
 fn mend(facts: &Facts, mailbox: &Mailbox) -> String {
     match &facts.recipient {
-        Known::Candidates(list) if list.is_empty() => format!("; mend it with: waxwing cert import --for {mailbox} FILE"),
+        Known::Candidates(list) if list.is_empty() => format!("; mend it with: waxwing cert import --address {mailbox} FILE"),
         Known::Candidates(_) => format!("; look with: waxwing cert list {mailbox}"),
         Known::Disabled | Known::Unknown(_) => String::new(),
     }

@@ -1,0 +1,166 @@
+//! A gateway at work: store, spool, listeners and deliverer put together from a configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::deliver::{Deliverer, Handover, Settings, SystemClock};
+use super::hop::{Hops, Roots};
+use super::listen::{self, Handle, ListenError};
+use super::pipeline::{Committing, Pipeline, Queue, QueueEntry, QueueError};
+use super::route;
+use crate::address::Mailbox;
+use crate::config::{Config, Direction, NextHop};
+use crate::keys::KeyHolder;
+use crate::mime::rope::Rope;
+use crate::smtp::command::{Envelope, Reply};
+use crate::spool::{Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
+use crate::store::CertStore;
+
+/// How much longer a connection waits than the pipeline.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Deliveries from the spool to one next hop at once.
+const PER_HOP: usize = 16;
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address or certificate.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The spool's folder.
+    #[error("spool folder {}: {why}", folder.display())]
+    Folder {
+        /// The folder in the configuration.
+        folder: PathBuf,
+        /// What the system says.
+        why: std::io::Error,
+    },
+    /// The spool's content.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// A gateway at work. Dropping it stops accepting; [`Gateway::shut_down`] finishes what it has.
+pub struct Gateway {
+    listeners: Vec<(String, Handle)>,
+    deliverer: Deliverer,
+    spool: Spool,
+    recovered: Recovered,
+}
+
+impl Gateway {
+    /// Opens the spool, takes the listeners' addresses (port 0 takes a free one), and begins to deliver and to accept. Nothing is
+    /// accepted unless all of it could be had. `loop_secret` is the installation's own: see [`Pipeline::new`].
+    pub async fn start(config: Config, store: Arc<dyn CertStore>, keys: Arc<dyn KeyHolder>, loop_secret: &[u8]) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let folder = Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
+        let (spool, recovered) = Spool::open(Arc::new(folder), Limits::default())?;
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            bound.push(listen::bind(Arc::new(listener.clone()), config.hostname.clone(), config.postmaster.clone(), &config.limits).await?);
+        }
+        // The pipeline's own deadline comes first: silence is 451 (R6), a connection that is lost is "unknown" (R5).
+        let patience = config.limits.hop_timeout.saturating_add(PATIENCE);
+        let hops = Hops::new(config.hostname.clone(), patience, Roots::system());
+        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), Arc::new(spool.clone()), loop_secret));
+        let settings = Settings {
+            retry: config.retry.clone(),
+            hostname: config.hostname.clone(),
+            postmaster: config.postmaster.clone(),
+            per_hop: PER_HOP,
+            clock: Arc::new(SystemClock),
+        };
+        let opening = Opening { pipeline: pipeline.clone(), config: config.clone() };
+        let deliverer = Deliverer::start(spool.clone(), hops, opening, settings);
+        let names = config.listeners.iter().map(|listener| listener.name.clone());
+        let listeners = names.zip(bound.into_iter().map(|bound| bound.serve(pipeline.clone()))).collect();
+        Ok(Self { listeners, deliverer, spool, recovered })
+    }
+
+    /// The address of a listener.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(name, _)| name == listener).map(|(_, handle)| handle.address())
+    }
+
+    /// Every listener's name and address.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.listeners.iter().map(|(name, handle)| (name.as_str(), handle.address()))
+    }
+
+    /// What was found in the spool at start.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// The spool.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Stops accepting, lets sessions finish for up to `grace`; what is not delivered stays in the spool. Says whether all sessions
+    /// ended by themselves.
+    pub async fn shut_down(self, grace: Duration) -> bool {
+        let mut ending = tokio::task::JoinSet::new();
+        for (_, handle) in self.listeners {
+            ending.spawn(handle.shut_down(grace));
+        }
+        let ended = ending.join_all().await.into_iter().all(|ended| ended);
+        self.deliverer.stop(grace).await;
+        ended
+    }
+}
+
+/// What the deliverer asks of us.
+struct Opening {
+    pipeline: Arc<Pipeline>,
+    config: Arc<Config>,
+}
+
+impl Handover for Opening {
+    async fn open(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Reply> {
+        self.pipeline.open_received(envelope, received).await.map_err(|refusal| refusal.reply())
+    }
+
+    fn is_ours(&self, mailbox: &Mailbox) -> bool {
+        self.config.domains.contains(mailbox.domain())
+    }
+
+    fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction) {
+        let direction = if self.is_ours(mailbox) { Direction::Inbound } else { Direction::Outbound };
+        (route::next_hop(&self.config, direction).clone(), direction)
+    }
+}
+
+impl Queue for Spool {
+    fn ready(&self) -> Result<(), QueueError> {
+        if self.is_healthy() { Ok(()) } else { Err(QueueError(self.trouble().unwrap_or_default())) }
+    }
+
+    fn commit(&self, entries: Vec<QueueEntry>) -> Committing<'_> {
+        let entries = entries.into_iter().map(new_entry).collect();
+        Box::pin(async move {
+            Spool::commit(self, entries).await.map_err(|error| QueueError(error.to_string()))?;
+            Ok(())
+        })
+    }
+}
+
+fn new_entry(entry: QueueEntry) -> NewEntry {
+    if entry.dup_possible {
+        tracing::warn!(id = entry.id, "the next hop may have this message already (dup_possible)");
+    }
+    NewEntry {
+        envelope: entry.envelope,
+        next_hop: entry.hop,
+        direction: entry.direction,
+        treatment: if entry.closed { Treatment::AsReceived } else { Treatment::Finished },
+        private_key_tried: entry.closed,
+        content: entry.content,
+        next_attempt: None,
+        held: entry.held,
+    }
+}
