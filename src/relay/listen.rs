@@ -28,12 +28,15 @@ mod tls;
 /// Who is at the other end.
 #[derive(Debug, Clone)]
 pub struct Peer {
+    /// Its address; an IPv4 address even where it came in over an IPv6 socket.
     pub address: SocketAddr,
-    /// The name given in EHLO, HELO or LHLO.
+    /// The name given in EHLO, HELO or LHLO: up to 255 printable ASCII characters, otherwise not judged.
     pub helo: String,
     /// ESMTP rather than SMTP.
     pub extended: bool,
+    /// Over TLS.
     pub tls: bool,
+    /// Where it came in.
     pub listener: Arc<Listener>,
     /// In `trusted_networks` of its listener.
     pub trusted: bool,
@@ -52,6 +55,7 @@ pub enum Answer {
 
 /// What the listener asks at each step of a transaction. Dropping the transaction is RSET or a lost connection.
 pub trait Relay: Send + Sync + 'static {
+    /// What is kept from MAIL on.
     type Transaction: Send;
     /// MAIL: `Err` is the refusal.
     fn mail(
@@ -64,7 +68,7 @@ pub trait Relay: Send + Sync + 'static {
     fn rcpt(&self, transaction: &mut Self::Transaction, recipient: Recipient) -> impl Future<Output = Reply> + Send;
     /// Called with the total so far as content arrives, so that the budget can grow; `Err` refuses the message.
     fn growing(&self, transaction: &mut Self::Transaction, octets: u64) -> Result<(), Reply>;
-    /// The final dot: the whole content, dots undone, as received, without a Received field of ours yet.
+    /// The final dot: it runs in a task of its own and is never cancelled; a panic is answered with 451. The whole content, dots undone, as received, without a Received field of ours yet.
     fn message(&self, transaction: Self::Transaction, content: Bytes) -> impl Future<Output = Answer> + Send;
 }
 
