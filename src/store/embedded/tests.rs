@@ -556,3 +556,28 @@ fn a26_a_file_with_flipped_bits_gives_the_truth_or_an_error() {
     }
     assert!(right > 0 && told > 0, "{right} {told}");
 }
+
+#[test]
+fn two_processes_that_write_at_once_lose_nothing() {
+    let (place, first) = Place::new();
+    let second = place.open();
+    let issued = issued(ANNA, 0, NewKey::P256);
+    std::thread::scope(|scope| {
+        for (name, store) in [("a", &first), ("b", &second), ("c", &first)] {
+            let issued = &issued;
+            scope.spawn(move || {
+                for number in 0..12 {
+                    let address = format!("{name}{number}@example.org");
+                    add(store, &address, issued);
+                    assert_eq!(fingerprints(store, &address).len(), 1, "one's own change holds at once");
+                }
+            });
+        }
+    });
+    for store in [first, second, place.open()] {
+        store.refresh().unwrap();
+        assert_eq!(store.owners().unwrap().len(), 36);
+        assert_eq!(store.verify().unwrap(), Vec::<String>::new());
+        assert_eq!(store.alerts(), 0);
+    }
+}
