@@ -1,5 +1,6 @@
 //! Foreign test material, made by nobody on this project: every row of the `expected.tsv` of the folders below. Found through
 //! WAXWING_CORPORA; a row that disagrees stands in `vectors_listed.tsv` with its reason, a false "ok" never.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -48,11 +49,7 @@ impl Row {
 
 #[test]
 fn foreign_vectors() {
-    let Some(root) = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from) else {
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|one| one != "1"), "WAXWING_CORPORA is not set");
-        println!("skipped: no corpora");
-        return;
-    };
+    let Some(root) = corpora() else { return };
     let listed = listed();
     let mut seen = Vec::new();
     let mut complaints = Vec::new();
@@ -83,6 +80,59 @@ fn foreign_vectors() {
         complaints.push(format!("{name}: listed, but there is no such row"));
     }
     assert!(complaints.is_empty(), "{} disagreements:\n{}", complaints.len(), complaints.join("\n"));
+}
+
+/// Every mail of the set, in every form: only the one whose root is the CMS object is decrypted (EFAIL, covert content).
+#[test]
+fn a01_of_the_covert_content_set_only_the_original_is_decrypted() {
+    let Some(root) = corpora() else { return };
+    let folder = root.join("covert-content");
+    let mut keys = Keys::default();
+    keys.certificates.extend(certificates(&folder.join("secret-keys/manager@bigcorporation.crt")));
+    keys.add(&folder.join("secret-keys/plain.key"), None);
+    let mut decrypted = Vec::new();
+    let mut shut = 0;
+    for file in mails(&folder) {
+        let octets = canonical_line_ends(&std::fs::read(&file).unwrap().into());
+        let message = Entity::parse(octets.clone(), &MimeLimits::default()).unwrap();
+        let opened = open(message, &keys, TrustSet::default(), "2020-10-01T00:00:00Z".parse().unwrap());
+        if opened.verdict.decrypted {
+            decrypted.push(file);
+        } else {
+            assert_eq!(opened.message, octets);
+            assert_eq!(opened.operations, 0);
+            shut += 1;
+        }
+    }
+    assert_eq!(decrypted, [folder.join("01-enc/smime/00-original-mail.eml")]);
+    assert!(shut >= 7, "{shut}");
+}
+
+/// Every `.eml` below a folder.
+fn mails(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|one| one == "eml") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn corpora() -> Option<PathBuf> {
+    let root = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
+    if root.is_none() {
+        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|one| one != "1"), "WAXWING_CORPORA is not set");
+        println!("skipped: no corpora");
+    }
+    root
 }
 
 /// Rows that may disagree: folder, file, key, reason.

@@ -57,7 +57,7 @@ fn a_clear_signature_is_verified_and_delivered_octet_for_octet() {
     assert_eq!(opened.verdict.signer.as_ref().unwrap().mailbox().to_string(), ALICE);
     assert_eq!(opened.verdict.signer.as_ref().unwrap().certificate(), &alice.certificate);
     assert_eq!(opened.message, message);
-    assert_eq!(opened.certificates, [alice.certificate.clone()]);
+    assert_eq!(opened.certificates, std::slice::from_ref(&alice.certificate));
     assert!(opened.verdict.notes.iter().any(|note| note == "revocation: not checked"));
 }
 
@@ -156,7 +156,7 @@ fn a14_what_can_be_read_two_ways_is_never_decrypted() {
         good.replace("MIME-Version: 1.0\r\n", "MIME-Version: 1.0\r\nContent-Type: text/html\r\n"),
         good.replace("Content-Transfer-Encoding: base64\r\n", "Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 7bit\r\n"),
         good.replace("name=smime.p7m", "name=smime.p7m; name=other.html"),
-        format!("{}!{}", &good[..half], &good[half..]),
+        format!("{}!{}", good.get(..half).unwrap(), good.get(half..).unwrap()),
         format!("{good}AAAA====\r\n"),
     ];
     for message in odd {
@@ -233,8 +233,8 @@ fn before_signature(opened: &Opened) -> String {
     let text = String::from_utf8_lossy(&opened.message).into_owned();
     let boundary = entity(opened.message.clone()).content_type().unwrap().parameter("boundary").unwrap().to_owned();
     let text = text.replace(&boundary, "b");
-    let mime = text.find("MIME-Version").unwrap();
-    text[mime..].split("name=smime.p7s").next().unwrap().to_owned()
+    let (_, mime) = text.split_once("MIME-Version").unwrap();
+    mime.split("name=smime.p7s").next().unwrap().to_owned()
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn operations_are_capped() {
 }
 
 #[test]
-fn layers_are_capped() {
+fn a13_layers_are_capped() {
     let pki = people(NewKey::P256);
     let alice = pki.leaf(ALICE).unwrap();
     let plan = || sign_plan(&pki, alice, Form::Opaque);
@@ -359,7 +359,7 @@ fn layers_are_capped() {
     for _ in 0..5 {
         let plan = plan();
         let parameters = parameters(&plan.certificate, &plan.chain, plan.scheme);
-        let object = sign(&pki, alice, &parameters, &inner, true);
+        let object = sign(alice, &parameters, &inner, true);
         inner = pkcs7_entity(&object).into();
     }
     let message = format!("From: alice@example.org\r\n{}", std::str::from_utf8(&inner).unwrap());
@@ -376,7 +376,7 @@ fn parameters<'a>(
     SignParameters { signer, chain, scheme, digest: Digest::Sha256, signing_time: now(), capabilities: &[], encryption_certificate: None }
 }
 
-fn sign(_pki: &DemoPki, signer: &Issued, parameters: &SignParameters<'_>, content: &Bytes, opaque: bool) -> Bytes {
+fn sign(signer: &Issued, parameters: &SignParameters<'_>, content: &Bytes, opaque: bool) -> Bytes {
     let digest = signed::digest(Digest::Sha256, content);
     let prepared = signed::prepare(parameters, &digest, opaque.then(|| content.clone())).unwrap();
     let operation = KeyOperation::Sign { key: key_id(signer), scheme: parameters.scheme, message: prepared.to_sign() };
@@ -408,13 +408,13 @@ fn a07_of_the_hostile_signed_set_nothing_is_valid() {
     let other = Bytes::from_static(b"Content-Type: text/plain\r\n\r\nPay nobody.\r\n");
     let by_alice = parameters(&alice.certificate, &chain, scheme);
     let by_mallory = parameters(&mallory.certificate, &chain, scheme);
-    let good = signature_part(&sign(&pki, alice, &by_alice, &content, false));
+    let good = signature_part(&sign(alice, &by_alice, &content, false));
     let from = "From: alice@example.org\r\n";
     let text = CONTENT.to_owned();
     let pair = |header: &str, signature: &str| multipart(header, &[text.clone(), signature.to_owned()]);
     assert_eq!(open(&pki, &[], pair(from, &good)).verdict.result, SmimeResult::Pass, "the honest one passes");
 
-    let mallorys = signature_part(&sign(&pki, mallory, &by_mallory, &content, false));
+    let mallorys = signature_part(&sign(mallory, &by_mallory, &content, false));
     let outsider = issue_cached(&Recipe::mailbox(ALICE, now(), NewKey::P256), None);
     let mut expired = Recipe::mailbox(ALICE, now(), NewKey::P256);
     expired.not_after = "2026-11-22T11:30:00Z".parse().unwrap();
@@ -425,10 +425,10 @@ fn a07_of_the_hostile_signed_set_nothing_is_valid() {
     let mut encryption_only = Recipe::mailbox(ALICE, now(), NewKey::P256);
     encryption_only.key_usage = vec!["keyAgreement"];
     let encryption_only = issue_cached(&encryption_only, Some(&pki.intermediate));
-    let by = |issued: &Issued| signature_part(&sign(&pki, issued, &parameters(&issued.certificate, &chain, scheme), &content, false));
-    let opaque_other = sign(&pki, alice, &by_alice, &other, true);
-    let opaque_same = sign(&pki, alice, &by_alice, &content, true);
-    let good_object = sign(&pki, alice, &by_alice, &content, false);
+    let by = |issued: &Issued| signature_part(&sign(issued, &parameters(&issued.certificate, &chain, scheme), &content, false));
+    let opaque_other = sign(alice, &by_alice, &other, true);
+    let opaque_same = sign(alice, &by_alice, &content, true);
+    let good_object = sign(alice, &by_alice, &content, false);
     let mixed = |parts: &str| format!("{from}MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n{parts}--m--\r\n");
     let whole = pair("", &good);
     let mut forged_signature = good_object.to_vec();
@@ -546,7 +546,7 @@ fn a16_where_repair_breaks_an_inner_signature_the_verdict_stays_and_says_so() {
     let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
     let chain = [pki.intermediate.certificate.clone()];
     let content = Bytes::from_static(b"Content-Type: text/plain\r\n\r\nbare\nlines\r\n");
-    let object = sign(&pki, alice, &parameters(&alice.certificate, &chain, scheme_of(alice)), &content, false);
+    let object = sign(alice, &parameters(&alice.certificate, &chain, scheme_of(alice)), &content, false);
     let inner = multipart("", &[String::from_utf8(content.to_vec()).unwrap(), signature_part(&object)]);
     let opened = open(&pki, &[bob], envelope_of(bob, inner.as_bytes()));
     assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);

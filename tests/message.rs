@@ -1,0 +1,130 @@
+//! `waxwing message` as people run it: files, no store; exit status 0 good, 1 not good, 2 could not be read.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output};
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+use waxwing::pki::authority::{DemoPki, NewKey, demo_pki};
+use waxwing::pki::pkcs12::{Bundle, export};
+
+const ALICE: &str = "alice@example.org";
+const BOB: &str = "bob@example.net";
+const MAIL: &str = "From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: Supper\nMIME-Version: 1.0\n\
+    Content-Type: text/plain; charset=us-ascii\n\nAt eight, then.\nBring bread.\n";
+
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let pki: DemoPki = demo_pki(Timestamp::now(), &[ALICE, BOB], NewKey::P256);
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        for (name, mailbox) in [("alice", ALICE), ("bob", BOB)] {
+            let leaf = pki.leaf(mailbox).unwrap();
+            let bundle = Bundle {
+                keys: vec![leaf.pkcs8.clone()],
+                certificates: vec![leaf.certificate.clone(), pki.intermediate.certificate.clone()],
+                ..Bundle::default()
+            };
+            place.write(&format!("{name}.p12"), &export(&bundle, "secret", name).unwrap());
+            place.write(&format!("{name}.der"), leaf.certificate.der());
+        }
+        place.write("middle.der", pki.intermediate.certificate.der());
+        place.write("root.der", pki.root.certificate.der());
+        place.write("mail.eml", MAIL.as_bytes());
+        place
+    }
+    fn write(&self, name: &str, octets: &[u8]) {
+        std::fs::write(self.folder.path().join(name), octets).unwrap();
+    }
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+    fn run(&self, args: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waxwing"));
+        command.args(["--config", "none.toml", "message"]).args(args.split_whitespace()).current_dir(self.folder.path());
+        command.output().unwrap()
+    }
+    fn status(&self, args: &str) -> (i32, String) {
+        let output = self.run(args);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    }
+}
+
+const AS_BOB: &str = "--key bob.p12 --password secret --trust root.der";
+const SEAL: &str = "seal --sign --encrypt --key alice.p12 --password secret --cert bob.der --cert middle.der --trust root.der";
+
+#[test]
+fn what_is_sealed_opens_again() {
+    let place = Place::new();
+    for profile in ["modern", "compatible", "edi-energy"] {
+        let (status, text) = place.status(&format!("{SEAL} --profile {profile} mail.eml --output sealed.eml"));
+        assert_eq!(status, 0, "{text}");
+        assert!(!place.read("sealed.eml").contains("bread"));
+        let (status, text) = place.status(&format!("open {AS_BOB} sealed.eml --output content.eml --deliver delivered.eml"));
+        assert_eq!(status, 0, "{text}");
+        assert!(text.contains("verdict: pass (signed by alice@example.org)"), "{text}");
+        assert!(text.contains("└─ "), "{text}");
+        assert_eq!(place.read("content.eml"), "Content-Type: text/plain; charset=us-ascii\r\n\r\nAt eight, then.\r\nBring bread.\r\n");
+        assert!(place.read("delivered.eml").starts_with("From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Supper\r\n"));
+    }
+}
+
+#[test]
+fn json_tells_layers_signers_and_the_contents_digest() {
+    let place = Place::new();
+    place.status(&format!("{SEAL} --opaque mail.eml --output sealed.eml"));
+    let output = place.run(&format!("open --json {AS_BOB} sealed.eml"));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["verdict"], "pass");
+    assert_eq!(report["layers"][0]["kind"], "encrypted");
+    assert_eq!(report["layers"][1]["form"], "opaque");
+    assert_eq!(report["layers"][1]["signers"][0]["path"]["good"], true);
+    assert_eq!(report["signer"]["mailbox"], ALICE);
+    let content = "Content-Type: text/plain; charset=us-ascii\n\nAt eight, then.\nBring bread.\n";
+    let digest = waxwing::cms::signed::digest(waxwing::cms::algorithm::Digest::Sha256, content.as_bytes());
+    let digest: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+    assert_eq!(report["content_sha256"], digest);
+}
+
+#[test]
+fn what_is_not_good_ends_with_1() {
+    let place = Place::new();
+    place.status("seal --sign --key alice.p12 --password secret mail.eml --output signed.eml");
+    place.write("tampered.eml", place.read("signed.eml").replace("Bring bread", "Bring braad").as_bytes());
+    let (status, text) = place.status("open --trust root.der tampered.eml");
+    assert_eq!(status, 1, "{text}");
+    assert!(text.contains("verdict: fail"), "{text}");
+    assert_eq!(place.status("show tampered.eml").0, 1);
+    let (status, text) = place.status("open signed.eml");
+    assert_eq!(status, 1, "nobody is trusted: {text}");
+    assert!(text.contains("verdict: policy"), "{text}");
+    place.status(&format!("{SEAL} mail.eml --output sealed.eml"));
+    let (status, text) = place.status("open --key alice.p12 --password secret --trust root.der sealed.eml");
+    assert_eq!(status, 1, "{text}");
+    assert_eq!(place.status("show sealed.eml").0, 0);
+}
+
+#[test]
+fn what_cannot_be_read_or_sealed_ends_with_2_and_says_what_to_do() {
+    let place = Place::new();
+    let cases = [
+        ("show nothing.eml", "cannot be read"),
+        ("open --key bob.p12 --password wrong mail.eml", "--password"),
+        ("seal mail.eml", "--sign"),
+        ("seal --encrypt mail.eml", "waxwing cert import"),
+        ("seal --sign mail.eml", "waxwing cert import"),
+        ("seal --sign --key bob.p12 --password secret mail.eml", "no key to sign for alice@example.org"),
+        ("seal --encrypt --cert alice.der mail.eml", "no certificate to encrypt to bob@example.net"),
+        ("seal --encrypt --cert bob.der --profile none mail.eml", "compatible"),
+    ];
+    for (args, hint) in cases {
+        let (status, text) = place.status(args);
+        assert_eq!(status, 2, "{args}: {text}");
+        assert!(text.contains(hint) && !text.contains("bread"), "{args}: {text}");
+    }
+}
