@@ -276,6 +276,8 @@ const AES192_GCM: ObjectIdentifier = id("2.16.840.1.101.3.4.1.26");
 const AES256_GCM: ObjectIdentifier = id("2.16.840.1.101.3.4.1.46");
 const DES_EDE3_CBC: ObjectIdentifier = id("1.2.840.113549.3.7");
 const RC2_CBC: ObjectIdentifier = id("1.2.840.113549.3.2");
+/// id-alg-cek-hkdf-sha256 (RFC 9709): read, not written.
+const CEK_HKDF_SHA256: ObjectIdentifier = id("1.2.840.113549.1.9.16.3.31");
 
 const NULL: &[u8] = &[tag::NULL, 0];
 const DIGESTS: [Digest; 4] = [Digest::Sha1, Digest::Sha256, Digest::Sha384, Digest::Sha512];
@@ -571,7 +573,12 @@ pub struct ContentAlgorithm {
     iv_len: usize,
     /// Octets of the tag (AEAD), else 0.
     pub tag_len: usize,
+    /// RFC 9709: the DER of the content encryption, from which and the CEK the key in use is derived.
+    info: [u8; MAX_INFO],
+    info_len: usize,
 }
+
+const MAX_INFO: usize = 48;
 
 impl ContentAlgorithm {
     /// The same from parts: `iv` of 16 octets (AES-CBC), 12 (GCM), 8 (3DES, RC2).
@@ -579,11 +586,21 @@ impl ContentAlgorithm {
         let mut whole = [0u8; 16];
         let place = whole.get_mut(..iv.len()).ok_or(CmsError::Crypto)?;
         place.copy_from_slice(iv);
-        Ok(Self { cipher, iv: whole, iv_len: iv.len(), tag_len })
+        Ok(Self { cipher, iv: whole, iv_len: iv.len(), tag_len, info: [0; MAX_INFO], info_len: 0 })
     }
     /// IV or nonce.
     pub fn iv(&self) -> &[u8] {
         self.iv.get(..self.iv_len).unwrap_or_default()
+    }
+    /// The info of the CEK's derivation (RFC 9709); `None`: the CEK is the key.
+    pub fn derivation(&self) -> Option<&[u8]> {
+        self.info.get(..self.info_len).filter(|info| !info.is_empty())
+    }
+    fn derived(mut self, info: &[u8]) -> Result<Self, CmsError> {
+        let place = self.info.get_mut(..info.len()).ok_or(CmsError::Limit("content-encryption parameters too long"))?;
+        place.copy_from_slice(info);
+        self.info_len = info.len();
+        Ok(self)
     }
 }
 
@@ -601,6 +618,13 @@ const CIPHERS: [(ObjectIdentifier, ContentEncryption); 7] = [
 /// section 2.1), else in an EnvelopedData, where only CBC may (A5).
 pub fn content_encryption(der: &[u8], authenticated: bool, legacy: Legacy) -> Result<ContentAlgorithm, CmsError> {
     let found = AlgorithmIdentifier::from_der(der)?;
+    if found.oid == CEK_HKDF_SHA256 {
+        let inner = found.parameters.ok_or_else(|| found.refused("names no content encryption"))?;
+        if AlgorithmIdentifier::from_der(inner)?.oid == CEK_HKDF_SHA256 {
+            return Err(found.refused("stands in itself"));
+        }
+        return content_encryption(inner, authenticated, legacy)?.derived(inner);
+    }
     let cipher = CIPHERS.into_iter().find_map(|(oid, cipher)| (oid == found.oid).then_some(cipher));
     let algorithm = match cipher {
         Some(cipher) if cipher.is_authenticated() => gcm_parameters(&found, cipher, legacy)?,

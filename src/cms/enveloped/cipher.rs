@@ -5,10 +5,12 @@ use aws_lc_rs::cipher::{
     AES_128, AES_192, AES_256, Algorithm, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
 };
 use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 use rc2::Rc2;
 use rc2::cipher::{Array, BlockCipherDecrypt};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeGreater};
+use zeroize::Zeroizing;
 
 use crate::cms::algorithm::{ContentAlgorithm, ContentEncryption};
 use crate::cms::error::CmsError;
@@ -66,8 +68,24 @@ pub(super) fn seal(algorithm: &ContentAlgorithm, cek: &[u8], buffer: &mut Vec<u8
     Ok(Vec::new())
 }
 
+/// RFC 9709 section 2: HKDF with SHA-256 over the CEK, one block of output.
+pub(super) fn derive(cek: &[u8], info: &[u8]) -> Zeroizing<Vec<u8>> {
+    let extracted = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"The Cryptographic Message Syntax"), cek);
+    let mut expanded = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, extracted.as_ref()));
+    expanded.update(info);
+    expanded.update(&[1]);
+    let mut key = Zeroizing::new(expanded.sign().as_ref().to_vec());
+    key.truncate(cek.len());
+    key
+}
+
 /// Decrypts; nothing comes out unless all checks passed.
 pub(super) fn open(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8], attributes: &[u8], mac: &[u8]) -> Result<Vec<u8>, CmsError> {
+    let derived = algorithm.derivation().map(|info| derive(cek, info));
+    let cek = match &derived {
+        Some(key) => key.as_slice(),
+        None => cek,
+    };
     match (algorithm.cipher.is_authenticated(), mac.len()) {
         (true, 16) => {
             let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;

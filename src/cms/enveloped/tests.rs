@@ -262,6 +262,30 @@ fn a05_short_tags_are_checked_when_allowed() {
     }
 }
 
+/// RFC 9709: the key in use depends on the content encryption named, so that a re-wrap under another one does not open.
+#[test]
+fn a05_a_derived_cek_opens_only_under_the_algorithm_it_was_made_for() {
+    let hex = |text: &str| (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>();
+    let cek = hex("c702e7d0a9e064b09ba55245fb733cf3");
+    let info = hex("301b0609608648016503040106300e040c5c79058ba2f43447639d29e2");
+    let key = cipher::derive(&cek, &info);
+    assert_eq!(*key, hex("2124ffb29fac4e0fbbc7d5d87492bff3"));
+
+    let inner = algorithm("2.16.840.1.101.3.4.1.6", &write::sequence(&[&write::octet_string(&[9; 12]), &write::integer(16)]));
+    let derived = algorithm("1.2.840.113549.1.9.16.3.31", &inner);
+    let mut buffer = CONTENT.to_vec();
+    let how = ContentAlgorithm::new(ContentEncryption::Aes128Gcm, &[9; 12], 16).unwrap();
+    let mac = cipher::seal(&how, &cipher::derive(&cek, &inner), &mut buffer, 0).unwrap();
+    let cek = zeroize::Zeroizing::new(cek);
+    let read = |algorithm: &[u8]| EnvelopedData::parse(&envelope(true, &[], algorithm, &buffer, Some(&mac)), Legacy::default());
+    assert_eq!(read(&derived).unwrap().open(&cek).unwrap(), CONTENT);
+    assert_eq!(read(&inner).unwrap().open(&cek), Err(CmsError::Crypto));
+    for bad in [algorithm("1.2.840.113549.1.9.16.3.31", &[]), algorithm("1.2.840.113549.1.9.16.3.31", &derived)] {
+        assert!(read(&bad).is_err());
+    }
+    assert!(EnvelopedData::parse(&envelope(false, &[], &derived, &buffer, None), Legacy::default()).is_err());
+}
+
 #[test]
 fn padding_is_checked_whole() {
     let how = ContentAlgorithm::new(ContentEncryption::Aes128Cbc, &[0; 16], 0).unwrap();
