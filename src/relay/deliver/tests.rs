@@ -1,1 +1,265 @@
+use super::*;
+use crate::config::HopTls;
+use crate::smtp::command::{MailParameters, Notify, RcptParameters, Recipient};
+use crate::spool::{Folder, Limits, NewEntry};
 
+type Answers = Arc<dyn Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync>;
+
+/// A next hop of the test's making; keeps what it was given.
+#[derive(Clone)]
+struct Scripted {
+    answers: Answers,
+    sent: Arc<Mutex<Vec<(Envelope, Bytes)>>>,
+}
+
+impl Transport for Scripted {
+    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
+        if hop.host == "dead" {
+            std::future::pending::<()>().await;
+        }
+        self.sent.lock().unwrap().push((envelope.clone(), content.to_bytes()));
+        (self.answers)(hop, envelope)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Gateway {
+    alerts: Arc<AtomicU64>,
+}
+
+impl Handover for Gateway {
+    async fn open(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Reply> {
+        let opened = |at: usize| (vec![at], Rope::from(Bytes::from([&b"opened "[..], &received].concat())));
+        Ok((0..envelope.recipients.len()).map(opened).collect())
+    }
+    fn is_ours(&self, mailbox: &Mailbox) -> bool {
+        mailbox.domain().as_str() == "ours.example"
+    }
+    fn hop_to(&self, _: &Mailbox) -> (NextHop, Direction) {
+        (hop("inside"), Direction::Inbound)
+    }
+    fn alert(&self, _: &Entry, _: &str) {
+        self.alerts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Stepped(Mutex<Timestamp>);
+
+impl Clock for Stepped {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+struct Bench {
+    spool: Spool,
+    transport: Scripted,
+    gateway: Gateway,
+    clock: Arc<Stepped>,
+    deliverer: Deliverer,
+    _folder: tempfile::TempDir,
+}
+
+fn hop(host: &str) -> NextHop {
+    NextHop { host: host.into(), port: 25, tls: HopTls::Off, lmtp: false }
+}
+
+fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync + 'static) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(Arc::new(Folder::open(folder.path()).unwrap()), Limits::default()).unwrap();
+    let transport = Scripted { answers: Arc::new(answers), sent: Arc::default() };
+    let gateway = Gateway::default();
+    let clock = Arc::new(Stepped(Mutex::new(Timestamp::now() + Duration::from_secs(5))));
+    let settings = Settings {
+        retry: Retry {
+            first: Duration::from_secs(60),
+            longest: Duration::from_secs(3600),
+            expire: Duration::from_secs(86_400),
+        },
+        hostname: Domain::parse("gw.ours.example").unwrap(),
+        postmaster: Mailbox::parse("postmaster@ours.example").unwrap(),
+        per_hop: 2,
+        clock: clock.clone(),
+    };
+    let deliverer = Deliverer::start(spool.clone(), transport.clone(), gateway.clone(), settings);
+    Bench { spool, transport, gateway, clock, deliverer, _folder: folder }
+}
+
+fn mail(from: &str, to: &[&str]) -> NewEntry {
+    let one = |to: &&str| Recipient { mailbox: Mailbox::parse(to).unwrap(), parameters: RcptParameters::default() };
+    let reverse_path =
+        if from.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(Mailbox::parse(from).unwrap()) };
+    NewEntry {
+        envelope: Envelope {
+            reverse_path,
+            parameters: MailParameters::default(),
+            recipients: to.iter().map(one).collect(),
+        },
+        next_hop: hop("outside"),
+        direction: Direction::Outbound,
+        treatment: Treatment::Finished,
+        private_key_tried: false,
+        content: Rope::from(Bytes::from_static(b"Subject: hello\r\nX-A: b\r\n\r\nthe secret content\r\n")),
+        next_attempt: None,
+        held: None,
+    }
+}
+
+fn reply(code: u16) -> Reply {
+    Reply::new(code, Enhanced(u8::try_from(code / 100).unwrap(), 1, 1), "said so")
+}
+
+fn all(code: u16) -> impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync {
+    move |hop, envelope| Ok(vec![reply(if hop.host == "inside" { 250 } else { code }); envelope.recipients.len()])
+}
+
+impl Bench {
+    /// Waits (bounded) until something holds.
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..1500 {
+            if holds(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("never: {what}; spool {:?}", self.spool.list());
+    }
+    fn count(&self, count: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+        count(self.deliverer.counts()).load(Ordering::Relaxed)
+    }
+    fn sent(&self) -> usize {
+        self.transport.sent.lock().unwrap().len()
+    }
+    /// Sets the clock forward and wakes the deliverer.
+    fn step(&self, seconds: u64) {
+        *self.clock.0.lock().unwrap() += Duration::from_secs(seconds);
+        self.spool.give_back("0".parse().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_is_due_is_delivered_and_gone() {
+    let bench = bench(all(250));
+    bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    let mut received = mail("a@c.example", &["x@ours.example", "y@ours.example"]);
+    received.treatment = Treatment::AsReceived;
+    bench.spool.commit(vec![received]).await.unwrap();
+    bench.until("empty", |bench| bench.spool.list().is_empty()).await;
+    assert_eq!((bench.count(|c| &c.delivered), bench.sent()), (3, 3));
+    let sent = bench.transport.sent.lock().unwrap().clone();
+    assert_eq!(
+        sent.iter()
+            .filter(|(envelope, content)| content.starts_with(b"opened ") && envelope.recipients.len() == 1)
+            .count(),
+        2
+    );
+    bench.deliverer.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn r8_a_failure_for_good_tells_a_sender_of_ours_with_headers_alone() {
+    let bench = bench(|hop, envelope| {
+        let code =
+            |recipient: &Recipient| if recipient.mailbox.local() == "bad" && hop.host == "outside" { 550 } else { 250 };
+        Ok(envelope.recipients.iter().map(|recipient| reply(code(recipient))).collect())
+    });
+    bench.spool.commit(vec![mail("a@ours.example", &["good@b.example", "bad@b.example"])]).await.unwrap();
+    bench.until("DSN sent", |bench| bench.sent() == 2 && bench.spool.list().is_empty()).await;
+    let (envelope, content) = bench.transport.sent.lock().unwrap()[1].clone();
+    assert_eq!(envelope.reverse_path, ReversePath::Null);
+    assert_eq!(envelope.recipients[0].mailbox.to_string(), "a@ours.example");
+    let text = String::from_utf8(content.to_vec()).unwrap();
+    for wanted in [
+        "Auto-Submitted: auto-",
+        "report-type=delivery-status",
+        "Final-Recipient: rfc822; bad@b.example",
+        "Status: 5.1.1",
+        "Action: failed",
+        "Subject: hello",
+        "text/rfc822-headers",
+    ] {
+        assert!(text.contains(wanted), "{wanted} in {text}");
+    }
+    assert!(!text.contains("secret content") && !text.contains("good@b.example"), "{text}");
+    assert!(text.lines().count() > 20 && !text.replace("\r\n", "").contains(['\r', '\n']));
+}
+
+#[tokio::test]
+async fn a04_r8_where_nobody_may_be_told_the_mail_is_held_and_alerted() {
+    let bench = bench(all(550));
+    let mut tried = mail("a@ours.example", &["x@b.example"]);
+    tried.private_key_tried = true;
+    let entries = vec![tried, mail("", &["x@b.example"]), mail("stranger@c.example", &["x@b.example"])];
+    bench.spool.commit(entries).await.unwrap();
+    bench.until("all held", |bench| bench.spool.list().iter().filter(|entry| entry.held.is_some()).count() == 3).await;
+    assert_eq!(
+        (bench.count(|c| &c.notified), bench.count(|c| &c.held), bench.gateway.alerts.load(Ordering::Relaxed)),
+        (0, 3, 3)
+    );
+    assert_eq!(bench.sent(), 3);
+}
+
+#[tokio::test]
+async fn notify_never_is_respected() {
+    let bench = bench(all(550));
+    let mut quiet = mail("a@ours.example", &["x@b.example"]);
+    quiet.envelope.recipients[0].parameters.notify = Some(Notify { success: false, failure: false, delay: false });
+    bench.spool.commit(vec![quiet]).await.unwrap();
+    bench.until("gone", |bench| bench.spool.list().is_empty()).await;
+    assert_eq!((bench.count(|c| &c.notified), bench.count(|c| &c.failed)), (0, 1));
+}
+
+#[tokio::test]
+async fn r5_unknown_is_tried_again_and_counted_and_backs_off() {
+    let bench = bench(|hop, _| Err(HopError::Unknown { hop: hop.host.clone(), why: "lost".into() }));
+    let id = bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap()[0];
+    let attempts = |bench: &Bench| bench.spool.entry(id).map_or(0, |entry| entry.attempts);
+    let mut waits = Vec::new();
+    for number in 1..=4 {
+        bench.until("another attempt", |bench| attempts(bench) == number).await;
+        let entry = bench.spool.entry(id).unwrap();
+        waits.push(entry.next_attempt.duration_since(bench.clock.now()).as_secs());
+        bench.step(3600);
+    }
+    assert!((1..=60).contains(&waits[0]) && waits[3] > 300 && waits[3] <= 480, "{waits:?}");
+    assert!(bench.count(|c| &c.dup_possible) >= 4);
+    let sent = bench.transport.sent.lock().unwrap().clone();
+    assert!(sent.iter().all(|(_, content)| *content == sent[0].1), "never sealed anew");
+}
+
+#[tokio::test]
+async fn what_waits_too_long_expires_with_a_dsn() {
+    let bench = bench(all(451));
+    bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    bench.until("deferred", |bench| bench.count(|c| &c.deferred) == 1).await;
+    bench.step(2 * 86_400);
+    bench.until("gone", |bench| bench.spool.list().is_empty()).await;
+    assert_eq!((bench.count(|c| &c.notified), bench.count(|c| &c.failed)), (1, 1));
+    let last = bench.transport.sent.lock().unwrap().last().unwrap().1.clone();
+    assert!(String::from_utf8_lossy(&last).contains("Status: 4.4.7"));
+}
+
+#[tokio::test]
+async fn a_dead_hop_holds_up_no_other() {
+    let bench = bench(all(250));
+    let dead = (0..20).map(|_| NewEntry { next_hop: hop("dead"), ..mail("a@ours.example", &["x@b.example"]) });
+    bench.spool.commit(dead.collect()).await.unwrap();
+    for _ in 0..10 {
+        bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    }
+    bench.until("others delivered", |bench| bench.count(|c| &c.delivered) == 10).await;
+    assert_eq!(bench.spool.list().len(), 20);
+}
+
+#[tokio::test]
+async fn an_unreachable_hop_is_left_alone_and_tried_one_by_one() {
+    let bench = bench(|hop, _| Err(HopError::NotTaken { hop: hop.host.clone(), why: "refused".into() }));
+    for _ in 0..10 {
+        bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    }
+    bench.until("tried", |bench| bench.count(|c| &c.deferred) >= 2).await;
+    let before = bench.sent();
+    assert!(before <= 3, "{before}");
+    bench.step(61);
+    bench.until("tried again", |bench| bench.sent() > before).await;
+}

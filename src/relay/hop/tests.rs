@@ -1,1 +1,294 @@
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
+use super::*;
+use crate::address::Mailbox;
+use crate::config::HopTls;
+use crate::smtp::command::RcptParameters;
+
+/// What a server expects (the start of a line; "." is the content and its end) and answers. "" closes, "?" stays silent.
+type Script = Vec<(&'static str, &'static str)>;
+
+const HELLO: [(&str, &str); 2] = [("", "220 mx\r\n"), ("EHLO", "250-mx\r\n250-PIPELINING\r\n250 SIZE 100000000\r\n")];
+
+fn script(steps: &[(&'static str, &'static str)]) -> Script {
+    HELLO.iter().chain(steps).copied().collect()
+}
+
+/// Plays one script per connection; gives the contents received.
+async fn server(scripts: Vec<Script>) -> (NextHop, JoinHandle<Vec<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hop = NextHop {
+        host: "127.0.0.1".into(),
+        port: listener.local_addr().unwrap().port(),
+        tls: HopTls::Off,
+        lmtp: false,
+    };
+    let task = tokio::spawn(async move {
+        let mut contents = Vec::new();
+        for script in scripts {
+            let (socket, _) = listener.accept().await.unwrap();
+            play(BufReader::new(socket), script, &mut contents).await;
+        }
+        contents
+    });
+    (hop, task)
+}
+
+async fn play(mut socket: BufReader<TcpStream>, script: Script, contents: &mut Vec<Vec<u8>>) {
+    for (expected, answer) in script {
+        if expected == "." {
+            let mut content = Vec::new();
+            while content != b".\r\n" && !content.ends_with(b"\r\n.\r\n") {
+                content.push(socket.read_u8().await.unwrap());
+            }
+            contents.push(content);
+        } else if !expected.is_empty() {
+            let mut line = String::new();
+            socket.read_line(&mut line).await.unwrap();
+            assert!(line.starts_with(expected), "{line:?} is not {expected:?}");
+        }
+        match answer {
+            "" => return,
+            "?" => std::future::pending().await,
+            _ => socket.write_all(answer.as_bytes()).await.unwrap(),
+        }
+    }
+    let _ = socket.read(&mut [0; 1]).await;
+}
+
+fn hops(milliseconds: u64) -> Hops {
+    Hops::new(Domain::parse("gw.example").unwrap(), Duration::from_millis(milliseconds), Roots::none())
+}
+
+fn envelope(count: usize) -> Envelope {
+    let one = |number| Recipient {
+        mailbox: Mailbox::parse(&format!("u{number}@b.example")).unwrap(),
+        parameters: RcptParameters::default(),
+    };
+    Envelope {
+        reverse_path: ReversePath::Null,
+        parameters: MailParameters::default(),
+        recipients: (0..count).map(one).collect(),
+    }
+}
+
+fn mail(text: &'static str) -> Rope {
+    Rope::from(Bytes::from_static(text.as_bytes()))
+}
+
+fn codes(replies: &[Reply]) -> Vec<u16> {
+    replies.iter().map(|reply| reply.code).collect()
+}
+
+#[tokio::test]
+async fn a_mail_goes_out_pipelined_and_the_connection_is_used_again() {
+    let one = [
+        ("MAIL FROM:<>", "250 a\r\n"),
+        ("RCPT", "250 b\r\n"),
+        ("RCPT", "550 c\r\n"),
+        ("DATA", "354 d\r\n"),
+        (".", "250 e\r\n"),
+    ];
+    let (hop, server) = server(vec![script(&[one, one].concat())]).await;
+    let hops = hops(5000);
+    for _ in 0..2 {
+        let replies = hops.deliver(&hop, &envelope(2), &mail("a\r\n.b\r\n")).await.unwrap();
+        assert_eq!(codes(&replies), [250, 550]);
+    }
+    drop(hops);
+    assert_eq!(server.await.unwrap(), vec![b"a\r\n..b\r\n.\r\n".to_vec(); 2]);
+}
+
+#[tokio::test]
+async fn nobody_accepted_sends_nothing_but_a_lone_dot() {
+    let steps = [
+        ("MAIL", "250 a\r\n"),
+        ("RCPT", "550 c\r\n"),
+        ("DATA", "354 d\r\n"),
+        (".", "554 e\r\n"),
+        ("RSET", "250 f\r\n"),
+    ];
+    let again = [("MAIL", "452 a\r\n"), ("RCPT", "503 c\r\n"), ("DATA", "503 d\r\n")];
+    let (hop, server) = server(vec![script(&[&steps[..], &again].concat())]).await;
+    let hops = hops(5000);
+    assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("secret")).await.unwrap()), [550]);
+    assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("secret")).await.unwrap()), [452]);
+    drop(hops);
+    assert_eq!(server.await.unwrap(), vec![b".\r\n".to_vec()]);
+}
+
+#[tokio::test]
+async fn r5_lost_or_silent_after_the_dot_is_unknown_and_before_is_not_taken() {
+    let data = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n")];
+    for (end, unknown) in
+        [((".", ""), true), ((".", "?"), true), ((".", "250-half a reply\r\n"), true), ((".", "354 what\r\n"), true)]
+    {
+        let (hop, _server) = server(vec![script(&[&data[..], &[end]].concat())]).await;
+        let error = hops(300).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap_err();
+        assert_eq!(matches!(error, HopError::Unknown { .. }), unknown, "{end:?}: {error}");
+    }
+    let closes: [&[(&str, &str)]; 5] = [
+        &[("MAIL", "")],
+        &[("MAIL", "250 a\r\n"), ("RCPT", "?")],
+        &[("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "")],
+        &[("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "250 too early\r\n")],
+        &[("MAIL", "250 a\n")],
+    ];
+    for steps in closes {
+        let (hop, _server) = server(vec![script(steps)]).await;
+        let error = hops(300).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap_err();
+        assert!(matches!(error, HopError::NotTaken { .. }), "{steps:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn r5_cut_through_tells_unknown_from_not_taken_too() {
+    let begun = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n")];
+    for (rest, unknown) in [(&[("DATA", "354 d\r\n"), (".", "")][..], true), (&[("DATA", "")][..], false)] {
+        let (hop, _server) = server(vec![script(&[&begun[..], rest].concat())]).await;
+        let mut transaction = hops(1000).begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+        assert_eq!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+        let error = transaction.data(&mail("x\r\n")).await.unwrap_err();
+        assert_eq!(matches!(error, HopError::Unknown { .. }), unknown, "{rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn r6_a_next_hop_that_does_not_read_is_given_up_before_the_dot() {
+    let (hop, _server) =
+        server(vec![script(&[("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n"), ("", "?")])]).await;
+    let big = Rope::from(Bytes::from(b"0123456789abcdef\r\n".repeat(2_000_000)));
+    let error = hops(300).deliver(&hop, &envelope(1), &big).await.unwrap_err();
+    assert!(matches!(error, HopError::NotTaken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_stale_kept_connection_is_replaced_once() {
+    let one = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n"), (".", "250 e\r\n")];
+    // The first connection dies at the second MAIL, the second ends with 421 at its second MAIL.
+    let first = script(&[&one[..], &[("MAIL", "")]].concat());
+    let second = script(&[&one[..], &[("MAIL", "421 too many\r\n")]].concat());
+    let (hop, server) = server(vec![first, second, script(&one)]).await;
+    let hops = hops(5000);
+    for _ in 0..3 {
+        assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap()), [250]);
+    }
+    drop(hops);
+    assert_eq!(server.await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_stale_kept_connection_is_replaced_in_cut_through() {
+    let one = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n"), (".", "250 e\r\n")];
+    let (hop, server) = server(vec![script(&[&one[..], &[("MAIL", "")]].concat()), script(&one)]).await;
+    let hops = hops(5000);
+    for _ in 0..2 {
+        let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+        assert!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().is_positive());
+        assert_eq!(codes(&transaction.data(&mail("x\r\n")).await.unwrap()), [250]);
+    }
+    drop(hops);
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn r2_cut_through_gives_each_rcpt_its_answer_and_a_dropped_transaction_is_reset() {
+    let steps = [
+        ("MAIL", "250 a\r\n"),
+        ("RCPT", "550 no\r\n"),
+        ("RCPT", "250 b\r\n"),
+        ("RSET", "250 r\r\n"),
+        ("MAIL", "550 m\r\n"),
+        ("RCPT", "503 x\r\n"),
+    ];
+    let (hop, server) = server(vec![script(&steps)]).await;
+    let hops = hops(5000);
+    let recipients = envelope(2).recipients;
+    let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    assert_eq!(transaction.rcpt(&recipients[0]).await.unwrap().code, 550);
+    assert_eq!(transaction.rcpt(&recipients[1]).await.unwrap().code, 250);
+    drop(transaction);
+    let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    assert_eq!(transaction.rcpt(&recipients[0]).await.unwrap().lines, ["m"]);
+    drop((transaction, hops));
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn r4_lmtp_answers_for_each_recipient_and_the_lost_ones_are_put_off() {
+    let hello = [("", "220 l\r\n"), ("LHLO", "250-l\r\n250 PIPELINING\r\n")];
+    let steps = [
+        ("MAIL", "250 a\r\n"),
+        ("RCPT", "250 b\r\n"),
+        ("RCPT", "550 c\r\n"),
+        ("RCPT", "250 d\r\n"),
+        ("DATA", "354 d\r\n"),
+    ];
+    for (end, expected) in [("250 one\r\n452 two\r\n", [250, 550, 452]), ("250 one\r\n4", [250, 550, 451])] {
+        let (mut hop, _server) = server(vec![[&hello[..], &steps, &[(".", end)]].concat()]).await;
+        hop.lmtp = true;
+        assert_eq!(codes(&hops(500).deliver(&hop, &envelope(3), &mail("x\r\n")).await.unwrap()), expected);
+    }
+}
+
+#[tokio::test]
+async fn tls_is_never_left_out_where_required() {
+    for tls in [HopTls::Required, HopTls::Verified] {
+        for steps in
+            [&HELLO[..], &[("", "220 m\r\n"), ("EHLO", "250-m\r\n250 STARTTLS\r\n"), ("STARTTLS", "454 later\r\n")]]
+        {
+            let (mut hop, _server) = server(vec![steps.to_vec()]).await;
+            hop.tls = tls;
+            let error = hops(1000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap_err();
+            assert!(matches!(error, HopError::NotTaken { .. }));
+        }
+    }
+}
+
+#[tokio::test]
+async fn opportunistic_goes_on_in_clear_after_a_failed_handshake_and_a17_holds() {
+    let tls = [("", "220 m\r\n"), ("EHLO", "250-m\r\n250 STARTTLS\r\n"), ("STARTTLS", "220 go\r\n")];
+    let one = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n"), (".", "250 e\r\n")];
+    let injected =
+        [("", "220 m\r\n"), ("EHLO", "250-m\r\n250 STARTTLS\r\n"), ("STARTTLS", "220 go\r\n250 injected\r\n")];
+    let (mut hop, _server) = server(vec![injected.to_vec()]).await;
+    hop.tls = HopTls::Opportunistic;
+    assert!(hops(1000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.is_err());
+    let (mut hop, server) = server(vec![tls.to_vec(), script(&one)]).await;
+    hop.tls = HopTls::Opportunistic;
+    assert_eq!(codes(&hops(5000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap()), [250]);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_the_content_is_heard() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hop = NextHop {
+        host: "localhost".into(),
+        port: listener.local_addr().unwrap().port(),
+        tls: HopTls::Off,
+        lmtp: false,
+    };
+    let server = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut socket = BufReader::new(socket);
+        let steps = script(&[("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n552 5.3.4 too big\r\n")]);
+        for (expected, answer) in steps {
+            if !expected.is_empty() {
+                socket.read_line(&mut String::new()).await.unwrap();
+            }
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    });
+    let big = Rope::from(Bytes::from(b"0123456789abcdef\r\n".repeat(2_000_000)));
+    let result = hops(500).deliver(&hop, &envelope(1), &big).await;
+    assert!(
+        matches!(&result, Ok(replies) if codes(replies) == [552]) || matches!(result, Err(HopError::NotTaken { .. })),
+        "{result:?}"
+    );
+    server.abort();
+}
