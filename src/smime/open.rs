@@ -28,6 +28,9 @@ use crate::pki::path::{PathLimits, TrustSet};
 use judge::Standing;
 pub(in crate::smime) use shape::{ObjectKind, Shape, object_kind, shape};
 
+/// RecipientInfos that are told in words at most.
+const NAMED: usize = 200;
+
 /// A recipient's own keys: certificate and key id (A30: nobody else's).
 #[derive(Debug, Clone)]
 pub struct OwnKey {
@@ -426,7 +429,7 @@ impl Opener {
         self.found.layers.push(Layer::Encrypted {
             cipher: data.content.name().into(),
             authenticated: data.is_authenticated(),
-            recipients: data.recipients.iter().map(words::recipient).collect(),
+            recipients: data.recipients.iter().take(NAMED).map(words::recipient).collect(),
             outcome: Err("not opened".into()),
         });
         self.envelope = Some(Envelope { data, candidates, unavailable: false });
@@ -444,7 +447,12 @@ impl Opener {
         let message = match rebuilt.as_ref().or(self.decrypted.as_ref()) {
             None => self.message.raw.clone(),
             Some(inner) => {
-                let (message, note) = fresh::message(&self.message.header, inner, &self.context.mime);
+                let content = Entity::parse(self.content.clone(), &self.context.mime).ok();
+                let subject = content.as_ref().and_then(fresh::protected_subject);
+                if subject.is_some() {
+                    verdict.notes.push("the Subject is the protected one".into());
+                }
+                let (message, note) = fresh::message(&self.message.header, subject, inner, &self.context.mime);
                 verdict.notes.extend(note.map(str::to_owned));
                 message
             }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::mime::canonical;
 use crate::mime::entity::{Entity, MimeLimits};
-use crate::mime::header::Header;
+use crate::mime::header::{Field, Header};
 use crate::smime::seal::{is_content_field, push_field};
 
 /// Octets in a line at most, its end left out (RFC 5321 section 4.5.3.1.6).
@@ -18,15 +18,29 @@ pub(super) fn is_mime_entity(octets: &Bytes, limits: &MimeLimits) -> Option<Enti
     (entity.header.defects.is_empty() && entity.header.fields.iter().any(|field| known(field.name()))).then_some(entity)
 }
 
+/// The Subject under protection (RFC 9788, and the older protected-headers="v1"): the innermost content says that it carries
+/// one, and has exactly one.
+pub(super) fn protected_subject(content: &Entity) -> Option<&Field> {
+    let content_type = content.content_type().ok()?;
+    let protects = content_type.parameter("hp").is_some_and(|hp| hp.eq_ignore_ascii_case("cipher"))
+        || content_type.parameter("protected-headers").is_some_and(|version| version.eq_ignore_ascii_case("v1"));
+    let subject = content.header.one("Subject").ok()??;
+    (protects && subject.raw.ends_with(b"\r\n") && is_well_lined(&subject.raw)).then_some(subject)
+}
+
 /// The message to deliver: outer fields that are not MIME's, then the MIME fields and the body of the decrypted entity.
-/// The second value is a note where octets had to change (A16).
-pub(super) fn message(outer: &Header, inner: &Entity, limits: &MimeLimits) -> (Bytes, Option<&'static str>) {
+/// A protected Subject takes the place of the outer one. The second value is a note where octets had to change (A16).
+pub(super) fn message(outer: &Header, subject: Option<&Field>, inner: &Entity, limits: &MimeLimits) -> (Bytes, Option<&'static str>) {
     let (inner, note) = well_lined_entity(inner, limits);
     let mut octets = Vec::with_capacity(outer.raw.len().saturating_add(inner.raw.len()).saturating_add(64));
     for field in &outer.fields {
-        if !is_content_field(field.name()) && !field.is("MIME-Version") {
+        let replaced = subject.is_some() && field.is("Subject");
+        if !replaced && !is_content_field(field.name()) && !field.is("MIME-Version") {
             push_field(&mut octets, &field.raw);
         }
+    }
+    if let Some(subject) = subject {
+        push_field(&mut octets, &subject.raw);
     }
     octets.extend_from_slice(b"MIME-Version: 1.0\r\n");
     for field in inner.header.fields.iter().filter(|field| is_content_field(field.name())) {

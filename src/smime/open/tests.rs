@@ -578,6 +578,30 @@ fn inner_fields_that_are_not_mimes_do_not_come_out() {
 }
 
 #[test]
+fn a_protected_subject_takes_the_outer_ones_place() {
+    let pki = people(NewKey::P256);
+    let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
+    let content = |parameter: &str, subject: &str| format!("{subject}Content-Type: text/plain; {parameter}\r\n\r\nhello\r\n");
+    let delivered = |content: &str| {
+        let opened = open(&pki, &[bob], envelope_of(bob, content.as_bytes()));
+        let subjects: Vec<String> = entity(opened.message).header.all("Subject").map(|field| field.value()).collect();
+        subjects.join("|")
+    };
+    for parameter in ["hp=\"cipher\"", "protected-headers=\"v1\""] {
+        assert_eq!(delivered(&content(parameter, "Subject: Secret plan\r\n")), "Secret plan");
+        assert_eq!(delivered(&content(parameter, "Subject: One\r\nSubject: Two\r\n")), "Supper");
+        assert_eq!(delivered(&content(parameter, "")), "Supper");
+    }
+    assert_eq!(delivered(&content("hp=\"clear\"", "Subject: Secret plan\r\n")), "Supper");
+    assert_eq!(delivered(&content("charset=utf-8", "Subject: Secret plan\r\n")), "Supper");
+    // The same with a signature between the envelope and the content.
+    let chain = [pki.intermediate.certificate.clone()];
+    let inner = Bytes::from(content("hp=\"cipher\"", "Subject: Secret plan\r\n"));
+    let object = sign(alice, &parameters(&alice.certificate, &chain, scheme_of(alice)), &inner, true);
+    assert_eq!(delivered(&pkcs7_entity(&object)), "Secret plan");
+}
+
+#[test]
 fn compressed_data_is_named_and_not_opened() {
     let pki = people(NewKey::P256);
     let object = [&[0x30, 0x0f, 0x06, 0x0b][..], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x01, 0x09], &[0xa0, 0x00]].concat();
