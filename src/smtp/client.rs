@@ -472,7 +472,8 @@ impl Client {
             let grouped = matches!(expect, Expect::Mail | Expect::Rcpt | Expect::Data | Expect::Rset | Expect::Quit);
             let within_group =
                 self.expected.iter().all(|before| matches!(before, Expect::Mail | Expect::Rcpt | Expect::Rset));
-            if !self.expected.is_empty() && !(self.offers.pipelining && grouped && within_group) {
+            let pipelined = self.offers.pipelining && grouped && within_group;
+            if !self.expected.is_empty() && !pipelined {
                 return;
             }
             if let Some((expect, line)) = self.held.pop_front() {
