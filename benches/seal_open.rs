@@ -146,13 +146,15 @@ fn interleaved(rounds: usize, calls: u32, ours: &mut dyn FnMut(), bare: &mut dyn
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or_default()
     };
-    let seconds = |pick: fn(&(Duration, Duration)) -> f64| Duration::from_secs_f64(middle(pairs.iter().map(pick).collect()));
+    let seconds =
+        |pick: fn(&(Duration, Duration)) -> f64| Duration::from_secs_f64(middle(pairs.iter().map(pick).collect()));
     let ratio = middle(pairs.iter().map(|(ours, bare)| ours.as_secs_f64() / bare.as_secs_f64()).collect());
     (seconds(|pair| pair.0.as_secs_f64()), seconds(|pair| pair.1.as_secs_f64()), ratio)
 }
 
 fn message(octets: usize) -> Bytes {
-    let mut text = String::from("From: anna@example.org\r\nTo: bob@partner.example\r\nSubject: bench\r\nMIME-Version: 1.0\r\n");
+    let mut text =
+        String::from("From: anna@example.org\r\nTo: bob@partner.example\r\nSubject: bench\r\nMIME-Version: 1.0\r\n");
     text.push_str("Content-Type: text/plain; charset=us-ascii\r\n\r\n");
     while text.len() < octets {
         text.push_str("The quick brown fox jumps over the lazy dog, and the dog does not mind at all.\r\n");
@@ -176,7 +178,12 @@ fn main() {
 
     println!("{:44}{:>12}{:>12}{:>8}{:>8}", "4 KB, RSA-2048", "ours", "bare", "ratio", "goal");
     let show = |what: &str, (ours, bare, ratio): (Duration, Duration, f64)| {
-        println!("{what:44}{:>10.1}us{:>10.1}us{ratio:>8.3}{:>8}", ours.as_secs_f64() * 1e6, bare.as_secs_f64() * 1e6, 1.25);
+        println!(
+            "{what:44}{:>10.1}us{:>10.1}us{ratio:>8.3}{:>8}",
+            ours.as_secs_f64() * 1e6,
+            bare.as_secs_f64() * 1e6,
+            1.25
+        );
     };
     let seal = interleaved(
         rounds,
@@ -189,25 +196,20 @@ fn main() {
     );
     show("seal: one RSA sign + one RSA encrypt", seal);
     let received = world.sealed(&small, ContentEncryption::Aes256Cbc);
-    let open = interleaved(
-        rounds,
-        calls,
-        &mut || world.open(&received),
-        &mut || {
-            let unwrap = KeyOperation::Unwrap {
-                key: world.recipient_key,
-                transport: KeyTransport::RsaPkcs1,
-                encrypted: Bytes::copy_from_slice(&encrypted),
-                content: ContentEncryption::Aes256Cbc,
-                substitute: Cek::new(vec![7; 32]),
-            };
-            std::hint::black_box(world.perform(unwrap));
-            // The signer's signature, and the CA's on the signer's certificate.
-            for _ in 0..2 {
-                sender.verify(SignatureScheme::RsaPkcs1(Digest::Sha256), b"signed attributes", &signature).unwrap();
-            }
-        },
-    );
+    let open = interleaved(rounds, calls, &mut || world.open(&received), &mut || {
+        let unwrap = KeyOperation::Unwrap {
+            key: world.recipient_key,
+            transport: KeyTransport::RsaPkcs1,
+            encrypted: Bytes::copy_from_slice(&encrypted),
+            content: ContentEncryption::Aes256Cbc,
+            substitute: Cek::new(vec![7; 32]),
+        };
+        std::hint::black_box(world.perform(unwrap));
+        // The signer's signature, and the CA's on the signer's certificate.
+        for _ in 0..2 {
+            sender.verify(SignatureScheme::RsaPkcs1(Digest::Sha256), b"signed attributes", &signature).unwrap();
+        }
+    });
     show("open: one RSA decrypt + two RSA verify", open);
 
     let big = message(10 << 20);
@@ -215,10 +217,15 @@ fn main() {
     println!("\n{:44}{:>12}{:>8}", "10 MB, one core", "MB/s", "goal");
     for (content, goal) in [(ContentEncryption::Aes256Gcm, 400), (ContentEncryption::Aes256Cbc, 270)] {
         let repetitions = if measured { 15 } else { 1 };
-        let (seal, _, _) = interleaved(repetitions, 1, &mut || assert!(world.seal(&big, content) > big.len()), &mut || ());
+        let (seal, _, _) =
+            interleaved(repetitions, 1, &mut || assert!(world.seal(&big, content) > big.len()), &mut || ());
         println!("{:44}{:>12.0}{goal:>8}", format!("seal, {}", content.name()), megabytes / seal.as_secs_f64());
         let received = world.sealed(&big, content);
         let (open, _, _) = interleaved(repetitions, 1, &mut || world.open(&received), &mut || ());
-        println!("{:44}{:>12.0}{goal:>8}", format!("open + verify, {}", content.name()), megabytes / open.as_secs_f64());
+        println!(
+            "{:44}{:>12.0}{goal:>8}",
+            format!("open + verify, {}", content.name()),
+            megabytes / open.as_secs_f64()
+        );
     }
 }

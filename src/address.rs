@@ -65,7 +65,9 @@ impl Domain {
             ) {
                 Ok(ascii) => ascii.into_owned(),
                 Err(_) => {
-                    return error("labels are letters, digits and inner hyphens, or U-labels that IDNA (UTS 46) allows");
+                    return error(
+                        "labels are letters, digits and inner hyphens, or U-labels that IDNA (UTS 46) allows",
+                    );
                 }
             }
         };

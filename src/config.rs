@@ -45,9 +45,16 @@ pub enum Direction {
 pub enum ListenTls {
     Off,
     /// STARTTLS offered.
-    StartTls { certificate: PathBuf, key: PathBuf, required: bool },
+    StartTls {
+        certificate: PathBuf,
+        key: PathBuf,
+        required: bool,
+    },
     /// TLS from the first octet (RFC 8314).
-    Implicit { certificate: PathBuf, key: PathBuf },
+    Implicit {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
 }
 
 /// A listener.

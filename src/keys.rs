@@ -44,7 +44,15 @@ pub enum KeyOperation {
     Unwrap { key: KeyId, transport: KeyTransport, encrypted: Bytes, content: ContentEncryption, substitute: Cek },
     /// ECDH with `originator` (a public point of the key's curve, SEC 1 form: OriginatorPublicKey leaves the curve out), X9.63 KDF
     /// with `shared_info` (ECC-CMS-SharedInfo, DER), then unwrap. Failure yields `substitute`, as above.
-    Agree { key: KeyId, agreement: KeyAgreement, originator: Bytes, shared_info: Bytes, wrapped: Bytes, content: ContentEncryption, substitute: Cek },
+    Agree {
+        key: KeyId,
+        agreement: KeyAgreement,
+        originator: Bytes,
+        shared_info: Bytes,
+        wrapped: Bytes,
+        content: ContentEncryption,
+        substitute: Cek,
+    },
 }
 
 impl KeyOperation {
@@ -92,4 +100,3 @@ pub trait KeyHolder: Send + Sync {
     /// Takes an operation.
     fn submit(&self, operation: KeyOperation) -> Submission;
 }
-

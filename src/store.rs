@@ -148,7 +148,13 @@ pub trait CertStore: Send + Sync {
     fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<Vec<Stored>, StoreError>;
     /// Keeps what a signed mail said of a certificate: the ciphers its owner can read, and whether SMIMEEncryptionKeyPreference names it (then
     /// no other of that owner is named). Nothing is written where nothing changes.
-    fn learn(&self, owner: &Owner, fingerprint: [u8; 32], capabilities: Option<Vec<ContentEncryption>>, preferred: bool) -> Result<(), StoreError>;
+    fn learn(
+        &self,
+        owner: &Owner,
+        fingerprint: [u8; 32],
+        capabilities: Option<Vec<ContentEncryption>>,
+        preferred: bool,
+    ) -> Result<(), StoreError>;
     /// Changes the trust state of one certificate of an owner.
     fn set_trust(&self, owner: &Owner, fingerprint: [u8; 32], trust: TrustState) -> Result<(), StoreError>;
     /// Disables or enables an owner.

@@ -63,10 +63,16 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
         Command::List { json } => {
             let aliases = args.store.open(context)?.aliases()?;
             if json {
-                let rows: Vec<_> = aliases.iter().map(|(alias, mailbox)| json!({"alias": alias.as_str(), "mailbox": mailbox.as_str()})).collect();
+                let rows: Vec<_> = aliases
+                    .iter()
+                    .map(|(alias, mailbox)| json!({"alias": alias.as_str(), "mailbox": mailbox.as_str()}))
+                    .collect();
                 println!("{:#}", json!(rows));
             } else {
-                let rows: Vec<_> = aliases.iter().map(|(alias, mailbox)| vec![shown(alias.as_str()), shown(mailbox.as_str())]).collect();
+                let rows: Vec<_> = aliases
+                    .iter()
+                    .map(|(alias, mailbox)| vec![shown(alias.as_str()), shown(mailbox.as_str())])
+                    .collect();
                 print_table(&["ALIAS", "MAILBOX"], &rows);
             }
         }

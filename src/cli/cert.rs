@@ -44,7 +44,9 @@ enum Command {
     /// Store certificates and private keys from files and folders: PKCS#12, PEM, DER. Nothing of a file is stored, or all of it.
     ///
     /// Exit status: 0 all stored (or there already), 1 some refused, 2 nothing could be tried.
-    #[command(after_help = "Example:\n  waxwing cert import --password-file pw.txt anna.p12\n  waxwing cert import --trust pinned partners/")]
+    #[command(
+        after_help = "Example:\n  waxwing cert import --password-file pw.txt anna.p12\n  waxwing cert import --trust pinned partners/"
+    )]
     Import {
         /// Files, and folders, of which .p12 .pfx .pem .crt .cer .der are read.
         #[arg(required = true)]
@@ -99,7 +101,9 @@ enum Command {
         address: String,
     },
     /// Remove an owner's certificates and private keys: mail encrypted to them can never be read here again.
-    #[command(after_help = "Example:\n  waxwing cert purge anna@example.org --exported anna.p12 --password-file pw.txt")]
+    #[command(
+        after_help = "Example:\n  waxwing cert purge anna@example.org --exported anna.p12 --password-file pw.txt"
+    )]
     Purge {
         /// A mailbox, or @domain.
         address: String,
@@ -144,7 +148,13 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
             };
             let password = password.read()?;
             let files = import::collect(&paths)?;
-            import::run(&args.store.open_or_create(context)?, &files, password.as_ref().map(|text| text.as_str()), owner, trust)
+            import::run(
+                &args.store.open_or_create(context)?,
+                &files,
+                password.as_ref().map(|text| text.as_str()),
+                owner,
+                trust,
+            )
         }
         Command::List { address, json } => list(&args.store.open(context)?, address.as_deref(), json),
         Command::Show { what, json } => show(&args.store.open(context)?, &what, json),
@@ -158,7 +168,11 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
         Command::Purge { address, exported, force: _, password } => {
             let owner = parse_owner(&address)?;
             let exported = exported.map(|file| Ok::<_, Failure>((export::needed(&password)?, file))).transpose()?;
-            export::purge(&args.store.open(context)?, &owner, exported.as_ref().map(|(password, file)| (file.as_path(), password.as_str())))
+            export::purge(
+                &args.store.open(context)?,
+                &owner,
+                exported.as_ref().map(|(password, file)| (file.as_path(), password.as_str())),
+            )
         }
         Command::Block { address, fingerprint } => {
             let block = |record: &CertificateRecord| record.trust != TrustState::Blocked;
@@ -192,7 +206,9 @@ fn set_disabled(store: &EmbeddedStore, owner: &Owner, disabled: bool) -> Command
     store.set_disabled(&owner, disabled)?;
     let name = shown(&owner.to_string());
     if disabled {
-        println!("{name} is disabled: no signing, no new encryption; its keys still decrypt. Nothing was revoked at the CA");
+        println!(
+            "{name} is disabled: no signing, no new encryption; its keys still decrypt. Nothing was revoked at the CA"
+        );
     } else {
         println!("{name} is enabled");
     }
@@ -208,8 +224,12 @@ fn set_trust(
 ) -> CommandResult {
     let identity = known(store, &parse_owner(address)?)?;
     let chosen: Vec<&Certificate> = match fingerprint {
-        Some(digits) => vec![super::trust::find(identity.certificates.iter().map(|record| &record.certificate), digits)?],
-        None => identity.certificates.iter().filter(|record| applies(record)).map(|record| &record.certificate).collect(),
+        Some(digits) => {
+            vec![super::trust::find(identity.certificates.iter().map(|record| &record.certificate), digits)?]
+        }
+        None => {
+            identity.certificates.iter().filter(|record| applies(record)).map(|record| &record.certificate).collect()
+        }
     };
     for certificate in &chosen {
         store.set_trust(&identity.owner, certificate.fingerprint(), trust)?;
@@ -254,7 +274,10 @@ fn list(store: &EmbeddedStore, address: Option<&str>, as_json: bool) -> CommandR
     if as_json {
         println!("{:#}", json!(identities.iter().map(|identity| identity_json(identity)).collect::<Vec<_>>()));
     } else {
-        let rows: Vec<_> = identities.iter().flat_map(|identity| identity.certificates.iter().rev().map(|record| row(identity, record))).collect();
+        let rows: Vec<_> = identities
+            .iter()
+            .flat_map(|identity| identity.certificates.iter().rev().map(|record| row(identity, record)))
+            .collect();
         print_table(&["OWNER", "FINGERPRINT", "NOT BEFORE", "NOT AFTER", "TRUST", "KEY", "SUBJECT"], &rows);
     }
     Ok(if damaged || store.alerts() > 0 { ExitCode::from(NOT_GOOD) } else { ExitCode::SUCCESS })
@@ -301,11 +324,16 @@ fn show(store: &EmbeddedStore, what: &str, as_json: bool) -> CommandResult {
         let identities = store.owners()?.iter().map(|owner| store.identity_of(owner)).collect::<Result<Vec<_>, _>>()?;
         let all = identities.iter().flat_map(|identity| identity.certificates.iter().map(|record| &record.certificate));
         let wanted = super::trust::find(all, what)?.fingerprint();
-        let has = |identity: &&Arc<Identity>| identity.certificates.iter().any(|record| record.certificate.fingerprint() == wanted);
+        let has = |identity: &&Arc<Identity>| {
+            identity.certificates.iter().any(|record| record.certificate.fingerprint() == wanted)
+        };
         let identity = identities.iter().find(has).ok_or_else(|| Failure::new(format!("no certificate {what}"), ""))?;
         (Arc::clone(identity), Some(wanted))
     };
-    let shown_ones = identity.certificates.iter().filter(|record| only.is_none_or(|wanted| record.certificate.fingerprint() == wanted));
+    let shown_ones = identity
+        .certificates
+        .iter()
+        .filter(|record| only.is_none_or(|wanted| record.certificate.fingerprint() == wanted));
     if as_json {
         let mut value = identity_json(&identity);
         if let Some(entry) = value.get_mut("certificates") {
@@ -328,13 +356,22 @@ fn show_record(store: &EmbeddedStore, identity: &Identity, record: &CertificateR
     println!("  serial       {}", &*hex(certificate.serial()));
     println!("  addresses    {}", shown(&addresses.join(", ")));
     println!("  valid        {} to {}", certificate.not_before(), certificate.not_after());
-    println!("  key          {:?}, private key {}", certificate.public_key().kind(), if record.key.is_some() { "in the store" } else { "not here" });
+    println!(
+        "  key          {:?}, private key {}",
+        certificate.public_key().kind(),
+        if record.key.is_some() { "in the store" } else { "not here" }
+    );
     println!("  trust        {}", trust_name(record.trust));
     if let Some(ciphers) = &record.capabilities {
         let names: Vec<&str> = ciphers.iter().map(|cipher| cipher.name()).collect();
         println!("  reads        {}", names.join(", "));
     }
-    println!("  from         {} {}, {}", shown(&record.provenance.source), shown(&record.provenance.detail), record.provenance.at);
+    println!(
+        "  from         {} {}, {}",
+        shown(&record.provenance.source),
+        shown(&record.provenance.detail),
+        record.provenance.at
+    );
     let domain = match &identity.owner {
         Owner::Mailbox(mailbox) => mailbox.domain(),
         Owner::Domain(domain) => domain.clone(),

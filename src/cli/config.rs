@@ -80,7 +80,9 @@ fn warnings(config: &Config) -> Vec<String> {
         let outbound = listener.direction == crate::config::Direction::Outbound;
         if outbound && listener.trusted_networks.is_empty() {
             let name = &listener.name;
-            warnings.push(format!("listener {name:?} is outbound and trusts nobody: it will refuse all mail; set trusted_networks"));
+            warnings.push(format!(
+                "listener {name:?} is outbound and trusts nobody: it will refuse all mail; set trusted_networks"
+            ));
         }
     }
     if let Err(error) = std::fs::File::open(&config.kek) {

@@ -25,7 +25,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Trust the certificates of a file (PEM or DER) as anchors, or keep them as intermediates.
-    #[command(after_help = "Example:\n  waxwing trust add ca.pem --domain example.org\n  waxwing trust add --intermediate issuing-ca.pem")]
+    #[command(
+        after_help = "Example:\n  waxwing trust add ca.pem --domain example.org\n  waxwing trust add --intermediate issuing-ca.pem"
+    )]
     Add {
         /// The file.
         file: PathBuf,
@@ -76,14 +78,23 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 pub(super) fn find<'a>(all: impl Iterator<Item = &'a Certificate>, wanted: &str) -> Result<&'a Certificate, Failure> {
     let digits = wanted.replace(':', "").to_ascii_lowercase();
     if digits.len() < 8 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(Failure::new(format!("{wanted:?} is not a fingerprint"), "give 8 or more hexadecimal digits of it"));
+        return Err(Failure::new(
+            format!("{wanted:?} is not a fingerprint"),
+            "give 8 or more hexadecimal digits of it",
+        ));
     }
-    let mut found: Vec<&Certificate> = all.filter(|certificate| hex(&certificate.fingerprint()).starts_with(&digits)).collect();
+    let mut found: Vec<&Certificate> =
+        all.filter(|certificate| hex(&certificate.fingerprint()).starts_with(&digits)).collect();
     found.dedup_by_key(|certificate| certificate.fingerprint());
     match found.as_slice() {
         [one] => Ok(one),
-        [] => Err(Failure::new(format!("no certificate has the fingerprint {digits}"), "the list shows which there are")),
-        _ => Err(Failure::new(format!("several certificates have fingerprints that begin with {digits}"), "give more digits")),
+        [] => {
+            Err(Failure::new(format!("no certificate has the fingerprint {digits}"), "the list shows which there are"))
+        }
+        _ => Err(Failure::new(
+            format!("several certificates have fingerprints that begin with {digits}"),
+            "give more digits",
+        )),
     }
 }
 
@@ -98,9 +109,14 @@ fn add(store: &StoreArgs, context: &Context, file: &Path, domains: &[String], in
     let certificates = Certificate::from_pem_or_der(&read_file(file)?)
         .map_err(|error| Failure::new(format!("{}: {error}", file.display()), "give a certificate as PEM or DER"))?;
     if certificates.is_empty() {
-        return Err(Failure::new(format!("{}: there is no certificate in it", file.display()), "give a certificate as PEM or DER"));
+        return Err(Failure::new(
+            format!("{}: there is no certificate in it", file.display()),
+            "give a certificate as PEM or DER",
+        ));
     }
-    if let Some(leaf) = certificates.iter().find(|certificate| !certificate.is_ca() && (intermediate || !certificate.is_self_issued())) {
+    if let Some(leaf) =
+        certificates.iter().find(|certificate| !certificate.is_ca() && (intermediate || !certificate.is_self_issued()))
+    {
         return Err(Failure::new(
             format!("{}: {} is no CA certificate", file.display(), shown(&leaf.subject_text())),
             "import certificates of mailboxes with `waxwing cert import`",
@@ -108,7 +124,12 @@ fn add(store: &StoreArgs, context: &Context, file: &Path, domains: &[String], in
     }
     store.open_or_create(context)?.add_trust_all(&certificates, scope.as_ref())?;
     for certificate in &certificates {
-        println!("{} {} ({})", role(scope.as_ref()), shown(&certificate.subject_text()), &*hex(&certificate.fingerprint()));
+        println!(
+            "{} {} ({})",
+            role(scope.as_ref()),
+            shown(&certificate.subject_text()),
+            &*hex(&certificate.fingerprint())
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -131,7 +152,9 @@ fn list(trust: &TrustSet, as_json: bool) {
         let rows: Vec<_> = all
             .map(|(certificate, scope)| {
                 let domains = match scope {
-                    Some(AnchorScope::Domains(domains)) => json!(domains.iter().map(Domain::as_str).collect::<Vec<_>>()),
+                    Some(AnchorScope::Domains(domains)) => {
+                        json!(domains.iter().map(Domain::as_str).collect::<Vec<_>>())
+                    }
                     _ => json!(null),
                 };
                 json!({

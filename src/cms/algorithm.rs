@@ -308,7 +308,11 @@ impl<'a> AlgorithmIdentifier<'a> {
         if self.parameters == Some(NULL) { Ok(()) } else { Err(self.refused("parameters must be NULL")) }
     }
     fn null_or_absent(&self) -> Result<(), CmsError> {
-        if self.parameters.is_none_or(|parameters| parameters == NULL) { Ok(()) } else { Err(self.refused("parameters must be NULL or absent")) }
+        if self.parameters.is_none_or(|parameters| parameters == NULL) {
+            Ok(())
+        } else {
+            Err(self.refused("parameters must be NULL or absent"))
+        }
     }
     fn refused(&self, why: &str) -> CmsError {
         CmsError::Algorithm(format!("{}: {why}", name_of(&self.oid)))
@@ -326,7 +330,10 @@ pub fn name_of(oid: &ObjectIdentifier) -> String {
 /// Reads a digest algorithm (RFC 5754 section 2: parameters absent, or NULL).
 pub fn digest_algorithm(der: &[u8]) -> Result<Digest, CmsError> {
     let found = AlgorithmIdentifier::from_der(der)?;
-    let digest = DIGESTS.into_iter().find(|digest| digest.oid() == found.oid).ok_or_else(|| found.refused("not a digest known here"))?;
+    let digest = DIGESTS
+        .into_iter()
+        .find(|digest| digest.oid() == found.oid)
+        .ok_or_else(|| found.refused("not a digest known here"))?;
     found.null_or_absent()?;
     Ok(digest)
 }
@@ -371,15 +378,25 @@ pub fn signature_scheme(algorithm_der: &[u8], digest: Option<Digest>) -> Result<
 }
 
 fn rsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
-    [(SHA1_WITH_RSA, Digest::Sha1), (SHA256_WITH_RSA, Digest::Sha256), (SHA384_WITH_RSA, Digest::Sha384), (SHA512_WITH_RSA, Digest::Sha512)]
-        .into_iter()
-        .find_map(|(known, digest)| (known == oid).then_some(digest))
+    [
+        (SHA1_WITH_RSA, Digest::Sha1),
+        (SHA256_WITH_RSA, Digest::Sha256),
+        (SHA384_WITH_RSA, Digest::Sha384),
+        (SHA512_WITH_RSA, Digest::Sha512),
+    ]
+    .into_iter()
+    .find_map(|(known, digest)| (known == oid).then_some(digest))
 }
 
 fn ecdsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
-    [(ECDSA_SHA1, Digest::Sha1), (ECDSA_SHA256, Digest::Sha256), (ECDSA_SHA384, Digest::Sha384), (ECDSA_SHA512, Digest::Sha512)]
-        .into_iter()
-        .find_map(|(known, digest)| (known == oid).then_some(digest))
+    [
+        (ECDSA_SHA1, Digest::Sha1),
+        (ECDSA_SHA256, Digest::Sha256),
+        (ECDSA_SHA384, Digest::Sha384),
+        (ECDSA_SHA512, Digest::Sha512),
+    ]
+    .into_iter()
+    .find_map(|(known, digest)| (known == oid).then_some(digest))
 }
 
 /// RSASSA-PSS-params (RFC 4055 section 3.1): present, MGF1 with the same digest, trailerField 1.
@@ -415,7 +432,10 @@ fn pss(found: &AlgorithmIdentifier<'_>) -> Result<SignatureScheme, CmsError> {
 }
 
 /// hashAlgorithm [0] and maskGenAlgorithm [1], which PSS and OAEP share; what follows is left in the reader.
-fn hash_and_mask<'a>(found: &AlgorithmIdentifier<'_>, parameters: &'a [u8]) -> Result<(Reader<'a>, Digest, Digest), CmsError> {
+fn hash_and_mask<'a>(
+    found: &AlgorithmIdentifier<'_>,
+    parameters: &'a [u8],
+) -> Result<(Reader<'a>, Digest, Digest), CmsError> {
     let mut outer = Reader::der(parameters);
     if outer.peek() != Some(tag::SEQUENCE) {
         return Err(found.refused("parameters must be a SEQUENCE"));
@@ -542,8 +562,10 @@ const AGREEMENTS: [(ObjectIdentifier, Digest, bool); 8] = [
 /// ECC-CMS-SharedInfo.
 pub fn key_agreement(der: &[u8]) -> Result<(KeyAgreement, &[u8]), CmsError> {
     let found = AlgorithmIdentifier::from_der(der)?;
-    let (_, kdf, cofactor) =
-        AGREEMENTS.into_iter().find(|(oid, ..)| *oid == found.oid).ok_or_else(|| found.refused("not a key agreement algorithm known here"))?;
+    let (_, kdf, cofactor) = AGREEMENTS
+        .into_iter()
+        .find(|(oid, ..)| *oid == found.oid)
+        .ok_or_else(|| found.refused("not a key agreement algorithm known here"))?;
     let wrap_der = found.parameters.ok_or_else(|| found.refused("names no key wrap"))?;
     let wrap = AlgorithmIdentifier::from_der(wrap_der)?;
     // RFC 5753 wants the wrap's parameters absent; implementations in use send NULL.
@@ -631,7 +653,9 @@ pub fn content_encryption(der: &[u8], authenticated: bool, legacy: Legacy) -> Re
         Some(cipher) => {
             let length = if cipher == ContentEncryption::TripleDesCbc { 8 } else { 16 };
             match found.parameters {
-                Some([tag::OCTET_STRING, size, iv @ ..]) if usize::from(*size) == length && iv.len() == length => ContentAlgorithm::new(cipher, iv, 0)?,
+                Some([tag::OCTET_STRING, size, iv @ ..]) if usize::from(*size) == length && iv.len() == length => {
+                    ContentAlgorithm::new(cipher, iv, 0)?
+                }
                 _ => return Err(found.refused("parameters must be an IV of one block")),
             }
         }
@@ -639,7 +663,11 @@ pub fn content_encryption(der: &[u8], authenticated: bool, legacy: Legacy) -> Re
         None => return Err(found.refused("not a content encryption known here")),
     };
     if authenticated != algorithm.cipher.is_authenticated() {
-        return Err(found.refused(if authenticated { "AuthEnvelopedData takes authenticated encryption only" } else { "EnvelopedData takes CBC only" }));
+        return Err(found.refused(if authenticated {
+            "AuthEnvelopedData takes authenticated encryption only"
+        } else {
+            "EnvelopedData takes CBC only"
+        }));
     }
     if algorithm.cipher.is_legacy() && !legacy.weak_ciphers {
         return Err(found.refused("a weak cipher, which the legacy switch `weak_ciphers` would allow to be read"));
@@ -648,7 +676,11 @@ pub fn content_encryption(der: &[u8], authenticated: bool, legacy: Legacy) -> Re
 }
 
 /// GCMParameters (RFC 5084 section 3.2): nonce of 12, tag of 16 octets; 12 (also by default) with the switch.
-fn gcm_parameters(found: &AlgorithmIdentifier<'_>, cipher: ContentEncryption, legacy: Legacy) -> Result<ContentAlgorithm, CmsError> {
+fn gcm_parameters(
+    found: &AlgorithmIdentifier<'_>,
+    cipher: ContentEncryption,
+    legacy: Legacy,
+) -> Result<ContentAlgorithm, CmsError> {
     let mut outer = Reader::der(found.parameters.ok_or_else(|| found.refused("parameters must be present"))?);
     let mut fields = outer.expect(tag::SEQUENCE, "GCMParameters")?.reader();
     let nonce = fields.expect(tag::OCTET_STRING, "aes-nonce")?.content;

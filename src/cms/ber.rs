@@ -264,7 +264,8 @@ impl<'a> Reader<'a> {
     pub fn oid(&mut self, what: &'static str) -> Result<ObjectIdentifier, CmsError> {
         let offset = self.offset;
         let element = self.expect(tag::OID, what)?;
-        ObjectIdentifier::from_bytes(element.content).map_err(|_| malformed(what, offset, "not an object identifier, or one too long"))
+        ObjectIdentifier::from_bytes(element.content)
+            .map_err(|_| malformed(what, offset, "not an object identifier, or one too long"))
     }
     /// The next element as a non-negative INTEGER that fits 32 bits.
     pub fn small_integer(&mut self, what: &'static str) -> Result<u32, CmsError> {
@@ -273,7 +274,11 @@ impl<'a> Reader<'a> {
     }
     /// Nothing may be left.
     pub fn end(&self, what: &'static str) -> Result<(), CmsError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(malformed(what, self.offset, "something follows where nothing may")) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(malformed(what, self.offset, "something follows where nothing may"))
+        }
     }
 }
 
@@ -304,7 +309,13 @@ impl<'a> Element<'a> {
             match element.tag {
                 tag::OCTET_STRING => each(element.content),
                 octet if octet == tag::OCTET_STRING | tag::CONSTRUCTED => levels.push(element.reader()),
-                _ => return Err(malformed(what, element.offset, "a constructed string holds something else than strings")),
+                _ => {
+                    return Err(malformed(
+                        what,
+                        element.offset,
+                        "a constructed string holds something else than strings",
+                    ));
+                }
             }
         }
         Ok(())

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 
-use super::algorithm::{ContentAlgorithm, ContentEncryption, Digest, KeyAgreement, KeyTransport, Legacy, content_encryption};
+use super::algorithm::{
+    ContentAlgorithm, ContentEncryption, Digest, KeyAgreement, KeyTransport, Legacy, content_encryption,
+};
 use super::ber::{Element, tag, to_der, write};
 use super::error::CmsError;
 use super::signed::{CertificateId, ID_DATA, content_of};
@@ -73,9 +75,13 @@ impl RecipientInfo {
     /// opened here.
     pub fn operation(&self, key: KeyId, content: ContentEncryption, substitute: Cek) -> Result<KeyOperation, CmsError> {
         match &self.kind {
-            RecipientKind::KeyTransport(transport) => {
-                Ok(KeyOperation::Unwrap { key, transport: *transport, encrypted: self.encrypted_key.clone(), content, substitute })
-            }
+            RecipientKind::KeyTransport(transport) => Ok(KeyOperation::Unwrap {
+                key,
+                transport: *transport,
+                encrypted: self.encrypted_key.clone(),
+                content,
+                substitute,
+            }),
             RecipientKind::KeyAgreement(agreement) => Ok(KeyOperation::Agree {
                 key,
                 agreement: *agreement,
@@ -109,13 +115,21 @@ impl EnvelopedData {
         let algorithm = content_encryption(&algorithm_der, authenticated, legacy)?;
         let encrypted = match encrypted_info.optional_string(tag::context_primitive(0))? {
             Some(string) => string.octet_bytes(content_info, "encryptedContent")?,
-            None => return Err(CmsError::Rule { rule: "RFC 8551 section 3.3", why: "the encrypted content must be inside" }),
+            None => {
+                return Err(CmsError::Rule {
+                    rule: "RFC 8551 section 3.3",
+                    why: "the encrypted content must be inside",
+                });
+            }
         };
         encrypted_info.end("EncryptedContentInfo")?;
         let attributes = fields.optional(tag::context(1))?;
         let (authenticated_attributes, mac) = if authenticated {
             if attributes.is_none() && content_type != ID_DATA {
-                return Err(CmsError::Rule { rule: "RFC 5083 section 2.1", why: "a content other than id-data needs authenticated attributes" });
+                return Err(CmsError::Rule {
+                    rule: "RFC 5083 section 2.1",
+                    why: "a content other than id-data needs authenticated attributes",
+                });
             }
             let mac = fields.string(tag::OCTET_STRING, "mac")?.octet_bytes(content_info, "mac")?;
             fields.optional(tag::context(2))?;
@@ -125,7 +139,10 @@ impl EnvelopedData {
         };
         fields.end("EnvelopedData")?;
         if mac.len() != algorithm.tag_len {
-            return Err(CmsError::Rule { rule: "RFC 5084 section 3.2", why: "the tag is not as long as the parameters say" });
+            return Err(CmsError::Rule {
+                rule: "RFC 5084 section 3.2",
+                why: "the tag is not as long as the parameters say",
+            });
         }
         Ok(Self {
             content: algorithm.cipher,

@@ -41,14 +41,19 @@ impl CertificateId {
     /// Whether this names that certificate.
     pub fn names(&self, certificate: &Certificate) -> bool {
         match self {
-            Self::IssuerAndSerial { issuer, serial } => issuer.as_ref() == certificate.issuer() && serial.as_ref() == certificate.serial(),
+            Self::IssuerAndSerial { issuer, serial } => {
+                issuer.as_ref() == certificate.issuer() && serial.as_ref() == certificate.serial()
+            }
             Self::SubjectKeyIdentifier(id) => certificate.subject_key_identifier() == Some(id.as_ref()),
         }
     }
 
     /// The name of this certificate by issuer and serial number.
     pub fn of(certificate: &Certificate) -> Self {
-        Self::IssuerAndSerial { issuer: Bytes::copy_from_slice(certificate.issuer()), serial: Bytes::copy_from_slice(certificate.serial()) }
+        Self::IssuerAndSerial {
+            issuer: Bytes::copy_from_slice(certificate.issuer()),
+            serial: Bytes::copy_from_slice(certificate.serial()),
+        }
     }
 
     /// Reads the contents of an IssuerAndSerialNumber.
@@ -106,7 +111,10 @@ pub struct SignerInfo {
 }
 
 /// Reads the ContentInfo around a content of this type: the content's own element. What follows it is told.
-pub(super) fn content_of<'a>(content_info: &'a [u8], types: &[ObjectIdentifier]) -> Result<(ObjectIdentifier, Element<'a>, bool), CmsError> {
+pub(super) fn content_of<'a>(
+    content_info: &'a [u8],
+    types: &[ObjectIdentifier],
+) -> Result<(ObjectIdentifier, Element<'a>, bool), CmsError> {
     let mut outer = Reader::ber(content_info);
     let mut info = outer.expect(tag::SEQUENCE, "ContentInfo")?.reader();
     let found = info.oid("contentType")?;
@@ -178,7 +186,11 @@ fn digests_named(set: Element<'_>) -> Result<Vec<Digest>, CmsError> {
     Ok(digests)
 }
 
-fn read_certificates(set: Option<Element<'_>>, input: &Bytes, odd: &mut Vec<String>) -> Result<Vec<Certificate>, CmsError> {
+fn read_certificates(
+    set: Option<Element<'_>>,
+    input: &Bytes,
+    odd: &mut Vec<String>,
+) -> Result<Vec<Certificate>, CmsError> {
     let mut certificates = Vec::new();
     let (mut unread, mut others, mut count) = (0usize, 0usize, 0usize);
     let Some(set) = set else { return Ok(certificates) };
@@ -194,7 +206,11 @@ fn read_certificates(set: Option<Element<'_>>, input: &Bytes, odd: &mut Vec<Stri
             continue;
         }
         // One that cannot be read must not cost the whole message; its octets stay as received, for its signature.
-        let der = if element.indefinite { to_der(element.raw).map(|der| slice(input, &der)) } else { Ok(slice(input, element.raw)) };
+        let der = if element.indefinite {
+            to_der(element.raw).map(|der| slice(input, &der))
+        } else {
+            Ok(slice(input, element.raw))
+        };
         match der.ok().and_then(|der| Certificate::from_der(der).ok()) {
             Some(certificate) => certificates.push(certificate),
             None => unread += 1,
@@ -253,7 +269,10 @@ impl SignerInfo {
         };
         let mut fault = None;
         if digest.as_ref().is_ok_and(|digest| !named.contains(digest)) {
-            fault = Some(CmsError::Rule { rule: "RFC 5652 section 5.1", why: "digestAlgorithms leaves the signer's digest out" });
+            fault = Some(CmsError::Rule {
+                rule: "RFC 5652 section 5.1",
+                why: "digestAlgorithms leaves the signer's digest out",
+            });
         }
         let attributes = match signed.map(|signed| Attributes::read(&signed, input)) {
             Some(Ok(attributes)) => Some(attributes),

@@ -26,7 +26,11 @@ pub(super) fn policy(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<P
     }
     let Some(section) = top.section("default") else {
         if !top.has("default") {
-            top.complain("default", "nothing", "expected [default]: what holds where no rule matches, such as sign = \"if-key\", encrypt = \"prefer\"");
+            top.complain(
+                "default",
+                "nothing",
+                "expected [default]: what holds where no rule matches, such as sign = \"if-key\", encrypt = \"prefer\"",
+            );
         }
         return None;
     };
@@ -39,15 +43,22 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
     let profile = section.get("profile", |value| {
         let name = text(value)?;
         let names: Vec<&str> = profiles.keys().map(String::as_str).collect();
-        if profiles.contains_key(&name) { Ok(name) } else { Err(format!("expected one of the profiles {}", names.join(", "))) }
+        if profiles.contains_key(&name) {
+            Ok(name)
+        } else {
+            Err(format!("expected one of the profiles {}", names.join(", ")))
+        }
     });
     let sign = choice(&[("never", SignMode::Never), ("if-key", SignMode::IfKey), ("require", SignMode::Require)]);
-    let encrypt = choice(&[("never", EncryptMode::Never), ("prefer", EncryptMode::Prefer), ("require", EncryptMode::Require)]);
+    let encrypt =
+        choice(&[("never", EncryptMode::Never), ("prefer", EncryptMode::Prefer), ("require", EncryptMode::Require)]);
     let action = Action {
         sign: section.get("sign", sign).unwrap_or_default(),
         encrypt: section.get("encrypt", encrypt).unwrap_or_default(),
         form: section.get("form", choice(&[("clear", Form::Clear), ("opaque", Form::Opaque)])).unwrap_or_default(),
-        missing: section.get("missing", choice(&[("reject", Missing::Reject), ("hold", Missing::Hold)])).unwrap_or_default(),
+        missing: section
+            .get("missing", choice(&[("reject", Missing::Reject), ("hold", Missing::Hold)]))
+            .unwrap_or_default(),
         profile: profile.unwrap_or_else(|| DEFAULT_PROFILE.into()),
         domain_key: section.get("domain-key", boolean).unwrap_or(false),
         bcc: section.get("bcc", choice(&[("separate", Bcc::Separate), ("group", Bcc::Group)])).unwrap_or_default(),
@@ -72,7 +83,11 @@ fn contradictions(section: &Section<'_, '_>, action: &Action) {
         section.complain("reject", "reject beside pass, sign or encrypt", "expected reject alone");
     }
     if action.allow_downgrade && action.encrypt == EncryptMode::Require {
-        section.complain("downgrade", "\"allow\" beside encrypt = \"require\"", "expected encrypt = \"prefer\", or no downgrade");
+        section.complain(
+            "downgrade",
+            "\"allow\" beside encrypt = \"require\"",
+            "expected encrypt = \"prefer\", or no downgrade",
+        );
     }
 }
 
@@ -119,14 +134,19 @@ fn patterns(section: &Section<'_, '_>, key: &'static str, read_file: ReadFile<'_
 }
 
 fn list_file(path: &str, read_file: ReadFile<'_>) -> Result<Vec<Pattern>, Expected> {
-    let content = read_file(Path::new(path)).map_err(|error| format!("expected a readable list file: {path}: {error}"))?;
+    let content =
+        read_file(Path::new(path)).map_err(|error| format!("expected a readable list file: {path}: {error}"))?;
     let lines = content.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let entries = (1..).zip(lines).filter(|(_, line)| !line.is_empty());
     entries.map(|(number, line)| pattern(line).map_err(|expected| format!("{expected} ({path}:{number})"))).collect()
 }
 
 fn pattern(text: &str) -> Result<Pattern, Expected> {
-    let expected = || format!("expected an address, a domain such as \"@example.org\", or a pattern such as \"*@*.example.org\", not {text:?}");
+    let expected = || {
+        format!(
+            "expected an address, a domain such as \"@example.org\", or a pattern such as \"*@*.example.org\", not {text:?}"
+        )
+    };
     let plain = !text.is_empty() && !text.chars().any(|c| c.is_control() || c.is_whitespace());
     let domain = text.rsplit_once('@').map(|(_, domain)| domain);
     match domain {
@@ -144,8 +164,10 @@ fn pattern(text: &str) -> Result<Pattern, Expected> {
 }
 
 fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
-    let mut profiles: BTreeMap<String, Profile> =
-        BUILT_IN.into_iter().filter_map(|name| Profile::builtin(name).map(|profile| (name.to_owned(), profile))).collect();
+    let mut profiles: BTreeMap<String, Profile> = BUILT_IN
+        .into_iter()
+        .filter_map(|name| Profile::builtin(name).map(|profile| (name.to_owned(), profile)))
+        .collect();
     for (name, section) in top.named("profile") {
         let base = section.get("base", |value| {
             let base = text(value)?;
@@ -153,7 +175,11 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
         });
         let Some(base) = base.or_else(|| Profile::builtin(DEFAULT_PROFILE)) else { continue };
         if BUILT_IN.contains(&name.as_str()) {
-            section.complain("base", format!("a profile named {name:?}"), "expected another name: this one is built in");
+            section.complain(
+                "base",
+                format!("a profile named {name:?}"),
+                "expected another name: this one is built in",
+            );
         }
         let profile = Profile {
             content: section.get("content", ciphers).unwrap_or(base.content),
@@ -169,7 +195,8 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
     profiles
 }
 
-const DIGESTS: &[(&str, Digest)] = &[("sha256", Digest::Sha256), ("sha384", Digest::Sha384), ("sha512", Digest::Sha512)];
+const DIGESTS: &[(&str, Digest)] =
+    &[("sha256", Digest::Sha256), ("sha384", Digest::Sha384), ("sha512", Digest::Sha512)];
 
 const TRANSPORTS: &[(&str, KeyTransport)] = &[
     ("pkcs1", KeyTransport::RsaPkcs1),
@@ -184,6 +211,9 @@ fn ciphers(value: &DeValue<'_>) -> Result<Vec<ContentEncryption>, Expected> {
     let known = [Aes256Gcm, Aes128Gcm, Aes256Cbc, Aes128Cbc];
     let names: Vec<&str> = known.iter().map(|cipher| cipher.name()).collect();
     let expected = || format!("expected ciphers, best first, of {}", names.join(", "));
-    let ciphers = list(|text| known.into_iter().find(|cipher| cipher.name().eq_ignore_ascii_case(text)).ok_or_else(expected))(value)?;
+    let ciphers =
+        list(|text| known.into_iter().find(|cipher| cipher.name().eq_ignore_ascii_case(text)).ok_or_else(expected))(
+            value,
+        )?;
     if ciphers.is_empty() { Err(expected()) } else { Ok(ciphers) }
 }

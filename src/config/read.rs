@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
-use super::{Config, ConfigError, Delivery, Direction, HopTls, Limits, ListenTls, Listener, Log, NextHop, ReadFile, Retry};
+use super::{
+    Config, ConfigError, Delivery, Direction, HopTls, Limits, ListenTls, Listener, Log, NextHop, ReadFile, Retry,
+};
 use crate::address::{Domain, Mailbox};
 
 pub(super) const DIRECTIONS: &[(&str, Direction)] =
@@ -41,13 +43,17 @@ pub(super) fn config(content: &str, file: &str, read_file: ReadFile<'_>) -> Resu
 fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let hostname = top.require("hostname", "our name, such as \"gw.example.org\"", parsed(Domain::parse));
     let authserv_id = top.get("authserv_id", parsed(Domain::parse));
-    let domains = top.require("domains", "our mail domains, such as [\"example.org\"]", list(domain)).unwrap_or_default();
+    let domains =
+        top.require("domains", "our mail domains, such as [\"example.org\"]", list(domain)).unwrap_or_default();
     let postmaster = top.get("postmaster", parsed(Mailbox::parse));
     let store = top.require("store", "the store's folder", text).map(PathBuf::from);
-    let kek = top.require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text).map(PathBuf::from);
+    let kek = top
+        .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text)
+        .map(PathBuf::from);
     let spool = top.require("spool", "the spool's folder", text).map(PathBuf::from);
-    let delivery =
-        top.get("delivery", choice(&[("cut-through", Delivery::CutThrough), ("queue", Delivery::Queue)])).unwrap_or_default();
+    let delivery = top
+        .get("delivery", choice(&[("cut-through", Delivery::CutThrough), ("queue", Delivery::Queue)]))
+        .unwrap_or_default();
     let log = top.get("log", choice(&[("text", Log::Text), ("json", Log::Json)])).unwrap_or_default();
     let self_check = top.get("self_check", boolean).unwrap_or(true);
     let listeners = listeners(top);
@@ -111,16 +117,29 @@ fn listeners(top: &Section<'_, '_>) -> Vec<Listener> {
 }
 
 fn listener(section: &Section<'_, '_>) -> Option<Listener> {
-    let address = section.require("address", "an address to listen on, such as \"127.0.0.1:2525\"", parsed(|text| {
-        text.parse::<SocketAddr>().map_err(|_| "expected an IP address and a port, such as \"127.0.0.1:2525\" or \"[::1]:25\"")
-    }));
+    let address = section.require(
+        "address",
+        "an address to listen on, such as \"127.0.0.1:2525\"",
+        parsed(|text| {
+            text.parse::<SocketAddr>()
+                .map_err(|_| "expected an IP address and a port, such as \"127.0.0.1:2525\" or \"[::1]:25\"")
+        }),
+    );
     let direction = section.require("direction", "\"outbound\", \"inbound\" or \"by-recipient\"", choice(DIRECTIONS));
     let name = section.get("name", text).or_else(|| address.map(|address| address.to_string()));
     let trusted_networks = section.get("trusted_networks", list(network)).unwrap_or_default();
     let lmtp = section.get("lmtp", boolean).unwrap_or(false);
     let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
     let tls = listen_tls(section);
-    Some(Listener { name: name?, address: address?, direction: direction?, tls: tls?, trusted_networks, lmtp, repair_line_ends })
+    Some(Listener {
+        name: name?,
+        address: address?,
+        direction: direction?,
+        tls: tls?,
+        trusted_networks,
+        lmtp,
+        repair_line_ends,
+    })
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -137,18 +156,31 @@ fn listen_tls(section: &Section<'_, '_>) -> Option<ListenTls> {
         Required,
         Implicit,
     }
-    let words = [("off", Mode::Off), ("starttls", Mode::Offered), ("starttls-required", Mode::Required), ("implicit", Mode::Implicit)];
+    let words = [
+        ("off", Mode::Off),
+        ("starttls", Mode::Offered),
+        ("starttls-required", Mode::Required),
+        ("implicit", Mode::Implicit),
+    ];
     let mode = if section.has("tls") { section.get("tls", choice(&words))? } else { Mode::Off };
     let certificate = section.get("certificate", text).map(PathBuf::from);
     let key = section.get("key", text).map(PathBuf::from);
     if mode == Mode::Off {
         if certificate.is_some() || key.is_some() {
-            section.complain("tls", "\"off\" beside a certificate", "expected tls = \"starttls\" or \"implicit\", or no certificate and key");
+            section.complain(
+                "tls",
+                "\"off\" beside a certificate",
+                "expected tls = \"starttls\" or \"implicit\", or no certificate and key",
+            );
         }
         return Some(ListenTls::Off);
     }
     let (Some(certificate), Some(key)) = (certificate, key) else {
-        section.complain("tls", "TLS without a certificate", "expected certificate = \"FILE\" and key = \"FILE\" (PEM) beside it");
+        section.complain(
+            "tls",
+            "TLS without a certificate",
+            "expected certificate = \"FILE\" and key = \"FILE\" (PEM) beside it",
+        );
         return None;
     };
     Some(match mode {
@@ -159,7 +191,11 @@ fn listen_tls(section: &Section<'_, '_>) -> Option<ListenTls> {
 
 fn hops(top: &Section<'_, '_>) -> (Option<NextHop>, Option<NextHop>) {
     let Some(hops) = top.section("next_hop") else {
-        top.complain("next_hop", "nothing", "expected [next_hop.outbound] and [next_hop.inbound], each with host and port");
+        top.complain(
+            "next_hop",
+            "nothing",
+            "expected [next_hop.outbound] and [next_hop.inbound], each with host and port",
+        );
         return (None, None);
     };
     let read = |key| {

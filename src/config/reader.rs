@@ -72,7 +72,11 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// A value, or `None` where it is absent or (reported) wrong.
-    pub(super) fn get<T>(&self, key: &'static str, read: impl FnOnce(&DeValue<'t>) -> Result<T, Expected>) -> Option<T> {
+    pub(super) fn get<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'t>) -> Result<T, Expected>,
+    ) -> Option<T> {
         let value = self.value(key)?;
         match read(value.get_ref()) {
             Ok(read) => Some(read),
@@ -199,7 +203,11 @@ pub(super) fn integer(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u6
 /// Octets: a whole number, or text with a unit ("50 MiB").
 pub(super) fn size(low: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Expected> {
     move |value| {
-        let expected = || format!("expected a size of at least {low} octets: a number of octets, or \"64 KiB\", \"50 MiB\", \"2 GiB\"");
+        let expected = || {
+            format!(
+                "expected a size of at least {low} octets: a number of octets, or \"64 KiB\", \"50 MiB\", \"2 GiB\""
+            )
+        };
         let octets = match value.as_str() {
             Some(text) => parse_size(text).ok_or_else(expected)?,
             None => integer(0, u64::MAX / 4)(value).map_err(|_| expected())?,
@@ -227,7 +235,13 @@ fn parse_size(text: &str) -> Option<u64> {
 /// A duration with units ("5 min", "1 h", "5 days").
 pub(super) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -> Result<Duration, Expected> {
     move |value| {
-        let expected = || format!("expected a time from {} to {}, such as \"30 s\", \"5 min\", \"1 h\", \"5 days\"", spell(low), spell(high));
+        let expected = || {
+            format!(
+                "expected a time from {} to {}, such as \"30 s\", \"5 min\", \"1 h\", \"5 days\"",
+                spell(low),
+                spell(high)
+            )
+        };
         let found = value.as_str().and_then(parse_duration).ok_or_else(expected)?;
         if (low..=high).contains(&found) { Ok(found) } else { Err(expected()) }
     }

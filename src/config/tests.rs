@@ -119,7 +119,9 @@ fn list_files_are_read_and_their_errors_have_a_line() {
 
 #[test]
 fn sizes_and_times_have_units() {
-    let text = DOCUMENTED.replace("# message_size = \"50 MiB\"", "message_size = \"2 MiB\"").replace("# first = \"1 min\"", "first = \"90 s\"");
+    let text = DOCUMENTED
+        .replace("# message_size = \"50 MiB\"", "message_size = \"2 MiB\"")
+        .replace("# first = \"1 min\"", "first = \"90 s\"");
     let config = parse(&text).unwrap();
     assert_eq!(config.limits.message_size, 2 << 20);
     assert_eq!(config.retry.first, Duration::from_secs(90));

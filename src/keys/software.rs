@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::{Cek, KeyAnswer, KeyError, KeyHolder, KeyId, KeyOperation, Submission, wrap};
 use crate::cms::algorithm::{
-    AlgorithmIdentifier, ContentEncryption, Digest, EC_PUBLIC_KEY, ED25519, KeyAgreement, KeyTransport, RSA_ENCRYPTION, SECP256R1, SECP384R1,
-    SECP521R1, SignatureScheme, name_of,
+    AlgorithmIdentifier, ContentEncryption, Digest, EC_PUBLIC_KEY, ED25519, KeyAgreement, KeyTransport, RSA_ENCRYPTION,
+    SECP256R1, SECP384R1, SECP521R1, SignatureScheme, name_of,
 };
 use crate::cms::ber::{Reader, tag};
 use crate::pki::public_key::{KeyKind, PublicKey, agreement_curve, oaep_algorithm};
@@ -67,9 +67,15 @@ impl SoftwareKey {
             oid if oid == RSA_ENCRYPTION => rsa_secret(der)?,
             oid if oid == EC_PUBLIC_KEY => ec_secret(der, curve)?,
             oid if oid == ED25519 => ed25519_secret(der)?,
-            oid => return Err(KeyError::Rejected(format!("a key of kind {} is not supported: RSA, P-256, P-384, P-521 or Ed25519 is needed", name_of(&oid)))),
+            oid => {
+                return Err(KeyError::Rejected(format!(
+                    "a key of kind {} is not supported: RSA, P-256, P-384, P-521 or Ed25519 is needed",
+                    name_of(&oid)
+                )));
+            }
         };
-        let public = PublicKey::from_spki(Bytes::from(spki)).map_err(|error| KeyError::Rejected(format!("the key is not fit for use: {error}")))?;
+        let public = PublicKey::from_spki(Bytes::from(spki))
+            .map_err(|error| KeyError::Rejected(format!("the key is not fit for use: {error}")))?;
         Ok(Self { inner: Arc::new(Inner { id: KeyId::of_spki(public.spki()), public, secret }) })
     }
     /// Its name.
@@ -98,7 +104,12 @@ impl SoftwareKey {
             KeyOperation::Agree { key, agreement, originator, shared_info, wrapped, content, substitute } => {
                 self.is_meant(*key)?;
                 let candidate = self.agree(*agreement, originator, shared_info, wrapped)?;
-                Ok(KeyAnswer::Cek(choose(candidate.as_deref(), candidate.as_deref().map_or(0, Vec::len), *content, substitute)?))
+                Ok(KeyAnswer::Cek(choose(
+                    candidate.as_deref(),
+                    candidate.as_deref().map_or(0, Vec::len),
+                    *content,
+                    substitute,
+                )?))
             }
         }
     }
@@ -109,17 +120,25 @@ impl SoftwareKey {
 
     fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let failed = |_| KeyError::Unavailable("the signature operation failed".to_owned());
-        let unsuitable = KeyError::Unsuitable("this key does not sign so: RSA signs with SHA-2, EC keys with the digest of their curve's size");
+        let unsuitable = KeyError::Unsuitable(
+            "this key does not sign so: RSA signs with SHA-2, EC keys with the digest of their curve's size",
+        );
         match (&self.inner.secret, scheme) {
             (Secret::Rsa { sign, .. }, SignatureScheme::RsaPkcs1(_) | SignatureScheme::RsaPss(..)) => {
                 let mut out = vec![0u8; sign.public_modulus_len()];
-                sign.sign(rsa_encoding(scheme).ok_or(unsuitable)?, &SystemRandom::new(), message, &mut out).map_err(failed)?;
+                sign.sign(rsa_encoding(scheme).ok_or(unsuitable)?, &SystemRandom::new(), message, &mut out)
+                    .map_err(failed)?;
                 Ok(out)
             }
-            (Secret::Ec { sign, .. }, SignatureScheme::Ecdsa(digest)) if SignatureScheme::for_key(self.inner.public.kind(), false) == Some(SignatureScheme::Ecdsa(digest)) => {
+            (Secret::Ec { sign, .. }, SignatureScheme::Ecdsa(digest))
+                if SignatureScheme::for_key(self.inner.public.kind(), false)
+                    == Some(SignatureScheme::Ecdsa(digest)) =>
+            {
                 Ok(sign.sign(&SystemRandom::new(), message).map_err(failed)?.as_ref().to_vec())
             }
-            (Secret::Ed25519(sign), SignatureScheme::Ed25519) => Ok(sign.try_sign(message).map_err(failed)?.as_ref().to_vec()),
+            (Secret::Ed25519(sign), SignatureScheme::Ed25519) => {
+                Ok(sign.try_sign(message).map_err(failed)?.as_ref().to_vec())
+            }
             _ => Err(unsuitable),
         }
     }
@@ -128,7 +147,13 @@ impl SoftwareKey {
     /// private operation, a comparison of lengths, a selection by mask. What remains visible is how long aws-lc-rs takes to
     /// report an error instead of a length (some hundred nanoseconds around an operation of 300 us); it decides on
     /// the padding without branches.
-    fn unwrap(&self, transport: KeyTransport, encrypted: &[u8], content: ContentEncryption, substitute: &Cek) -> Result<Cek, KeyError> {
+    fn unwrap(
+        &self,
+        transport: KeyTransport,
+        encrypted: &[u8],
+        content: ContentEncryption,
+        substitute: &Cek,
+    ) -> Result<Cek, KeyError> {
         let Secret::Rsa { pkcs1, oaep, .. } = &self.inner.secret else {
             return Err(KeyError::Unsuitable("key transport needs an RSA key"));
         };
@@ -136,7 +161,8 @@ impl SoftwareKey {
         let length = match transport {
             KeyTransport::RsaPkcs1 => pkcs1.decrypt(encrypted, &mut buffer),
             KeyTransport::RsaOaep(hash, mask) => {
-                let algorithm = oaep_algorithm(hash, mask).ok_or(KeyError::Unsuitable("OAEP with two different digests"))?;
+                let algorithm =
+                    oaep_algorithm(hash, mask).ok_or(KeyError::Unsuitable("OAEP with two different digests"))?;
                 oaep.decrypt(algorithm, encrypted, &mut buffer, None)
             }
         }
@@ -145,7 +171,13 @@ impl SoftwareKey {
     }
 
     /// The unwrapped key, or `None` whatever was wrong.
-    fn agree(&self, how: KeyAgreement, originator: &[u8], shared_info: &[u8], wrapped: &[u8]) -> Result<Option<Cek>, KeyError> {
+    fn agree(
+        &self,
+        how: KeyAgreement,
+        originator: &[u8],
+        shared_info: &[u8],
+        wrapped: &[u8],
+    ) -> Result<Option<Cek>, KeyError> {
         let Secret::Ec { agree, .. } = &self.inner.secret else {
             return Err(KeyError::Unsuitable("key agreement needs an EC key"));
         };
@@ -154,13 +186,20 @@ impl SoftwareKey {
             return Ok(None);
         }
         let point = agreement::UnparsedPublicKey::new(agree.algorithm(), originator);
-        let kek = agreement::agree(agree, point, (), |secret| Ok(wrap::x963_kdf(how.kdf, secret, shared_info, how.wrap.key_len())));
+        let kek = agreement::agree(agree, point, (), |secret| {
+            Ok(wrap::x963_kdf(how.kdf, secret, shared_info, how.wrap.key_len()))
+        });
         Ok(kek.ok().and_then(|kek| wrap::unwrap(how.wrap, &kek, wrapped).ok()))
     }
 }
 
 /// The candidate where its length is the cipher's, else the substitute; selected without a branch on it.
-fn choose(candidate: Option<&Vec<u8>>, length: usize, content: ContentEncryption, substitute: &Cek) -> Result<Cek, KeyError> {
+fn choose(
+    candidate: Option<&Vec<u8>>,
+    length: usize,
+    content: ContentEncryption,
+    substitute: &Cek,
+) -> Result<Cek, KeyError> {
     let expected = content.key_len();
     if substitute.len() < expected {
         return Err(KeyError::Unsuitable("the substitute is shorter than the cipher's key"));
@@ -168,14 +207,20 @@ fn choose(candidate: Option<&Vec<u8>>, length: usize, content: ContentEncryption
     let fits: Choice = (length as u64).ct_eq(&(expected as u64));
     let empty = Vec::new();
     let octets = candidate.unwrap_or(&empty).iter().copied().chain(std::iter::repeat(0));
-    let chosen = substitute.iter().take(expected).zip(octets).map(|(substitute, octet)| u8::conditional_select(substitute, &octet, fits));
+    let chosen = substitute
+        .iter()
+        .take(expected)
+        .zip(octets)
+        .map(|(substitute, octet)| u8::conditional_select(substitute, &octet, fits));
     let mut cek = Zeroizing::new(Vec::with_capacity(expected));
     cek.extend(chosen);
     Ok(cek)
 }
 
 /// The algorithm of a PrivateKeyInfo, and the named curve in its parameters.
-fn private_key_algorithm(der: &[u8]) -> Result<(ObjectIdentifier, Option<ObjectIdentifier>), crate::cms::error::CmsError> {
+fn private_key_algorithm(
+    der: &[u8],
+) -> Result<(ObjectIdentifier, Option<ObjectIdentifier>), crate::cms::error::CmsError> {
     let mut fields = Reader::der(der).expect(tag::SEQUENCE, "PrivateKeyInfo")?.reader();
     fields.small_integer("version")?;
     let algorithm = AlgorithmIdentifier::from_der(fields.expect(tag::SEQUENCE, "privateKeyAlgorithm")?.raw)?;
@@ -186,9 +231,13 @@ fn private_key_algorithm(der: &[u8]) -> Result<(ObjectIdentifier, Option<ObjectI
 fn rsa_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {
     let bits = rsa_bits(der).ok_or_else(|| KeyError::Rejected("the RSA key cannot be read".to_owned()))?;
     if bits < 2048 {
-        return Err(KeyError::Rejected(format!("an RSA key of {bits} bits is too short: at least 2048 bits are needed; have a new key made")));
+        return Err(KeyError::Rejected(format!(
+            "an RSA key of {bits} bits is too short: at least 2048 bits are needed; have a new key made"
+        )));
     }
-    let refused = |error: aws_lc_rs::error::KeyRejected| KeyError::Rejected(format!("the RSA key of {bits} bits is not usable: {error}"));
+    let refused = |error: aws_lc_rs::error::KeyRejected| {
+        KeyError::Rejected(format!("the RSA key of {bits} bits is not usable: {error}"))
+    };
     let failed = |_| KeyError::Unavailable("the RSA key cannot be prepared".to_owned());
     let sign = rsa::KeyPair::from_pkcs8(der).map_err(refused)?;
     let decrypt = PrivateDecryptingKey::from_pkcs8(der).map_err(refused)?;
@@ -220,18 +269,32 @@ fn ec_secret(der: &[u8], curve: Option<ObjectIdentifier>) -> Result<(Secret, Vec
     ];
     let named = curve.map_or_else(|| "no named curve".to_owned(), |curve| name_of(&curve));
     let found = known.into_iter().find(|(oid, ..)| Some(*oid) == curve);
-    let (_, signing, kind) = found.ok_or_else(|| KeyError::Rejected(format!("an EC key on {named} is not supported: P-256, P-384 or P-521 is needed")))?;
-    let refused = |error: aws_lc_rs::error::KeyRejected| KeyError::Rejected(format!("the EC key is not usable: {error}"));
+    let (_, signing, kind) = found.ok_or_else(|| {
+        KeyError::Rejected(format!("an EC key on {named} is not supported: P-256, P-384 or P-521 is needed"))
+    })?;
+    let refused =
+        |error: aws_lc_rs::error::KeyRejected| KeyError::Rejected(format!("the EC key is not usable: {error}"));
     let sign = EcdsaKeyPair::from_pkcs8(signing, der).map_err(refused)?;
     let agreement = agreement_curve(kind).ok_or(KeyError::Unsuitable("no ECDH on this curve"))?;
     let agree = agreement::PrivateKey::from_private_key_der(agreement, der).map_err(refused)?;
-    let spki = sign.public_key().as_der().map_err(|_| KeyError::Unavailable("the EC key cannot be prepared".to_owned()))?.as_ref().to_vec();
+    let spki = sign
+        .public_key()
+        .as_der()
+        .map_err(|_| KeyError::Unavailable("the EC key cannot be prepared".to_owned()))?
+        .as_ref()
+        .to_vec();
     Ok((Secret::Ec { sign, agree }, spki))
 }
 
 fn ed25519_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {
-    let sign = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|error| KeyError::Rejected(format!("the Ed25519 key is not usable: {error}")))?;
-    let spki = sign.public_key().as_der().map_err(|_| KeyError::Unavailable("the Ed25519 key cannot be prepared".to_owned()))?.as_ref().to_vec();
+    let sign = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+        .map_err(|error| KeyError::Rejected(format!("the Ed25519 key is not usable: {error}")))?;
+    let spki = sign
+        .public_key()
+        .as_der()
+        .map_err(|_| KeyError::Unavailable("the Ed25519 key cannot be prepared".to_owned()))?
+        .as_ref()
+        .to_vec();
     Ok((Secret::Ed25519(sign), spki))
 }
 

@@ -2,7 +2,10 @@ pub(crate) mod wycheproof;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
+    Ed25519KeyPair,
+};
 
 use super::*;
 use crate::cms::algorithm::KeyWrap;
@@ -42,7 +45,9 @@ fn every_scheme_signs_and_verifies_and_nothing_else_does() {
     let all: Vec<_> = cases.iter().map(|(_, scheme)| *scheme).collect();
     for (key, scheme) in cases {
         let operation = KeyOperation::Sign { key: key.id(), scheme, message: Bytes::from_static(b"attributes") };
-        let KeyAnswer::Signature(signature) = key.perform(&operation).unwrap() else { panic!("a signature is expected") };
+        let KeyAnswer::Signature(signature) = key.perform(&operation).unwrap() else {
+            panic!("a signature is expected")
+        };
         let public = key.public_key();
         for _ in 0..2 {
             public.verify(scheme, b"attributes", &signature).unwrap();
@@ -95,8 +100,13 @@ fn transport_and_unwrap_give_the_cek() {
     ] {
         let sent = new_cek(content).unwrap();
         let encrypted = key.public_key().transport(transport, &sent).unwrap();
-        let operation =
-            KeyOperation::Unwrap { key: key.id(), transport, encrypted: encrypted.into(), content, substitute: substitute.clone() };
+        let operation = KeyOperation::Unwrap {
+            key: key.id(),
+            transport,
+            encrypted: encrypted.into(),
+            content,
+            substitute: substitute.clone(),
+        };
         assert_eq!(cek(key.perform(&operation).unwrap()), *sent);
     }
 }
@@ -134,7 +144,13 @@ fn a03_implicit_rejection_answers_with_the_substitute() {
             assert_eq!(cek(key.perform(&operation).unwrap()), *substitute);
         }
     }
-    let operation = KeyOperation::Unwrap { key: key.id(), transport: KeyTransport::RsaPkcs1, encrypted: good.into(), content, substitute };
+    let operation = KeyOperation::Unwrap {
+        key: key.id(),
+        transport: KeyTransport::RsaPkcs1,
+        encrypted: good.into(),
+        content,
+        substitute,
+    };
     assert_eq!(cek(key.perform(&operation).unwrap()), [7; 16]);
 }
 

@@ -96,7 +96,11 @@ fn unwrap_192(kek: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, CmsError
             *block = low;
         }
     }
-    if bool::from(register.ct_eq(&INITIAL)) { Ok(Zeroizing::new(blocks.as_flattened().to_vec())) } else { Err(CmsError::Crypto) }
+    if bool::from(register.ct_eq(&INITIAL)) {
+        Ok(Zeroizing::new(blocks.as_flattened().to_vec()))
+    } else {
+        Err(CmsError::Crypto)
+    }
 }
 
 fn join(high: u64, low: &[u8; 8]) -> Zeroizing<[u8; 16]> {

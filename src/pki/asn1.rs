@@ -276,7 +276,15 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_der() {
-        for bad in [&[0x30, 0x80, 0, 0][..], &[0x04, 0x81, 0x01, 0], &[0x04, 0x82, 0, 0x80], &[0x04, 5, 1], &[0x1f, 1, 1], &[0x30], &[]] {
+        for bad in [
+            &[0x30, 0x80, 0, 0][..],
+            &[0x04, 0x81, 0x01, 0],
+            &[0x04, 0x82, 0, 0x80],
+            &[0x04, 5, 1],
+            &[0x1f, 1, 1],
+            &[0x30],
+            &[],
+        ] {
             assert!(Reader::new(bad).any().is_err(), "{bad:02x?}");
         }
         let padded = [0x02, 2, 0, 1];

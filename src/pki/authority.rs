@@ -130,7 +130,10 @@ pub fn demo_pki(now: Timestamp, mailboxes: &[&str], kind: NewKey) -> DemoPki {
     recipe.ca = Some(Some(0));
     recipe.not_after = whole_seconds(now, 43_800 * HOUR);
     let intermediate = issue_cached(&recipe, Some(&root));
-    let leaves = mailboxes.iter().map(|mailbox| issue_cached(&Recipe::mailbox(mailbox, now, kind), Some(&intermediate))).collect();
+    let leaves = mailboxes
+        .iter()
+        .map(|mailbox| issue_cached(&Recipe::mailbox(mailbox, now, kind), Some(&intermediate)))
+        .collect();
     DemoPki { root, intermediate, leaves }
 }
 
@@ -187,7 +190,10 @@ pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option
 
 #[allow(clippy::expect_used, reason = "for tests and the demo: only a broken source of randomness fails here")]
 fn generate(kind: NewKey) -> Zeroizing<Vec<u8>> {
-    let rsa = |size| RsaKeyPair::generate(size).and_then(|key| AsDer::<Pkcs8V1Der<'_>>::as_der(&key).map(|der| der.as_ref().to_vec()));
+    let rsa = |size| {
+        RsaKeyPair::generate(size)
+            .and_then(|key| AsDer::<Pkcs8V1Der<'_>>::as_der(&key).map(|der| der.as_ref().to_vec()))
+    };
     let ec = |curve| EcdsaKeyPair::generate(curve).and_then(|key| key.to_pkcs8v1().map(|der| der.as_ref().to_vec()));
     let made = match kind {
         NewKey::Rsa2048 => rsa(KeySize::Rsa2048),
@@ -212,8 +218,12 @@ impl Signer {
     fn read(pkcs8: &[u8]) -> Option<Self> {
         RsaKeyPair::from_pkcs8(pkcs8)
             .map(Self::Rsa)
-            .or_else(|_| EcdsaKeyPair::from_pkcs8(P256, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_256)))
-            .or_else(|_| EcdsaKeyPair::from_pkcs8(P384, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_384)))
+            .or_else(|_| {
+                EcdsaKeyPair::from_pkcs8(P256, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_256))
+            })
+            .or_else(|_| {
+                EcdsaKeyPair::from_pkcs8(P384, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_384))
+            })
             .ok()
     }
     fn spki(&self) -> Option<Vec<u8>> {
@@ -236,7 +246,9 @@ impl Signer {
                 key.sign(&signature::RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).ok()?;
                 Some(signature)
             }
-            Self::Ec(key, _) => key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec()),
+            Self::Ec(key, _) => {
+                key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec())
+            }
         }
     }
 }
@@ -249,7 +261,8 @@ fn common_name(text: &str) -> Vec<u8> {
 /// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime after.
 fn time(at: Timestamp) -> Vec<u8> {
     let civil = jiff::tz::Offset::UTC.to_datetime(at);
-    let rest = format!("{:02}{:02}{:02}{:02}{:02}Z", civil.month(), civil.day(), civil.hour(), civil.minute(), civil.second());
+    let rest =
+        format!("{:02}{:02}{:02}{:02}{:02}Z", civil.month(), civil.day(), civil.hour(), civil.minute(), civil.second());
     let year = civil.year();
     if (1950..2050).contains(&year) {
         write(tag::UTC_TIME, &[format!("{:02}{rest}", year % 100).as_bytes()])
@@ -270,8 +283,9 @@ fn extension(id: &ObjectIdentifier, critical: bool, value: &[u8]) -> Vec<u8> {
 
 fn extensions(recipe: &Recipe, subject_key: &[u8], authority_key: &[u8]) -> Vec<u8> {
     use db::rfc5912::{
-        ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_NAME_CONSTRAINTS,
-        ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER, ID_KP_EMAIL_PROTECTION, ID_KP_SERVER_AUTH,
+        ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE,
+        ID_CE_NAME_CONSTRAINTS, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER, ID_KP_EMAIL_PROTECTION,
+        ID_KP_SERVER_AUTH,
     };
     let mut out = extension(&ID_CE_SUBJECT_KEY_IDENTIFIER, false, &write(tag::OCTET_STRING, &[subject_key]));
     let authority = sequence(&[&write(tag::context(0), &[authority_key])]);
@@ -292,8 +306,11 @@ fn extensions(recipe: &Recipe, subject_key: &[u8], authority_key: &[u8]) -> Vec<
         out.extend(extension(&ID_CE_SUBJECT_ALT_NAME, false, &sequence(&[&names])));
     }
     if !recipe.permitted_mail.is_empty() {
-        let subtrees: Vec<u8> =
-            recipe.permitted_mail.iter().flat_map(|base| sequence(&[&write(tag::context(1), &[base.as_bytes()])])).collect();
+        let subtrees: Vec<u8> = recipe
+            .permitted_mail
+            .iter()
+            .flat_map(|base| sequence(&[&write(tag::context(1), &[base.as_bytes()])]))
+            .collect();
         out.extend(extension(&ID_CE_NAME_CONSTRAINTS, true, &sequence(&[&write(tag::constructed(0), &[&subtrees])])));
     }
     out
@@ -316,8 +333,15 @@ fn general_name(text: &str) -> Vec<u8> {
 #[allow(clippy::panic, reason = "for tests and the demo: a wrong name is a bug of the recipe's author")]
 fn key_usage(names: &[&str]) -> Vec<u8> {
     const NAMES: [&str; 9] = [
-        "digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement", "keyCertSign", "cRLSign",
-        "encipherOnly", "decipherOnly",
+        "digitalSignature",
+        "nonRepudiation",
+        "keyEncipherment",
+        "dataEncipherment",
+        "keyAgreement",
+        "keyCertSign",
+        "cRLSign",
+        "encipherOnly",
+        "decipherOnly",
     ];
     let mut bits = 0u16;
     for name in names {
@@ -366,11 +390,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in [NewKey::Rsa2048, NewKey::P384] {
             let pki = demo_pki(Timestamp::now(), &["alice@example.org", "jürgen@example.org"], kind);
-            for (name, issued) in ["root", "ca", "alice", "juergen"].iter().zip([&pki.root, &pki.intermediate].into_iter().chain(&pki.leaves)) {
+            for (name, issued) in ["root", "ca", "alice", "juergen"]
+                .iter()
+                .zip([&pki.root, &pki.intermediate].into_iter().chain(&pki.leaves))
+            {
                 std::fs::write(folder.path().join(name), armor("CERTIFICATE", issued.certificate.der())).unwrap();
             }
             for leaf in ["alice", "juergen"] {
-                let arguments = ["verify", "-x509_strict", "-purpose", "smimesign", "-CAfile", "root", "-untrusted", "ca", leaf];
+                let arguments =
+                    ["verify", "-x509_strict", "-purpose", "smimesign", "-CAfile", "root", "-untrusted", "ca", leaf];
                 let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output().unwrap();
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             }

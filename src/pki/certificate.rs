@@ -107,7 +107,10 @@ impl Certificate {
     /// `Refused`.
     pub fn from_der(der: Bytes) -> Result<Self, CertificateError> {
         if der.len() > MAX_CERTIFICATE {
-            return Err(CertificateError::Malformed(format!("{} octets, at most {MAX_CERTIFICATE} are read", der.len())));
+            return Err(CertificateError::Malformed(format!(
+                "{} octets, at most {MAX_CERTIFICATE} are read",
+                der.len()
+            )));
         }
         let Fields { places, version, not_before, not_after, extensions } = read_fields(&der)?;
         let spki = der.slice(places.spki.range());
@@ -217,9 +220,10 @@ impl Certificate {
             return true;
         }
         self.alternative_names().any(|name| match name {
-            GeneralName::Rfc822([b'@', host @ ..]) => {
-                std::str::from_utf8(host).ok().and_then(|host| Domain::parse(host).ok()).is_some_and(|host| host == *domain)
-            }
+            GeneralName::Rfc822([b'@', host @ ..]) => std::str::from_utf8(host)
+                .ok()
+                .and_then(|host| Domain::parse(host).ok())
+                .is_some_and(|host| host == *domain),
             _ => false,
         })
     }
@@ -229,7 +233,9 @@ impl Certificate {
         let (wanted, names) = match (purpose, self.inner.public_key.kind()) {
             (Purpose::Signature, KeyKind::X25519) => return refuse("an X25519 key cannot sign"),
             (Purpose::Encryption, KeyKind::Ed25519) => return refuse("an Ed25519 key cannot encrypt"),
-            (Purpose::Signature, _) => (usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION, "digitalSignature or nonRepudiation"),
+            (Purpose::Signature, _) => {
+                (usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION, "digitalSignature or nonRepudiation")
+            }
             (Purpose::Encryption, KeyKind::Rsa { .. }) => (usage::KEY_ENCIPHERMENT, "keyEncipherment"),
             (Purpose::Encryption, _) => (usage::KEY_AGREEMENT, "keyAgreement"),
         };
@@ -339,7 +345,9 @@ fn read_fields(der: &[u8]) -> Result<Fields, Asn1Error> {
         signature: signature_place(signature)?,
     };
     for unique_id in [1, 2] {
-        if let Some(found) = fields.optional(tag::context(unique_id))? && version == 1 {
+        if let Some(found) = fields.optional(tag::context(unique_id))?
+            && version == 1
+        {
             return Err(found.error("a unique identifier in a certificate of version 1"));
         }
     }
@@ -417,7 +425,9 @@ fn read_mailboxes(content: &[u8]) -> Result<Box<[Mailbox]>, Asn1Error> {
             return Err(Asn1Error { offset: 0, why: "more than 1000 names in the SAN" });
         }
         let mailbox = match GeneralName::read(&mut reader)? {
-            GeneralName::Rfc822(ascii) if ascii.is_ascii() => std::str::from_utf8(ascii).ok().and_then(|text| Mailbox::parse(text).ok()),
+            GeneralName::Rfc822(ascii) if ascii.is_ascii() => {
+                std::str::from_utf8(ascii).ok().and_then(|text| Mailbox::parse(text).ok())
+            }
             // RFC 9598 section 3: only where the local part is not ASCII.
             GeneralName::SmtpUtf8(text) => Mailbox::parse(text).ok().filter(Mailbox::needs_smtputf8),
             _ => None,

@@ -238,9 +238,15 @@ impl<'a> Search<'a> {
         let mut found: Vec<&'a Certificate> = Vec::new();
         for candidate in extra.iter().take(MAX_EXTRA).chain(&trust.intermediates) {
             // The same name with the same key is a loop (RFC 5280 6.1: a certificate appears once).
-            let loops = |known: &&Certificate| known.subject() == candidate.subject() && known.public_key().spki() == candidate.public_key().spki();
+            let loops = |known: &&Certificate| {
+                known.subject() == candidate.subject() && known.public_key().spki() == candidate.public_key().spki()
+            };
             let is_anchor = || trust.anchors.iter().any(|anchor| anchor.certificate == *candidate);
-            if subject.names_as_issuer(candidate) && !path.iter().any(loops) && !found.contains(&candidate) && !is_anchor() {
+            if subject.names_as_issuer(candidate)
+                && !path.iter().any(loops)
+                && !found.contains(&candidate)
+                && !is_anchor()
+            {
                 found.push(candidate);
             }
         }
@@ -248,7 +254,11 @@ impl<'a> Search<'a> {
         found
     }
 
-    fn try_anchor(&mut self, path: &[&'a Certificate], anchor: &'a TrustAnchor) -> Result<ValidPath, (Near, PathError)> {
+    fn try_anchor(
+        &mut self,
+        path: &[&'a Certificate],
+        anchor: &'a TrustAnchor,
+    ) -> Result<ValidPath, (Near, PathError)> {
         let leaf = path.first().copied().ok_or((Near::Unknown, PathError::Limit("an empty path")))?;
         let subject = path.last().copied().unwrap_or(leaf);
         self.check_issuer(subject, &anchor.certificate)?;
@@ -299,7 +309,10 @@ fn key_match(subject: &Certificate, issuer: &Certificate) -> u8 {
 fn check_validity(certificate: &Certificate, at: Timestamp) -> Result<(), PathError> {
     // RFC 5280 4.1.2.5: both ends belong to the period; the last second is over when the next one starts.
     if at < certificate.not_before() {
-        return Err(PathError::NotYetValid { subject: certificate.subject_text(), not_before: certificate.not_before() });
+        return Err(PathError::NotYetValid {
+            subject: certificate.subject_text(),
+            not_before: certificate.not_before(),
+        });
     }
     if at.as_second() > certificate.not_after().as_second() {
         return Err(PathError::Expired { subject: certificate.subject_text(), not_after: certificate.not_after() });
@@ -341,7 +354,9 @@ fn check_signature(subject: &Certificate, issuer: &Certificate, limits: &PathLim
     let scheme = signature_scheme(subject.signature_algorithm(), None).map_err(|error| rule(error.to_string()))?;
     let weak = matches!(
         scheme,
-        SignatureScheme::RsaPkcs1(Digest::Sha1) | SignatureScheme::RsaPss(Digest::Sha1, _) | SignatureScheme::Ecdsa(Digest::Sha1)
+        SignatureScheme::RsaPkcs1(Digest::Sha1)
+            | SignatureScheme::RsaPss(Digest::Sha1, _)
+            | SignatureScheme::Ecdsa(Digest::Sha1)
     );
     if weak && !limits.legacy {
         return Err(rule("signed with SHA-1, which is refused".to_owned()));

@@ -34,7 +34,11 @@ pub(crate) fn blocks(octets: &[u8]) -> Result<Vec<Block>, String> {
                     let octets = base64::engine::general_purpose::STANDARD
                         .decode(base64.as_slice())
                         .map_err(|error| format!("PEM block {label}: {error}"))?;
-                    found.push(Block { label: std::mem::take(label), octets: octets.into(), has_headers: *has_headers });
+                    found.push(Block {
+                        label: std::mem::take(label),
+                        octets: octets.into(),
+                        has_headers: *has_headers,
+                    });
                     open = None;
                     if found.len() > MAX_BLOCKS {
                         return Err(format!("more than {MAX_BLOCKS} PEM blocks"));

@@ -82,9 +82,16 @@ impl Bundle {
     /// Indexes of `certificates` that hold the public key of the `keys` entry at `index`. None: a key without its certificate,
     /// or one of a kind not known here.
     pub fn certificates_of(&self, index: usize) -> Vec<usize> {
-        let Some(key) = self.keys.get(index).and_then(|key| SoftwareKey::from_pkcs8(key).ok()) else { return Vec::new() };
+        let Some(key) = self.keys.get(index).and_then(|key| SoftwareKey::from_pkcs8(key).ok()) else {
+            return Vec::new();
+        };
         let fits = |certificate: &Certificate| certificate.public_key().spki().as_ref() == key.spki();
-        self.certificates.iter().enumerate().filter(|(_, certificate)| fits(certificate)).map(|(index, _)| index).collect()
+        self.certificates
+            .iter()
+            .enumerate()
+            .filter(|(_, certificate)| fits(certificate))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     fn add_certificate(&mut self, der: &[u8]) -> Result<(), Pkcs12Error> {
@@ -96,7 +103,9 @@ impl Bundle {
                 Ok(())
             }
             // One certificate that cannot be used does not cost the others.
-            Err(CertificateError::Refused(why) | CertificateError::Malformed(why)) => self.skip(format!("a certificate: {why}")),
+            Err(CertificateError::Refused(why) | CertificateError::Malformed(why)) => {
+                self.skip(format!("a certificate: {why}"))
+            }
         }
     }
 
@@ -126,7 +135,9 @@ pub fn import(octets: &[u8], password: &str) -> Result<Bundle, Pkcs12Error> {
     let blocks = pem::blocks(octets).map_err(Pkcs12Error::Malformed)?;
     match blocks.iter().find(|block| block.label == "PKCS12") {
         Some(block) => Import::run(&block.octets, password),
-        None => Err(Pkcs12Error::Malformed("neither BER nor PEM: no line \"-----BEGIN PKCS12-----\" was found".to_owned())),
+        None => {
+            Err(Pkcs12Error::Malformed("neither BER nor PEM: no line \"-----BEGIN PKCS12-----\" was found".to_owned()))
+        }
     }
 }
 
@@ -149,18 +160,27 @@ impl<'a> Import<'a> {
         let mut outer = Reader::new(&file);
         let mut pfx = outer.sequence("a PFX is a SEQUENCE").map_err(malformed)?;
         outer.done().map_err(malformed)?;
-        let version = pfx.expect(tag::INTEGER, "a PFX has a version").and_then(|tlv| tlv.unsigned()).map_err(malformed)?;
+        let version =
+            pfx.expect(tag::INTEGER, "a PFX has a version").and_then(|tlv| tlv.unsigned()).map_err(malformed)?;
         if version != 3 {
             return Err(Pkcs12Error::Malformed(format!("version {version}, 3 is expected")));
         }
         let mut info = pfx.sequence("authSafe is a ContentInfo").map_err(malformed)?;
         let kind = info.expect(tag::OID, "a ContentInfo has a type").map_err(malformed)?;
         if kind.value != id::DATA {
-            return Err(Pkcs12Error::Unsupported(format!("integrity by public keys: authSafe of type {}", oid_text(kind.value))));
+            return Err(Pkcs12Error::Unsupported(format!(
+                "integrity by public keys: authSafe of type {}",
+                oid_text(kind.value)
+            )));
         }
         let safes = explicit_octets(&mut info)?;
-        let mut import =
-            Self { password: Password::new(password), work: Work::new(), derived: Derived::default(), bags: 0, bundle: Bundle::default() };
+        let mut import = Self {
+            password: Password::new(password),
+            work: Work::new(),
+            derived: Derived::default(),
+            bags: 0,
+            bundle: Bundle::default(),
+        };
         if let Some(mac) = pfx.optional(tag::SEQUENCE).map_err(malformed)? {
             import.check_mac(mac, safes)?;
         }
@@ -210,7 +230,8 @@ impl<'a> Import<'a> {
     fn pbmac1(&mut self, parts: &mut Reader<'_>) -> Result<hmac::Key, Pkcs12Error> {
         let mut parameters = parts.sequence("PBMAC1 has parameters").map_err(malformed)?;
         let function = parameters.expect(tag::SEQUENCE, "PBMAC1 has a key derivation function").map_err(malformed)?;
-        let scheme = parameters.expect(tag::SEQUENCE, "PBMAC1 has a message authentication scheme").map_err(malformed)?;
+        let scheme =
+            parameters.expect(tag::SEQUENCE, "PBMAC1 has a message authentication scheme").map_err(malformed)?;
         let prf = pbe::read_prf(scheme)?;
         let (_, key) = pbe::pbkdf2_by(function, None, &self.password, &mut self.work)?;
         Ok(hmac::Key::new(prf.hmac(), &key))
@@ -229,7 +250,8 @@ impl<'a> Import<'a> {
                 fields.expect(tag::INTEGER, "EncryptedData has a version").map_err(malformed)?;
                 let mut content = fields.sequence("EncryptedContentInfo is a SEQUENCE").map_err(malformed)?;
                 content.expect(tag::OID, "EncryptedContentInfo has a type").map_err(malformed)?;
-                let algorithm = content.expect(tag::SEQUENCE, "EncryptedContentInfo has an algorithm").map_err(malformed)?;
+                let algorithm =
+                    content.expect(tag::SEQUENCE, "EncryptedContentInfo has an algorithm").map_err(malformed)?;
                 let ciphertext = implicit_octets(content.any().map_err(malformed)?)?;
                 let plain = self.decrypt(algorithm, &ciphertext)?;
                 let safe = der(&plain)?;
@@ -260,7 +282,9 @@ impl<'a> Import<'a> {
                     self.bundle.add_key(Zeroizing::new(key.full.to_vec()));
                 }
                 Some([2]) => {
-                    let key = self.shrouded(value.expect(tag::SEQUENCE, "a bag holds an EncryptedPrivateKeyInfo").map_err(malformed)?)?;
+                    let key = self.shrouded(
+                        value.expect(tag::SEQUENCE, "a bag holds an EncryptedPrivateKeyInfo").map_err(malformed)?,
+                    )?;
                     self.bundle.add_key(key);
                 }
                 Some([3]) => self.certificate(value)?,
@@ -275,7 +299,8 @@ impl<'a> Import<'a> {
     fn shrouded(&mut self, info: Tlv<'_>) -> Result<Zeroizing<Vec<u8>>, Pkcs12Error> {
         let mut fields = info.reader();
         let algorithm = fields.expect(tag::SEQUENCE, "EncryptedPrivateKeyInfo has an algorithm").map_err(malformed)?;
-        let ciphertext = fields.expect(tag::OCTET_STRING, "EncryptedPrivateKeyInfo has encrypted octets").map_err(malformed)?.value;
+        let ciphertext =
+            fields.expect(tag::OCTET_STRING, "EncryptedPrivateKeyInfo has encrypted octets").map_err(malformed)?.value;
         let plain = self.decrypt(algorithm, ciphertext)?;
         // A wrong password gives sound padding once in 256 times.
         let key = Reader::new(&plain).expect(tag::SEQUENCE, "").map_err(|_| Pkcs12Error::Password)?;
@@ -325,7 +350,9 @@ fn implicit_octets(value: Tlv<'_>) -> Result<Cow<'_, [u8]>, Pkcs12Error> {
             let mut joined = Vec::with_capacity(value.value.len());
             let mut pieces = value.reader();
             while !pieces.is_empty() {
-                joined.extend_from_slice(pieces.expect(tag::OCTET_STRING, "a piece of an OCTET STRING").map_err(malformed)?.value);
+                joined.extend_from_slice(
+                    pieces.expect(tag::OCTET_STRING, "a piece of an OCTET STRING").map_err(malformed)?.value,
+                );
             }
             Ok(Cow::Owned(joined))
         }
@@ -345,7 +372,9 @@ pub fn export(bundle: &Bundle, password: &str, friendly_name: &str) -> Result<Ve
     let mut key_bags = Vec::new();
     for (index, key) in bundle.keys.iter().enumerate() {
         let own = bundle.certificates_of(index);
-        let identifier = digest_of(&own.first().and_then(|first| bundle.certificates.get(*first)).map_or(key.to_vec(), |c| c.der().to_vec()));
+        let identifier = digest_of(
+            &own.first().and_then(|first| bundle.certificates.get(*first)).map_or(key.to_vec(), |c| c.der().to_vec()),
+        );
         for place in own {
             if let Some(slot) = identifiers.get_mut(place) {
                 *slot = Some(identifier.clone());

@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512, OaepAlgorithm, OaepPublicEncryptingKey,
-    Pkcs1PublicEncryptingKey, PublicEncryptingKey,
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512, OaepAlgorithm,
+    OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
 };
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPssSaltLength, VerificationAlgorithm};
 use aws_lc_rs::{agreement, error::Unspecified};
@@ -13,8 +13,8 @@ use const_oid::ObjectIdentifier;
 use zeroize::Zeroizing;
 
 use crate::cms::algorithm::{
-    AlgorithmIdentifier, Digest, EC_PUBLIC_KEY, ED25519, KeyTransport, RSA_ENCRYPTION, RSASSA_PSS, SECP256R1, SECP384R1, SECP521R1, SignatureScheme,
-    X25519, name_of,
+    AlgorithmIdentifier, Digest, EC_PUBLIC_KEY, ED25519, KeyTransport, RSA_ENCRYPTION, RSASSA_PSS, SECP256R1,
+    SECP384R1, SECP521R1, SignatureScheme, X25519, name_of,
 };
 use crate::cms::ber::{Reader, slice, tag};
 use crate::cms::error::CmsError;
@@ -23,7 +23,9 @@ use crate::cms::error::CmsError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// Modulus size in bits.
-    Rsa { bits: usize },
+    Rsa {
+        bits: usize,
+    },
     P256,
     P384,
     P521,
@@ -117,7 +119,8 @@ impl PublicKey {
             check_point(kind, bits)?;
         }
         let bits = slice(&der, bits);
-        let inner = Inner { spki: der, kind, bits, pss_only, verifiers: Default::default(), transport: OnceLock::new() };
+        let inner =
+            Inner { spki: der, kind, bits, pss_only, verifiers: Default::default(), transport: OnceLock::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
     /// What kind it is.
@@ -150,7 +153,8 @@ impl PublicKey {
         if scheme == SignatureScheme::Ed25519 {
             return Err(refused("Ed25519 signs a message, not a digest"));
         }
-        let digest = aws_lc_rs::digest::Digest::import_less_safe(digest, scheme.digest().algorithm()).map_err(|_| CmsError::Crypto)?;
+        let digest = aws_lc_rs::digest::Digest::import_less_safe(digest, scheme.digest().algorithm())
+            .map_err(|_| CmsError::Crypto)?;
         let result = self.with_verifier(scheme, |verifier| match verifier {
             Verifier::Cached(key) => key.verify_digest_sig(&digest, signature),
             Verifier::Once(parameters, bits) => parameters.verify_digest_sig(bits, &digest, signature),
@@ -160,12 +164,19 @@ impl PublicKey {
     /// Encrypts a CEK to an RSA key of at least 2048 bits.
     pub fn transport(&self, how: KeyTransport, cek: &[u8]) -> Result<Vec<u8>, CmsError> {
         if !matches!(self.inner.kind, KeyKind::Rsa { .. }) || self.inner.pss_only {
-            return Err(refused(format!("{} is no key to transport a content-encryption key to", self.inner.kind.name())));
+            return Err(refused(format!(
+                "{} is no key to transport a content-encryption key to",
+                self.inner.kind.name()
+            )));
         }
         if self.is_weak() {
-            return Err(refused(format!("{}: an RSA key of at least 2048 bits is needed to encrypt to", self.inner.kind.name())));
+            return Err(refused(format!(
+                "{}: an RSA key of at least 2048 bits is needed to encrypt to",
+                self.inner.kind.name()
+            )));
         }
-        let key = self.inner.transport.get_or_init(|| transport_key(&self.inner.spki)).as_ref().ok_or(CmsError::Crypto)?;
+        let key =
+            self.inner.transport.get_or_init(|| transport_key(&self.inner.spki)).as_ref().ok_or(CmsError::Crypto)?;
         let mut encrypted = vec![0u8; key.pkcs1.ciphertext_size()];
         let length = match how {
             KeyTransport::RsaPkcs1 => key.pkcs1.encrypt(cek, &mut encrypted).map_err(|_| CmsError::Crypto)?.len(),
@@ -179,12 +190,13 @@ impl PublicKey {
     }
     /// Ephemeral-static ECDH to this key (RFC 5753 section 3.1): the ephemeral public point (uncompressed) and the shared secret.
     pub fn agree_ephemeral(&self) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), CmsError> {
-        let curve =
-            agreement_curve(self.inner.kind).ok_or_else(|| refused(format!("{} is no key for ECDH with CMS", self.inner.kind.name())))?;
+        let curve = agreement_curve(self.inner.kind)
+            .ok_or_else(|| refused(format!("{} is no key for ECDH with CMS", self.inner.kind.name())))?;
         let ephemeral = agreement::PrivateKey::generate(curve).map_err(|_| CmsError::Crypto)?;
         let point = ephemeral.compute_public_key().map_err(|_| CmsError::Crypto)?;
         let theirs = agreement::UnparsedPublicKey::new(curve, &self.inner.bits);
-        let secret = agreement::agree(&ephemeral, theirs, CmsError::Crypto, |secret| Ok(Zeroizing::new(secret.to_vec())))?;
+        let secret =
+            agreement::agree(&ephemeral, theirs, CmsError::Crypto, |secret| Ok(Zeroizing::new(secret.to_vec())))?;
         Ok((point.as_ref().to_vec(), secret))
     }
 
@@ -207,7 +219,9 @@ impl PublicKey {
             SignatureScheme::RsaPkcs1(digest) if matches!(self.inner.kind, KeyKind::Rsa { .. }) => {
                 (digest as usize, pkcs1_parameters(digest, self.is_weak()).ok_or_else(unfit)?)
             }
-            SignatureScheme::Ecdsa(digest) => (digest as usize, ecdsa_algorithm(self.inner.kind, digest).ok_or_else(unfit)?),
+            SignatureScheme::Ecdsa(digest) => {
+                (digest as usize, ecdsa_algorithm(self.inner.kind, digest).ok_or_else(unfit)?)
+            }
             SignatureScheme::Ed25519 if self.inner.kind == KeyKind::Ed25519 => (7, &signature::ED25519),
             _ => return Err(unfit()),
         };
@@ -263,7 +277,11 @@ fn kind_of_curve(curve: &ObjectIdentifier) -> Option<KeyKind> {
 }
 
 fn raw_kind(kind: KeyKind, bits: &[u8]) -> Result<KeyKind, CmsError> {
-    if bits.len() == 32 { Ok(kind) } else { Err(refused(format!("{} key of {} octets, 32 are expected", kind.name(), bits.len()))) }
+    if bits.len() == 32 {
+        Ok(kind)
+    } else {
+        Err(refused(format!("{} key of {} octets, 32 are expected", kind.name(), bits.len())))
+    }
 }
 
 /// The point is on its curve, and in a form that X.509 knows (RFC 5480 section 2.2: uncompressed or compressed).
@@ -271,7 +289,11 @@ fn check_point(kind: KeyKind, bits: &[u8]) -> Result<(), CmsError> {
     let known_form = matches!(bits.first(), Some(2..=4));
     let curve = agreement_curve(kind).ok_or(CmsError::Crypto)?;
     let on_curve = agreement::ParsedPublicKey::try_from(agreement::UnparsedPublicKey::new(curve, bits));
-    if known_form && on_curve.is_ok_and(|key| key.alg() == curve) { Ok(()) } else { Err(refused(format!("not a point on {}", kind.name()))) }
+    if known_form && on_curve.is_ok_and(|key| key.alg() == curve) {
+        Ok(())
+    } else {
+        Err(refused(format!("not a point on {}", kind.name())))
+    }
 }
 
 /// The ECDH of a curve.
@@ -345,7 +367,10 @@ pub(crate) fn oaep_algorithm(hash: Digest, mask: Digest) -> Option<&'static Oaep
 
 fn transport_key(spki: &[u8]) -> Option<Transport> {
     let key = PublicEncryptingKey::from_der(spki).ok()?;
-    Some(Transport { pkcs1: Pkcs1PublicEncryptingKey::new(key.clone()).ok()?, oaep: OaepPublicEncryptingKey::new(key).ok()? })
+    Some(Transport {
+        pkcs1: Pkcs1PublicEncryptingKey::new(key.clone()).ok()?,
+        oaep: OaepPublicEncryptingKey::new(key).ok()?,
+    })
 }
 
 /// Reads a SubjectPublicKeyInfo as a fuzzer gives it: what is taken has bounds that hold, and reads the same again.

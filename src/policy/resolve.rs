@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Known, MaySign, Missing, Plan, Policy, Profile, Resolution, Rule,
-    SignMode, Signer, Treatment, TrustState,
+    Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Known, MaySign, Missing, Plan, Policy,
+    Profile, Resolution, Rule, SignMode, Signer, Treatment, TrustState,
 };
 use crate::cms::algorithm::ContentEncryption;
 use crate::pki::certificate::Purpose;
@@ -54,7 +54,13 @@ pub fn resolve(policy: &Policy, rule: &Rule, facts: &Facts, now: Timestamp) -> R
     Resolution { rule: rule.name.clone(), treatment, considered }
 }
 
-fn treat(policy: &Policy, rule: &Rule, facts: &Facts, now: Timestamp, considered: &mut Vec<Considered>) -> Result<Treatment, Stop> {
+fn treat(
+    policy: &Policy,
+    rule: &Rule,
+    facts: &Facts,
+    now: Timestamp,
+    considered: &mut Vec<Considered>,
+) -> Result<Treatment, Stop> {
     let action = &rule.action;
     if let Some(text) = &action.reject {
         return Err(Stop::permanent(POLICY, text.clone()));
@@ -78,13 +84,31 @@ fn treat(policy: &Policy, rule: &Rule, facts: &Facts, now: Timestamp, considered
 
 fn profile(policy: &Policy, rule: &Rule) -> Result<Profile, Stop> {
     let name = if rule.action.profile.is_empty() { "compatible" } else { rule.action.profile.as_str() };
-    policy.profiles.get(name).cloned().or_else(|| Profile::builtin(name)).filter(|profile| !profile.content.is_empty()).ok_or_else(|| {
-        Stop::transient(CONFIGURATION, format!("rule {:?} names the profile {name:?}, which does not exist; run waxwing config check", rule.name))
-    })
+    policy
+        .profiles
+        .get(name)
+        .cloned()
+        .or_else(|| Profile::builtin(name))
+        .filter(|profile| !profile.content.is_empty())
+        .ok_or_else(|| {
+            Stop::transient(
+                CONFIGURATION,
+                format!(
+                    "rule {:?} names the profile {name:?}, which does not exist; run waxwing config check",
+                    rule.name
+                ),
+            )
+        })
 }
 
 /// Whom to encrypt to; `None`: nobody, and policy allows it.
-fn encrypt(rule: &Rule, profile: &Profile, known: &Known, now: Timestamp, considered: &mut Vec<Considered>) -> Result<Option<EncryptTo>, Stop> {
+fn encrypt(
+    rule: &Rule,
+    profile: &Profile,
+    known: &Known,
+    now: Timestamp,
+    considered: &mut Vec<Considered>,
+) -> Result<Option<EncryptTo>, Stop> {
     let action = &rule.action;
     let required = match action.encrypt {
         EncryptMode::Never => return Ok(None),
@@ -94,14 +118,24 @@ fn encrypt(rule: &Rule, profile: &Profile, known: &Known, now: Timestamp, consid
     let downgrade = !required && action.allow_downgrade;
     let candidates = match known {
         Known::Unknown(_) if downgrade => return Ok(None),
-        Known::Unknown(why) => return Err(Stop::transient(DIRECTORY, format!("cannot tell now which certificate to encrypt to: {why}"))),
+        Known::Unknown(why) => {
+            return Err(Stop::transient(DIRECTORY, format!("cannot tell now which certificate to encrypt to: {why}")));
+        }
         Known::Disabled if downgrade => return Ok(None),
-        Known::Disabled => return Err(Stop::permanent(CRYPTO, "the recipient is disabled in the store: no new mail is encrypted to him".into())),
+        Known::Disabled => {
+            return Err(Stop::permanent(
+                CRYPTO,
+                "the recipient is disabled in the store: no new mail is encrypted to him".into(),
+            ));
+        }
         Known::Candidates(candidates) => candidates,
     };
     let mut usable = usable("recipient", Purpose::Encryption, candidates, action.domain_key, now, considered);
     if usable.is_empty() {
-        let all_unusable = considered.iter().filter(|one| one.role == "recipient").filter_map(|one| one.outcome.as_ref().err().map(|why| format!("{}: {why}", one.subject)));
+        let all_unusable = considered
+            .iter()
+            .filter(|one| one.role == "recipient")
+            .filter_map(|one| one.outcome.as_ref().err().map(|why| format!("{}: {why}", one.subject)));
         let reasons = all_unusable.collect::<Vec<_>>().join("; ");
         return match (required, candidates.is_empty() || only_foreign_domain(candidates, action.domain_key)) {
             (true, true) => Err(Stop::missing("no certificate is known, and encryption is required".into())),
@@ -125,7 +159,13 @@ fn only_foreign_domain(candidates: &[Candidate], domain_key: bool) -> bool {
 }
 
 /// Who signs; `None`: nobody, and policy allows it.
-fn sign(rule: &Rule, profile: &Profile, facts: &Facts, now: Timestamp, considered: &mut Vec<Considered>) -> Result<Option<Signer>, Stop> {
+fn sign(
+    rule: &Rule,
+    profile: &Profile,
+    facts: &Facts,
+    now: Timestamp,
+    considered: &mut Vec<Considered>,
+) -> Result<Option<Signer>, Stop> {
     let required = match rule.action.sign {
         SignMode::Never => return Ok(None),
         SignMode::IfKey => false,
@@ -134,13 +174,22 @@ fn sign(rule: &Rule, profile: &Profile, facts: &Facts, now: Timestamp, considere
     match &facts.may_sign {
         MaySign::NotNeeded(_) => return Ok(None),
         MaySign::No(_) if !required => return Ok(None),
-        MaySign::No(why) => return Err(Stop::permanent(POLICY, format!("may not be signed, and a signature is required: {why}"))),
+        MaySign::No(why) => {
+            return Err(Stop::permanent(POLICY, format!("may not be signed, and a signature is required: {why}")));
+        }
         MaySign::Yes => {}
     }
     let candidates = match &facts.signer {
-        Known::Unknown(why) => return Err(Stop::transient(DIRECTORY, format!("cannot tell now which key signs: {why}"))),
+        Known::Unknown(why) => {
+            return Err(Stop::transient(DIRECTORY, format!("cannot tell now which key signs: {why}")));
+        }
         Known::Disabled if !required => return Ok(None),
-        Known::Disabled => return Err(Stop::permanent(POLICY, "the sender is disabled in the store: nothing is signed for him".into())),
+        Known::Disabled => {
+            return Err(Stop::permanent(
+                POLICY,
+                "the sender is disabled in the store: nothing is signed for him".into(),
+            ));
+        }
         Known::Candidates(candidates) => candidates,
     };
     let usable = usable("signer", Purpose::Signature, candidates, false, now, considered);
@@ -152,9 +201,16 @@ fn sign(rule: &Rule, profile: &Profile, facts: &Facts, now: Timestamp, considere
         if !required {
             return Ok(None);
         }
-        let why: Vec<_> = considered.iter().filter(|one| one.role == "signer").filter_map(|one| one.outcome.as_ref().err().cloned()).collect();
+        let why: Vec<_> = considered
+            .iter()
+            .filter(|one| one.role == "signer")
+            .filter_map(|one| one.outcome.as_ref().err().cloned())
+            .collect();
         let why = if why.is_empty() { "none is in the store".to_owned() } else { why.join("; ") };
-        return Err(Stop::transient(CRYPTO, format!("no signing key that may be used, and a signature is required ({why})")));
+        return Err(Stop::transient(
+            CRYPTO,
+            format!("no signing key that may be used, and a signature is required ({why})"),
+        ));
     };
     mark_used("signer", &[candidate], considered);
     Ok(Some(Signer { key, certificate: candidate.certificate.clone(), chain: intermediates(path) }))
@@ -184,7 +240,12 @@ fn usable<'c>(
             usable.push(candidate);
         }
         let outcome = outcome.and_then(|()| Err("may be used, another one comes first".to_owned()));
-        considered.push(Considered { role, fingerprint: candidate.certificate.fingerprint(), subject: candidate.certificate.subject_text(), outcome });
+        considered.push(Considered {
+            role,
+            fingerprint: candidate.certificate.fingerprint(),
+            subject: candidate.certificate.subject_text(),
+            outcome,
+        });
     }
     usable.sort_by_key(|candidate| {
         let certificate = &candidate.certificate;
@@ -237,7 +298,9 @@ fn judge(candidate: &Candidate, purpose: Purpose, domain_key: bool, now: Timesta
 /// The best cipher of the profile that all owners are known to read; the profile's first where nothing is known, its last
 /// (the one most can read) where what is known excludes them all.
 fn cipher(profile: &Profile, used: &[&Candidate]) -> ContentEncryption {
-    let readable = |content: &&ContentEncryption| used.iter().filter_map(|one| one.capabilities.as_ref()).all(|known| known.contains(content));
+    let readable = |content: &&ContentEncryption| {
+        used.iter().filter_map(|one| one.capabilities.as_ref()).all(|known| known.contains(content))
+    };
     let best = profile.content.iter().find(readable).or(profile.content.last());
     best.copied().unwrap_or(ContentEncryption::Aes256Cbc)
 }

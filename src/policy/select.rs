@@ -19,7 +19,10 @@ impl Match {
             && any_or_empty(&self.user, |user| facts.user.is_some_and(|name| glob(user, name)))
             && any_or_empty(&self.recipient, |pattern| pattern.matches(recipient))
             && any_or_empty(&self.sender, |pattern| pattern.matches_sender(facts))
-            && self.header.as_ref().is_none_or(|(name, value)| facts.header.all(name).any(|field| glob(value, &field.decoded())))
+            && self
+                .header
+                .as_ref()
+                .is_none_or(|(name, value)| facts.header.all(name).any(|field| glob(value, &field.decoded())))
             && self.subject_keyword.as_ref().is_none_or(|keyword| has_keyword(facts, keyword))
     }
 }
@@ -31,7 +34,9 @@ fn any_or_empty<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
 /// Only trusted senders may steer policy by words in the Subject.
 fn has_keyword(facts: &MessageFacts<'_>, keyword: &str) -> bool {
     let keyword = keyword.to_lowercase();
-    facts.trusted && !keyword.is_empty() && facts.header.all("Subject").any(|field| field.decoded().to_lowercase().contains(&keyword))
+    facts.trusted
+        && !keyword.is_empty()
+        && facts.header.all("Subject").any(|field| field.decoded().to_lowercase().contains(&keyword))
 }
 
 impl Pattern {
@@ -70,7 +75,10 @@ fn glob(pattern: &str, text: &str) -> bool {
             None => return false,
         }
     }
-    text.len().checked_sub(last.len()).and_then(|at| text.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(last.as_bytes()))
+    text.len()
+        .checked_sub(last.len())
+        .and_then(|at| text.get(at..))
+        .is_some_and(|end| end.eq_ignore_ascii_case(last.as_bytes()))
 }
 
 fn strip_prefix<'t>(text: &'t [u8], prefix: &[u8]) -> Option<&'t [u8]> {

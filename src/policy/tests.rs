@@ -109,7 +109,9 @@ fn refused(resolution: &Resolution) -> Option<(bool, (u8, u16, u16))> {
 
 fn encrypted_to(resolution: &Resolution) -> Vec<[u8; 32]> {
     match &resolution.treatment {
-        Treatment::Protect(Plan { encrypt: Some(to), .. }) => to.certificates.iter().map(Certificate::fingerprint).collect(),
+        Treatment::Protect(Plan { encrypt: Some(to), .. }) => {
+            to.certificates.iter().map(Certificate::fingerprint).collect()
+        }
         _ => vec![],
     }
 }
@@ -157,7 +159,11 @@ fn t09_require_never_falls_to_clear() {
         }
     }
     require.action.pass = true;
-    assert_eq!(refused(&decide(&require, &to(Known::Candidates(vec![])))), Some((true, (4, 3, 5))), "pass beside require is no way out");
+    assert_eq!(
+        refused(&decide(&require, &to(Known::Candidates(vec![])))),
+        Some((true, (4, 3, 5))),
+        "pass beside require is no way out"
+    );
 }
 
 #[test]
@@ -187,13 +193,25 @@ fn the_signing_key_missing_is_451_and_never_unsigned() {
     let facts = |signer: Known, may_sign: MaySign| Facts { signer, may_sign, recipient: Known::Candidates(vec![]) };
     let none = Known::Candidates(vec![]);
     assert_eq!(refused(&decide(&require, &facts(none.clone(), MaySign::Yes))), Some((true, (4, 7, 5))));
-    assert_eq!(refused(&decide(&require, &facts(Known::Unknown("away".into()), MaySign::Yes))), Some((true, (4, 4, 3))));
+    assert_eq!(
+        refused(&decide(&require, &facts(Known::Unknown("away".into()), MaySign::Yes))),
+        Some((true, (4, 4, 3)))
+    );
     assert_eq!(refused(&decide(&require, &facts(Known::Disabled, MaySign::Yes))), Some((false, (5, 7, 1))));
     let good = Known::Candidates(vec![house.signer()]);
-    assert!(matches!(decide(&require, &facts(good.clone(), MaySign::Yes)).treatment, Treatment::Protect(Plan { sign: Some(_), .. })));
+    assert!(matches!(
+        decide(&require, &facts(good.clone(), MaySign::Yes)).treatment,
+        Treatment::Protect(Plan { sign: Some(_), .. })
+    ));
     // A31: the submitter may not use the key.
-    assert_eq!(refused(&decide(&require, &facts(good.clone(), MaySign::No("forged".into())))), Some((false, (5, 7, 1))));
-    assert!(matches!(decide(&require, &facts(good.clone(), MaySign::NotNeeded("DSN".into()))).treatment, Treatment::Clear(_)));
+    assert_eq!(
+        refused(&decide(&require, &facts(good.clone(), MaySign::No("forged".into())))),
+        Some((false, (5, 7, 1)))
+    );
+    assert!(matches!(
+        decide(&require, &facts(good.clone(), MaySign::NotNeeded("DSN".into()))).treatment,
+        Treatment::Clear(_)
+    ));
     let if_key = rule(EncryptMode::Never, SignMode::IfKey);
     assert!(matches!(decide(&if_key, &facts(good, MaySign::No("forged".into()))).treatment, Treatment::Clear(_)));
     assert!(matches!(decide(&if_key, &facts(none, MaySign::Yes)).treatment, Treatment::Clear(_)));
@@ -203,7 +221,11 @@ fn the_signing_key_missing_is_451_and_never_unsigned() {
 fn t16_signing_keys_outside_their_validity_are_unused() {
     let house = House::new();
     let require = rule(EncryptMode::Never, SignMode::Require);
-    let facts = Facts { signer: Known::Candidates(vec![house.signer()]), may_sign: MaySign::Yes, recipient: Known::Candidates(vec![]) };
+    let facts = Facts {
+        signer: Known::Candidates(vec![house.signer()]),
+        may_sign: MaySign::Yes,
+        recipient: Known::Candidates(vec![]),
+    };
     for day in [-11, 11, -2000, 2000] {
         let resolution = resolve(&policy(vec![]), &require, &facts, at(day));
         assert_eq!(refused(&resolution), Some((true, (4, 7, 5))), "day {day}");
@@ -298,7 +320,12 @@ fn patterns_match_addresses_domains_and_wildcards() {
         ("b*b@x.example", "bob@x.example"),
         ("*@xn--bcher-kva.example", "a@bücher.example"),
     ];
-    let misses = [("@x.example", "a@sub.x.example"), ("bob@x.example", "bobby@x.example"), ("*@*.x.example", "a@x.example"), ("b*bb@x.example", "bb@x.example")];
+    let misses = [
+        ("@x.example", "a@sub.x.example"),
+        ("bob@x.example", "bobby@x.example"),
+        ("*@*.x.example", "a@x.example"),
+        ("b*bb@x.example", "bb@x.example"),
+    ];
     let header = header("Subject: x");
     let facts = seen(&header, &ReversePath::Null);
     for (pattern, address) in hits {

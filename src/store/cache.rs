@@ -47,7 +47,8 @@ impl<K: Hash + Eq + Clone, V: Clone> GuardedCache<K, V> {
     }
 
     pub fn clear(&self) {
-        let mut epochs: Vec<_> = self.epochs.iter().map(|epoch| epoch.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        let mut epochs: Vec<_> =
+            self.epochs.iter().map(|epoch| epoch.lock().unwrap_or_else(PoisonError::into_inner)).collect();
         for epoch in &mut epochs {
             **epoch = epoch.wrapping_add(1);
         }

@@ -35,7 +35,9 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::cache::GuardedCache;
 use super::keyring::{Kek, Keyring, Mac, hex, sync_folder_of};
-use super::record::{CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue};
+use super::record::{
+    CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue,
+};
 use super::tree::{Alerts, Change, LOG_LENGTH, RECORDS, ROOT, View, io, log_path, read_root};
 use super::{CertificateRecord, ChangeEvent, Identity, Owner, Provenance, StoreError};
 use crate::address::{Domain, MailboxKey};
@@ -132,9 +134,8 @@ impl EmbeddedStore {
         }
         // Made whole under another name: a crash leaves no half of a store.
         let draft = folder.join(format!("{FILE}.{}.new", std::process::id()));
-        let made = Self::make(&draft, &kek).and_then(|()| {
-            std::fs::hard_link(&draft, &file).and_then(|()| sync_folder_of(&file)).map_err(at)
-        });
+        let made = Self::make(&draft, &kek)
+            .and_then(|()| std::fs::hard_link(&draft, &file).and_then(|()| sync_folder_of(&file)).map_err(at));
         // Only a leftover file could stay behind, and it holds no record.
         drop(std::fs::remove_file(&draft));
         made?;
@@ -229,7 +230,9 @@ impl EmbeddedStore {
 fn read_header(db: &impl ReadableDatabase) -> Result<Vec<u8>, StoreError> {
     let table = db.begin_read().map_err(io)?.open_table(HEADER).map_err(io)?;
     let header = table.get("header").map_err(io)?;
-    header.map(|header| header.value().to_vec()).ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))
+    header
+        .map(|header| header.value().to_vec())
+        .ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))
 }
 
 /// Checks every record once, then follows; a command is done before this begins.
@@ -264,7 +267,11 @@ impl Inner {
         })
     }
 
-    fn checked_root<T: ReadableTable<&'static str, &'static [u8]>>(&self, table: &T, floor: u64) -> Result<Arc<Root>, StoreError> {
+    fn checked_root<T: ReadableTable<&'static str, &'static [u8]>>(
+        &self,
+        table: &T,
+        floor: u64,
+    ) -> Result<Arc<Root>, StoreError> {
         let known = self.root.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (mac, root) = read_root(table, &self.ring, &self.alerts, floor, known.as_ref())?;
         if known.is_none_or(|(known, _)| known != mac) {
@@ -308,7 +315,11 @@ impl Inner {
                 return Ok((generation, None));
             }
             let change = |at| {
-                let record = view.loose(&log_path(at)).ok().flatten().filter(|record| record.kind == Kind::Change && record.generation == at)?;
+                let record = view
+                    .loose(&log_path(at))
+                    .ok()
+                    .flatten()
+                    .filter(|record| record.kind == Kind::Change && record.generation == at)?;
                 ChangeValue::decode(&record.value)
             };
             Ok((generation, (seen.saturating_add(1)..=generation).map(change).collect::<Option<Vec<_>>>()))
@@ -443,7 +454,9 @@ fn note(bad: &mut Vec<String>, error: StoreError) {
 fn children_of(path: &str, record: &Record) -> Vec<(String, Mac)> {
     match record.kind {
         Kind::Owner => {
-            let (Some(owner), Some(value)) = (owner_of_path(path), OwnerValue::decode(&record.value)) else { return Vec::new() };
+            let (Some(owner), Some(value)) = (owner_of_path(path), OwnerValue::decode(&record.value)) else {
+                return Vec::new();
+            };
             let certificates = value.certificates.iter().map(|(name, mac)| (certificate_path(&owner, name), *mac));
             certificates.chain(value.keys.iter().map(|(name, mac)| (key_path(&KeyId(*name)), *mac))).collect()
         }
@@ -456,16 +469,21 @@ fn children_of(path: &str, record: &Record) -> Vec<(String, Mac)> {
 
 fn read_trust<T: ReadableTable<&'static str, &'static [u8]>>(view: &View<'_, T>) -> Result<TrustSet, StoreError> {
     let Some(record) = view.top(TRUST)? else { return Ok(TrustSet::default()) };
-    let value = TrustValue::decode(&record.value).filter(|_| record.kind == Kind::Trust).ok_or_else(|| view.alerts.raise(TRUST))?;
+    let value = TrustValue::decode(&record.value)
+        .filter(|_| record.kind == Kind::Trust)
+        .ok_or_else(|| view.alerts.raise(TRUST))?;
     let mut set = TrustSet { generation: record.generation, ..TrustSet::default() };
     for (name, mac) in &value.entries {
         let path = trust_path(name);
         // What is not authentic is absent: nothing it vouched for is valid, and the alert was raised.
         let Ok(record) = view.child(&path, mac) else { continue };
-        let decoded = TrustEntryValue::decode(&record.value).and_then(|entry| Some((Certificate::from_der(entry.der).ok()?, entry.scope)));
+        let decoded = TrustEntryValue::decode(&record.value)
+            .and_then(|entry| Some((Certificate::from_der(entry.der).ok()?, entry.scope)));
         match decoded {
             Some((certificate, ScopeValue::Intermediate)) => set.intermediates.push(certificate),
-            Some((certificate, ScopeValue::Global)) => set.anchors.push(TrustAnchor { certificate, scope: AnchorScope::Global }),
+            Some((certificate, ScopeValue::Global)) => {
+                set.anchors.push(TrustAnchor { certificate, scope: AnchorScope::Global })
+            }
             Some((certificate, ScopeValue::Domains(domains))) => {
                 let domains = domains.iter().filter_map(|domain| Domain::parse(domain).ok()).collect();
                 set.anchors.push(TrustAnchor { certificate, scope: AnchorScope::Domains(domains) });
@@ -476,7 +494,10 @@ fn read_trust<T: ReadableTable<&'static str, &'static [u8]>>(view: &View<'_, T>)
     Ok(set)
 }
 
-fn read_identity<T: ReadableTable<&'static str, &'static [u8]>>(view: &View<'_, T>, owner: &Owner) -> Result<Identity, StoreError> {
+fn read_identity<T: ReadableTable<&'static str, &'static [u8]>>(
+    view: &View<'_, T>,
+    owner: &Owner,
+) -> Result<Identity, StoreError> {
     let mut identity = Identity { owner: owner.clone(), certificates: Vec::new(), disabled: false, generation: 0 };
     let path = owner_path(owner);
     let Some(record) = view.top(&path)? else { return Ok(identity) };
@@ -484,7 +505,9 @@ fn read_identity<T: ReadableTable<&'static str, &'static [u8]>>(view: &View<'_, 
     if record.kind == Kind::Tombstone {
         return Ok(identity);
     }
-    let value = OwnerValue::decode(&record.value).filter(|_| record.kind == Kind::Owner).ok_or_else(|| view.alerts.raise(&path))?;
+    let value = OwnerValue::decode(&record.value)
+        .filter(|_| record.kind == Kind::Owner)
+        .ok_or_else(|| view.alerts.raise(&path))?;
     identity.disabled = value.disabled;
     for (name, mac) in &value.certificates {
         let path = certificate_path(owner, name);

@@ -28,15 +28,17 @@ impl Kek {
     /// Makes a KEK in a new file of mode 0600; an existing file is an error.
     pub fn create(file: &Path) -> Result<Self, StoreError> {
         let failed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                StoreError::Refused(format!("{} exists and is left as it is: what it wraps can be read with nothing else", file.display()))
-            }
+            std::io::ErrorKind::AlreadyExists => StoreError::Refused(format!(
+                "{} exists and is left as it is: what it wraps can be read with nothing else",
+                file.display()
+            )),
             _ => StoreError::Io(format!("key-encryption key {}: {error}", file.display())),
         };
         let mut key = Zeroizing::new([0u8; KEY_LEN]);
         random(key.as_mut())?;
         let text = Zeroizing::new(format!("{KEK_LINE}\n{}\n", hex(key.as_ref()).as_str()));
-        let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+        let mut out =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
         out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)?;
         sync_folder_of(file).map_err(failed)?;
         Ok(Self { key, file: file.display().to_string() })
@@ -124,11 +126,16 @@ impl Keyring {
         if fingerprint != kek.fingerprint() {
             return Err(StoreError::Kek(
                 kek.file.clone(),
-                format!("the store wants KEK {}, the file holds KEK {}; nothing was changed", *hex(fingerprint), *hex(&kek.fingerprint())),
+                format!(
+                    "the store wants KEK {}, the file holds KEK {}; nothing was changed",
+                    *hex(fingerprint),
+                    *hex(&kek.fingerprint())
+                ),
             ));
         }
-        let store_key = unseal(&gcm_key(kek.key.as_ref())?, open, wrapped)
-            .ok_or_else(|| StoreError::Kek(kek.file.clone(), "the wrapped store key is not authentic; nothing was changed".to_owned()))?;
+        let store_key = unseal(&gcm_key(kek.key.as_ref())?, open, wrapped).ok_or_else(|| {
+            StoreError::Kek(kek.file.clone(), "the wrapped store key is not authentic; nothing was changed".to_owned())
+        })?;
         Self::derive(&store_key, id)
     }
 
@@ -136,7 +143,9 @@ impl Keyring {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, id).extract(store_key);
         let expand = |info: &[u8]| -> Result<Zeroizing<[u8; KEY_LEN]>, StoreError> {
             let mut out = Zeroizing::new([0u8; KEY_LEN]);
-            prk.expand(&[info], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(out.as_mut())).map_err(|_| crypto_failed())?;
+            prk.expand(&[info], hkdf::HKDF_SHA256)
+                .and_then(|okm| okm.fill(out.as_mut()))
+                .map_err(|_| crypto_failed())?;
             Ok(out)
         };
         Ok(Self {
@@ -197,7 +206,10 @@ fn seal(key: &LessSafeKey, associated: &[u8], plain: &[u8]) -> Result<Vec<u8>, S
 fn unseal(key: &LessSafeKey, associated: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>()?;
     let mut inout = Zeroizing::new(ciphertext.to_vec());
-    let length = key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(associated), inout.as_mut_slice()).ok()?.len();
+    let length = key
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(associated), inout.as_mut_slice())
+        .ok()?
+        .len();
     inout.truncate(length);
     Some(inout)
 }
@@ -255,7 +267,15 @@ mod tests {
     fn a_kek_file_is_read_strictly() {
         let good = format!("{KEK_LINE}\n{}\n", "0a".repeat(32));
         assert_eq!(parse_kek(&good).unwrap().as_slice(), [0x0a; 32]);
-        for bad in ["", "waxwing-kek-v1", "waxwing-kek-v2\n00", "0a0a", good.strip_suffix("a\n").unwrap(), &format!("{good}x\n"), &good.replace("0a", "0g")] {
+        for bad in [
+            "",
+            "waxwing-kek-v1",
+            "waxwing-kek-v2\n00",
+            "0a0a",
+            good.strip_suffix("a\n").unwrap(),
+            &format!("{good}x\n"),
+            &good.replace("0a", "0g"),
+        ] {
             assert!(parse_kek(bad).is_err(), "{bad:?}");
         }
     }

@@ -34,7 +34,9 @@ pub(super) enum Kind {
 impl Kind {
     fn from_code(code: u8) -> Option<Self> {
         use Kind::*;
-        [Root, Bucket, Owner, Certificate, Key, Trust, TrustEntry, Alias, Change, Tombstone].into_iter().find(|kind| *kind as u8 == code)
+        [Root, Bucket, Owner, Certificate, Key, Trust, TrustEntry, Alias, Change, Tombstone]
+            .into_iter()
+            .find(|kind| *kind as u8 == code)
     }
 }
 
@@ -482,7 +484,8 @@ mod tests {
             (Kind::Trust, TrustValue { entries: vec![([1; 32], [2; 32])], removed: vec![([3; 32], at)] }.encode()),
             (
                 Kind::TrustEntry,
-                TrustEntryValue { der: Bytes::from_static(b"0"), scope: ScopeValue::Domains(vec!["a.b".to_owned()]) }.encode(),
+                TrustEntryValue { der: Bytes::from_static(b"0"), scope: ScopeValue::Domains(vec!["a.b".to_owned()]) }
+                    .encode(),
             ),
             (Kind::Change, ChangeValue { paths: vec!["o/a@b".to_owned()], keys_removed: true }.encode()),
             (Kind::Tombstone, TombstoneValue { at, certificates: vec![[4; 32]] }.encode()),

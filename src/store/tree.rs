@@ -27,7 +27,10 @@ pub(super) struct Alerts(AtomicU64);
 impl Alerts {
     pub fn raise(&self, path: &str) -> StoreError {
         self.0.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(record = path, "store record is missing or not authentic: it counts as absent; was the store tampered with?");
+        tracing::error!(
+            record = path,
+            "store record is missing or not authentic: it counts as absent; was the store tampered with?"
+        );
         StoreError::NotAuthentic(path.to_owned())
     }
     pub fn count(&self) -> u64 {
@@ -107,12 +110,16 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
     pub fn loose(&self, path: &str) -> Result<Option<Record>, StoreError> {
         match self.table.get(path).map_err(io)? {
             None => Ok(None),
-            Some(stored) => Record::open(self.ring, path, stored.value()).map(Some).ok_or_else(|| self.alerts.raise(path)),
+            Some(stored) => {
+                Record::open(self.ring, path, stored.value()).map(Some).ok_or_else(|| self.alerts.raise(path))
+            }
         }
     }
 
     fn bucket(&self, number: u16) -> Result<Bucket, StoreError> {
-        let Ok(at) = self.root.buckets.binary_search_by_key(&number, |(known, _)| *known) else { return Ok(Bucket::default()) };
+        let Ok(at) = self.root.buckets.binary_search_by_key(&number, |(known, _)| *known) else {
+            return Ok(Bucket::default());
+        };
         let Some((_, mac)) = self.root.buckets.get(at) else { return Ok(Bucket::default()) };
         let path = bucket_path(number);
         let record = self.child(&path, mac)?;
@@ -161,8 +168,20 @@ pub(super) struct Change<'t, 'a> {
 
 impl<'t, 'a> Change<'t, 'a> {
     /// Begins a change upon a root that was checked.
-    pub fn new(table: Table<'t, &'static str, &'static [u8]>, ring: &'a Keyring, alerts: &'a Alerts, root: Arc<Root>) -> Self {
-        Self { table, ring, alerts, root, buckets: BTreeMap::new(), log: ChangeValue { paths: Vec::new(), keys_removed: false } }
+    pub fn new(
+        table: Table<'t, &'static str, &'static [u8]>,
+        ring: &'a Keyring,
+        alerts: &'a Alerts,
+        root: Arc<Root>,
+    ) -> Self {
+        Self {
+            table,
+            ring,
+            alerts,
+            root,
+            buckets: BTreeMap::new(),
+            log: ChangeValue { paths: Vec::new(), keys_removed: false },
+        }
     }
 
     /// The state before this change, with children as changed.
@@ -186,7 +205,10 @@ impl<'t, 'a> Change<'t, 'a> {
     pub fn put_child(&mut self, path: &str, kind: Kind, value: &[u8]) -> Result<Mac, StoreError> {
         let (octets, mac) = Record::seal(self.ring, path, kind, self.generation(), value);
         if octets.len() > RECORD_MAX {
-            return Err(StoreError::Refused(format!("record {path} would have {} octets, at most {RECORD_MAX} are stored", octets.len())));
+            return Err(StoreError::Refused(format!(
+                "record {path} would have {} octets, at most {RECORD_MAX} are stored",
+                octets.len()
+            )));
         }
         self.table.insert(path, octets.as_slice()).map_err(io)?;
         Ok(mac)

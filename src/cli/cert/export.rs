@@ -16,7 +16,10 @@ use crate::store::{CertStore, Identity, Owner, StoreError};
 
 /// The password, which must be given.
 pub(super) fn needed(password: &PasswordArgs) -> Result<Zeroizing<String>, Failure> {
-    password.read()?.filter(|text| !text.is_empty()).ok_or_else(|| Failure::new("a password is needed", "give --password-file FILE"))
+    password
+        .read()?
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| Failure::new("a password is needed", "give --password-file FILE"))
 }
 
 /// Writes all generations of an owner, and reads the file back.
@@ -32,19 +35,34 @@ pub(super) fn run(store: &EmbeddedStore, owner: &Owner, output: &Path, password:
             bundle.keys.push(store.export_key(key)?);
         }
     }
-    let file = Zeroizing::new(export(&bundle, password, &identity.owner.to_string()).map_err(|error| Failure::new(error.to_string(), ""))?);
-    missing(&identity, &file, password).map_err(|why| Failure::new(format!("the export is not whole: {why}"), "nothing was written"))?;
-    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", output.display()), "name a file that does not exist");
+    let file = Zeroizing::new(
+        export(&bundle, password, &identity.owner.to_string()).map_err(|error| Failure::new(error.to_string(), ""))?,
+    );
+    missing(&identity, &file, password)
+        .map_err(|why| Failure::new(format!("the export is not whole: {why}"), "nothing was written"))?;
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("{}: {error}", output.display()), "name a file that does not exist")
+    };
     let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(output).map_err(failed)?;
     out.write_all(&file).and_then(|()| out.sync_all()).map_err(failed)?;
-    println!("{}: {} certificates, {} private keys of {}", output.display(), bundle.certificates.len(), bundle.keys.len(), shown(&identity.owner.to_string()));
+    println!(
+        "{}: {} certificates, {} private keys of {}",
+        output.display(),
+        bundle.certificates.len(),
+        bundle.keys.len(),
+        shown(&identity.owner.to_string())
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 /// Why the file does not hold all that the identity has.
 fn missing(identity: &Identity, file: &[u8], password: &str) -> Result<(), String> {
     let bundle = import(file, password).map_err(|error| error.to_string())?;
-    let keys = bundle.keys.iter().map(|pkcs8| SoftwareKey::from_pkcs8(pkcs8).map(|key| key.id())).collect::<Result<Vec<_>, _>>();
+    let keys = bundle
+        .keys
+        .iter()
+        .map(|pkcs8| SoftwareKey::from_pkcs8(pkcs8).map(|key| key.id()))
+        .collect::<Result<Vec<_>, _>>();
     let keys = keys.map_err(|error| error.to_string())?;
     for record in &identity.certificates {
         let name = super::short(&record.certificate);
@@ -79,7 +97,9 @@ pub(super) fn purge(store: &EmbeddedStore, owner: &Owner, exported: Option<(&Pat
                 Err(StoreError::NotAuthentic(_)) => 0,
                 Err(error) => return Err(error.into()),
             };
-            eprintln!("waxwing: warning: {keys} private keys of {name} are removed without an export; mail encrypted to them is lost for good");
+            eprintln!(
+                "waxwing: warning: {keys} private keys of {name} are removed without an export; mail encrypted to them is lost for good"
+            );
         }
     }
     store.purge(&owner)?;

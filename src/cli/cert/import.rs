@@ -33,7 +33,13 @@ struct Report {
 }
 
 /// Imports every file; says per file what was stored or why not.
-pub(super) fn run(store: &EmbeddedStore, found: &Found, password: Option<&str>, owner: Option<Owner>, trust: TrustState) -> CommandResult {
+pub(super) fn run(
+    store: &EmbeddedStore,
+    found: &Found,
+    password: Option<&str>,
+    owner: Option<Owner>,
+    trust: TrustState,
+) -> CommandResult {
     let Found { files, left_out } = found;
     let import = Import { store, password, owner, trust };
     let bar = if files.len() > 1 { ProgressBar::new(files.len() as u64) } else { ProgressBar::hidden() };
@@ -57,7 +63,10 @@ pub(super) fn run(store: &EmbeddedStore, found: &Found, password: Option<&str>, 
     }
     bar.finish_and_clear();
     if files.len() > 1 || *left_out > 0 {
-        println!("{} files: {stored} stored, {unchanged} there already, {refused} refused; {left_out} of other kinds left out", files.len());
+        println!(
+            "{} files: {stored} stored, {unchanged} there already, {refused} refused; {left_out} of other kinds left out",
+            files.len()
+        );
     }
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
 }
@@ -73,7 +82,8 @@ pub(super) struct Found {
 pub(super) fn collect(paths: &[PathBuf]) -> Result<Found, Failure> {
     let mut found = Found { files: Vec::new(), left_out: 0 };
     for path in paths {
-        let metadata = std::fs::metadata(path).map_err(|error| Failure::new(format!("{}: {error}", path.display()), "name a file or a folder"))?;
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| Failure::new(format!("{}: {error}", path.display()), "name a file or a folder"))?;
         if metadata.is_dir() {
             walk(path, &mut found)?;
         } else {
@@ -81,7 +91,10 @@ pub(super) fn collect(paths: &[PathBuf]) -> Result<Found, Failure> {
         }
     }
     if found.files.is_empty() {
-        return Err(Failure::new("there is no file to import", format!("in folders, files that end in .{} are read", EXTENSIONS.join(" ."))));
+        return Err(Failure::new(
+            "there is no file to import",
+            format!("in folders, files that end in .{} are read", EXTENSIONS.join(" .")),
+        ));
     }
     Ok(found)
 }
@@ -94,7 +107,8 @@ fn walk(folder: &Path, found: &mut Found) -> Result<(), Failure> {
         let path = entry.path();
         // Links to folders are not followed: no loops.
         let kind = entry.file_type().map_err(failed)?;
-        let known = path.extension().is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+        let known =
+            path.extension().is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
         if kind.is_dir() {
             walk(&path, found)?;
         } else if known {
@@ -121,13 +135,19 @@ impl Import<'_> {
         }
         let keys = match_keys(&bundle, &leaves)?;
         let mut new: Vec<(Owner, Vec<NewCertificate>)> = Vec::new();
-        let mut notes: Vec<String> = bundle.skipped.iter().map(|what| format!("passed over: {}", shown(what))).collect();
+        let mut notes: Vec<String> =
+            bundle.skipped.iter().map(|what| format!("passed over: {}", shown(what))).collect();
         for leaf in &leaves {
-            let key = keys.iter().find(|(id, _)| *id == KeyId::of_spki(leaf.public_key().spki())).map(|(_, pkcs8)| pkcs8);
+            let key =
+                keys.iter().find(|(id, _)| *id == KeyId::of_spki(leaf.public_key().spki())).map(|(_, pkcs8)| pkcs8);
             for owner in self.owners(leaf, &mut notes)? {
                 let one = NewCertificate {
                     certificate: leaf.clone(),
-                    provenance: Provenance { source: "import".to_owned(), detail: file.display().to_string(), at: Timestamp::now() },
+                    provenance: Provenance {
+                        source: "import".to_owned(),
+                        detail: file.display().to_string(),
+                        at: Timestamp::now(),
+                    },
                     trust: self.trust,
                     key: key.map(|pkcs8| Zeroizing::new(pkcs8.to_vec())),
                 };
@@ -139,7 +159,9 @@ impl Import<'_> {
         }
         let named: Vec<(Owner, Vec<(String, bool)>)> = new
             .iter()
-            .map(|(owner, ones)| (owner.clone(), ones.iter().map(|one| (short(&one.certificate), one.key.is_some())).collect()))
+            .map(|(owner, ones)| {
+                (owner.clone(), ones.iter().map(|one| (short(&one.certificate), one.key.is_some())).collect())
+            })
             .collect();
         // Roots are no business of an import: trusting one is a decision of its own.
         let intermediates = authorities.into_iter().filter(|authority| !authority.is_self_issued()).collect();
@@ -164,7 +186,8 @@ impl Import<'_> {
             };
             if !names {
                 let addresses: Vec<String> = leaf.mailboxes().iter().map(ToString::to_string).collect();
-                let addresses = if addresses.is_empty() { "no address".to_owned() } else { shown(&addresses.join(", ")) };
+                let addresses =
+                    if addresses.is_empty() { "no address".to_owned() } else { shown(&addresses.join(", ")) };
                 notes.push(format!("warning: the certificate names {addresses}, not {}: it will decrypt, but is not used to encrypt or sign", shown(&owner.to_string())));
             }
             return Ok(vec![self.store.owner_of(owner).map_err(|error| error.to_string())?]);

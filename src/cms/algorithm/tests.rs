@@ -3,9 +3,17 @@ use super::*;
 const SHA2: [Digest; 3] = [Digest::Sha256, Digest::Sha384, Digest::Sha512];
 
 fn schemes() -> Vec<SignatureScheme> {
-    let mut all = vec![SignatureScheme::Ed25519, SignatureScheme::RsaPss(Digest::Sha1, 20), SignatureScheme::RsaPss(Digest::Sha256, 20)];
+    let mut all = vec![
+        SignatureScheme::Ed25519,
+        SignatureScheme::RsaPss(Digest::Sha1, 20),
+        SignatureScheme::RsaPss(Digest::Sha256, 20),
+    ];
     for digest in DIGESTS {
-        all.extend([SignatureScheme::RsaPkcs1(digest), SignatureScheme::Ecdsa(digest), SignatureScheme::RsaPss(digest, digest.output_len())]);
+        all.extend([
+            SignatureScheme::RsaPkcs1(digest),
+            SignatureScheme::Ecdsa(digest),
+            SignatureScheme::RsaPss(digest, digest.output_len()),
+        ]);
     }
     all
 }
@@ -31,7 +39,8 @@ fn what_is_written_is_read_again() {
     assert_eq!(key_transport(&key_transport_der(KeyTransport::RsaPkcs1)), Ok(KeyTransport::RsaPkcs1));
     for (_, cipher) in CIPHERS {
         let aead = cipher.is_authenticated();
-        let algorithm = ContentAlgorithm::new(cipher, &[7; 16][..if aead { 12 } else { 16 }], if aead { 16 } else { 0 }).unwrap();
+        let algorithm =
+            ContentAlgorithm::new(cipher, &[7; 16][..if aead { 12 } else { 16 }], if aead { 16 } else { 0 }).unwrap();
         match content_encryption_der(&algorithm) {
             Ok(der) => {
                 assert_eq!(content_encryption(&der, aead, Legacy::default()), Ok(algorithm));
@@ -47,7 +56,10 @@ fn what_is_written_is_read_again() {
 fn octets_are_those_of_the_rfcs() {
     let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
     assert_eq!(hex(&signature_scheme_der(SignatureScheme::RsaPkcs1(Digest::Sha256))), "300d06092a864886f70d0101010500");
-    assert_eq!(hex(&certificate_signature_der(SignatureScheme::RsaPkcs1(Digest::Sha256))), "300d06092a864886f70d01010b0500");
+    assert_eq!(
+        hex(&certificate_signature_der(SignatureScheme::RsaPkcs1(Digest::Sha256))),
+        "300d06092a864886f70d01010b0500"
+    );
     assert_eq!(
         hex(&signature_scheme_der(SignatureScheme::RsaPss(Digest::Sha256, 32))),
         "304106092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120"
@@ -63,7 +75,10 @@ fn octets_are_those_of_the_rfcs() {
 fn a05_digests_that_disagree_are_refused() {
     for scheme in schemes() {
         for digest in DIGESTS.into_iter().filter(|digest| *digest != scheme.digest()) {
-            assert!(signature_scheme(&certificate_signature_der(scheme), Some(digest)).is_err(), "{scheme:?} {digest:?}");
+            assert!(
+                signature_scheme(&certificate_signature_der(scheme), Some(digest)).is_err(),
+                "{scheme:?} {digest:?}"
+            );
         }
     }
     assert!(signature_scheme(&signature_scheme_der(SignatureScheme::RsaPkcs1(Digest::Sha256)), None).is_err());
@@ -106,7 +121,12 @@ fn a05_parameters_other_than_the_rfcs_are_refused() {
 
 #[test]
 fn capabilities_keep_their_order_and_unknown_ones_are_left_out() {
-    let list = [ContentEncryption::Aes256Gcm, ContentEncryption::Aes256Cbc, ContentEncryption::Aes128Cbc, ContentEncryption::TripleDesCbc];
+    let list = [
+        ContentEncryption::Aes256Gcm,
+        ContentEncryption::Aes256Cbc,
+        ContentEncryption::Aes128Cbc,
+        ContentEncryption::TripleDesCbc,
+    ];
     assert_eq!(capabilities(&capabilities_der(&list)), Ok(list.to_vec()));
     // Outlook's and NSS's lists name RC2 with its bits, and digests.
     let entry = |oid: &ObjectIdentifier, parameters: &[u8]| write::sequence(&[&write::oid(oid), parameters]);
@@ -118,7 +138,10 @@ fn capabilities_keep_their_order_and_unknown_ones_are_left_out() {
         &entry(&RC2_CBC, &write::integer(40)),
         &entry(&RC2_CBC, &write::integer(41)),
     ]);
-    assert_eq!(capabilities(&mixed), Ok(vec![ContentEncryption::Rc2Cbc128, ContentEncryption::Aes128Cbc, ContentEncryption::Rc2Cbc40]));
+    assert_eq!(
+        capabilities(&mixed),
+        Ok(vec![ContentEncryption::Rc2Cbc128, ContentEncryption::Aes128Cbc, ContentEncryption::Rc2Cbc40])
+    );
     assert!(capabilities(&[0x30, 0x80, 0, 0]).is_err());
 }
 

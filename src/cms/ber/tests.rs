@@ -55,13 +55,18 @@ fn high_tag_numbers_are_read_and_written_again() {
 
 #[test]
 fn strings_in_pieces_are_joined_and_whole_ones_are_not_copied() {
-    let input = Bytes::from_static(&[0x24, 0x80, 0x04, 2, 1, 2, 0x24, 0x04, 0x04, 0, 0x04, 0, 0x24, 0x80, 0x04, 1, 3, 0, 0, 0, 0]);
+    let input = Bytes::from_static(&[
+        0x24, 0x80, 0x04, 2, 1, 2, 0x24, 0x04, 0x04, 0, 0x04, 0, 0x24, 0x80, 0x04, 1, 3, 0, 0, 0, 0,
+    ]);
     assert_eq!(only(&input).unwrap().octet_bytes(&input, "test").unwrap(), [1, 2, 3][..]);
     let one = Bytes::from_static(&[0x24, 0x80, 0x04, 2, 1, 2, 0, 0]);
     let octets = only(&one).unwrap().octet_bytes(&one, "test").unwrap();
     assert_eq!(octets.as_ptr(), one[4..].as_ptr());
     assert!(only(&[0x24, 0x03, 0x02, 0x01, 5]).unwrap().octets("test").is_err());
-    assert_eq!(to_der(&[0x30, 0x80, 0x24, 0x80, 0x04, 1, 1, 0x04, 1, 2, 0, 0, 0, 0]).unwrap().as_ref(), [0x30, 4, 0x04, 2, 1, 2]);
+    assert_eq!(
+        to_der(&[0x30, 0x80, 0x24, 0x80, 0x04, 1, 1, 0x04, 1, 2, 0, 0, 0, 0]).unwrap().as_ref(),
+        [0x30, 4, 0x04, 2, 1, 2]
+    );
 }
 
 #[test]
@@ -73,7 +78,9 @@ fn der_is_borrowed() {
 #[test]
 fn integers_are_small_positive_and_shortest() {
     let read = |content: &[u8]| only(&write::element(tag::INTEGER, &[content])).unwrap().small_integer("test");
-    for (content, expected) in [(&[0][..], 0), (&[0x7f], 127), (&[0, 0x80], 128), (&[0, 0xff, 0xff, 0xff, 0xff], u32::MAX)] {
+    for (content, expected) in
+        [(&[0][..], 0), (&[0x7f], 127), (&[0, 0x80], 128), (&[0, 0xff, 0xff, 0xff, 0xff], u32::MAX)]
+    {
         assert_eq!(read(content), Ok(expected));
         assert_eq!(write::integer(expected), write::element(tag::INTEGER, &[content]));
     }
@@ -141,7 +148,8 @@ fn a13_too_many_elements_are_refused() {
 
 #[test]
 fn fuzz_body_holds_on_seeds() {
-    let seed = [0x30, 0x80, 0x24, 0x80, 0x04, 1, 1, 0x04, 1, 2, 0, 0, 0x31, 0x03, 0x02, 0x01, 0x05, 0xbf, 0x81, 0x23, 0, 0, 0];
+    let seed =
+        [0x30, 0x80, 0x24, 0x80, 0x04, 1, 1, 0x04, 1, 2, 0, 0, 0x31, 0x03, 0x02, 0x01, 0x05, 0xbf, 0x81, 0x23, 0, 0, 0];
     fuzz_ber(&seed);
     for position in 0..seed.len() {
         for octet in 0..=255 {

@@ -2,7 +2,8 @@
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{
-    AES_128, AES_192, AES_256, Algorithm, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
+    AES_128, AES_192, AES_256, Algorithm, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext,
+    UnboundCipherKey,
 };
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;
@@ -49,7 +50,12 @@ pub(super) fn encrypted_len(cipher: ContentEncryption, length: usize) -> Option<
 }
 
 /// Encrypts the end of `buffer` from `start` where it lies; CBC pads it first. Gives the tag (AEAD), else nothing.
-pub(super) fn seal(algorithm: &ContentAlgorithm, cek: &[u8], buffer: &mut Vec<u8>, start: usize) -> Result<Vec<u8>, CmsError> {
+pub(super) fn seal(
+    algorithm: &ContentAlgorithm,
+    cek: &[u8],
+    buffer: &mut Vec<u8>,
+    start: usize,
+) -> Result<Vec<u8>, CmsError> {
     if algorithm.cipher.is_authenticated() {
         let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;
         let key = gcm_key(algorithm.cipher, cek)?;
@@ -80,7 +86,13 @@ pub(super) fn derive(cek: &[u8], info: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Decrypts; nothing comes out unless all checks passed.
-pub(super) fn open(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8], attributes: &[u8], mac: &[u8]) -> Result<Vec<u8>, CmsError> {
+pub(super) fn open(
+    algorithm: &ContentAlgorithm,
+    cek: &[u8],
+    encrypted: &[u8],
+    attributes: &[u8],
+    mac: &[u8],
+) -> Result<Vec<u8>, CmsError> {
     let derived = algorithm.derivation().map(|info| derive(cek, info));
     let cek = match &derived {
         Some(key) => key.as_slice(),
@@ -90,7 +102,9 @@ pub(super) fn open(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8], a
         (true, 16) => {
             let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;
             let mut plain = vec![0u8; encrypted.len()];
-            gcm_key(algorithm.cipher, cek)?.open_separate_gather(nonce, Aad::from(attributes), encrypted, mac, &mut plain).map_err(failed)?;
+            gcm_key(algorithm.cipher, cek)?
+                .open_separate_gather(nonce, Aad::from(attributes), encrypted, mac, &mut plain)
+                .map_err(failed)?;
             Ok(plain)
         }
         (true, 12) => open_short_tag(algorithm, cek, encrypted, attributes, mac),
@@ -100,7 +114,13 @@ pub(super) fn open(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8], a
 }
 
 /// GCM with a tag of 12 octets, which aws-lc-rs does not check: decrypt in counter mode, seal again, compare the tag's beginning.
-fn open_short_tag(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8], attributes: &[u8], mac: &[u8]) -> Result<Vec<u8>, CmsError> {
+fn open_short_tag(
+    algorithm: &ContentAlgorithm,
+    cek: &[u8],
+    encrypted: &[u8],
+    attributes: &[u8],
+    mac: &[u8],
+) -> Result<Vec<u8>, CmsError> {
     // SP 800-38D section 7.1: the content begins with the counter block after J0 = nonce || 1.
     let mut counter = [0u8; 16];
     for (to, from) in counter.iter_mut().zip(algorithm.iv().iter().chain(&[0, 0, 0, 2])) {
@@ -112,7 +132,9 @@ fn open_short_tag(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8], at
     key.decrypt(&mut plain, DecryptionContext::Iv128(FixedLength::from(counter))).map_err(failed)?;
     let mut again = plain.clone();
     let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;
-    let tag = gcm_key(algorithm.cipher, cek)?.seal_in_place_separate_tag(nonce, Aad::from(attributes), &mut again).map_err(failed)?;
+    let tag = gcm_key(algorithm.cipher, cek)?
+        .seal_in_place_separate_tag(nonce, Aad::from(attributes), &mut again)
+        .map_err(failed)?;
     let tag = tag.as_ref().get(..mac.len()).ok_or(FAILED)?;
     if bool::from(tag.ct_eq(mac)) { Ok(plain) } else { Err(FAILED) }
 }

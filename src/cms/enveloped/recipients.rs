@@ -22,22 +22,39 @@ pub(super) fn read(set: &Element<'_>, input: &Bytes) -> Result<Vec<RecipientInfo
         match element.tag {
             tag::SEQUENCE => recipients.push(key_transport_recipient(&element, input)?),
             octet if octet == tag::context(1) => key_agreement_recipients(&element, input, &mut recipients)?,
-            octet if octet == tag::context(2) => recipients.push(other("a KEKRecipientInfo (a shared key-encryption key)".to_owned())),
+            octet if octet == tag::context(2) => {
+                recipients.push(other("a KEKRecipientInfo (a shared key-encryption key)".to_owned()))
+            }
             octet if octet == tag::context(3) => recipients.push(other("a PasswordRecipientInfo".to_owned())),
             octet if octet == tag::context(4) => recipients.push(other_recipient(&element)),
-            _ => return Err(CmsError::Malformed { what: "RecipientInfo", offset: element.offset, why: "a kind that RFC 5652 does not know" }),
+            _ => {
+                return Err(CmsError::Malformed {
+                    what: "RecipientInfo",
+                    offset: element.offset,
+                    why: "a kind that RFC 5652 does not know",
+                });
+            }
         }
     }
     Ok(recipients)
 }
 
 fn other(name: String) -> RecipientInfo {
-    RecipientInfo { id: None, kind: RecipientKind::Other(name), encrypted_key: Bytes::new(), originator: Bytes::new(), shared_info: Bytes::new() }
+    RecipientInfo {
+        id: None,
+        kind: RecipientKind::Other(name),
+        encrypted_key: Bytes::new(),
+        originator: Bytes::new(),
+        shared_info: Bytes::new(),
+    }
 }
 
 /// OtherRecipientInfo: named by its type.
 fn other_recipient(element: &Element<'_>) -> RecipientInfo {
-    let name = element.reader().oid("oriType").map_or_else(|_| "an OtherRecipientInfo".to_owned(), |oid| format!("an OtherRecipientInfo of type {}", name_of(&oid)));
+    let name = element.reader().oid("oriType").map_or_else(
+        |_| "an OtherRecipientInfo".to_owned(),
+        |oid| format!("an OtherRecipientInfo of type {}", name_of(&oid)),
+    );
     other(name)
 }
 
@@ -58,7 +75,11 @@ fn key_transport_recipient(element: &Element<'_>, input: &Bytes) -> Result<Recip
     Ok(RecipientInfo { id: Some(id), kind, encrypted_key, originator: Bytes::new(), shared_info: Bytes::new() })
 }
 
-fn key_agreement_recipients(element: &Element<'_>, input: &Bytes, recipients: &mut Vec<RecipientInfo>) -> Result<(), CmsError> {
+fn key_agreement_recipients(
+    element: &Element<'_>,
+    input: &Bytes,
+    recipients: &mut Vec<RecipientInfo>,
+) -> Result<(), CmsError> {
     let mut fields = element.reader();
     fields.small_integer("KeyAgreeRecipientInfo version")?;
     let mut explicit = fields.expect(tag::context(0), "originator")?.reader();
@@ -75,7 +96,9 @@ fn key_agreement_recipients(element: &Element<'_>, input: &Bytes, recipients: &m
     };
     let algorithm = to_der(fields.expect(tag::SEQUENCE, "keyEncryptionAlgorithm")?.raw)?;
     let (kind, shared_info) = match (key_agreement(&algorithm), &originator) {
-        (Ok((agreement, wrap)), Ok(_)) => (RecipientKind::KeyAgreement(agreement), Bytes::from(shared_info(wrap, ukm.as_deref(), agreement.wrap))),
+        (Ok((agreement, wrap)), Ok(_)) => {
+            (RecipientKind::KeyAgreement(agreement), Bytes::from(shared_info(wrap, ukm.as_deref(), agreement.wrap)))
+        }
         (Err(error), _) => (RecipientKind::Other(error.to_string()), Bytes::new()),
         (_, Err(name)) => (RecipientKind::Other(name.clone()), Bytes::new()),
     };

@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::{ID_AUTH_ENVELOPED_DATA, ID_ENVELOPED_DATA, RecipientScheme, cipher, recipients};
 use crate::cms::algorithm::{
-    ContentAlgorithm, ContentEncryption, EC_PUBLIC_KEY, KeyAgreement, SECP256R1, SECP384R1, SECP521R1, content_encryption_der, key_agreement_der,
-    key_transport_der,
+    ContentAlgorithm, ContentEncryption, EC_PUBLIC_KEY, KeyAgreement, SECP256R1, SECP384R1, SECP521R1,
+    content_encryption_der, key_agreement_der, key_transport_der,
 };
 use crate::cms::ber::{tag, write};
 use crate::cms::error::CmsError;
@@ -18,7 +18,12 @@ use crate::pki::public_key::KeyKind;
 /// Encrypts `content` (MIME entity, canonical) to the recipients: AuthEnvelopedData for GCM, EnvelopedData for CBC. `cek`
 /// of the right length and randomness come from the caller (`keys::new_cek`); IV or nonce is drawn here. Returns the DER
 /// ContentInfo. `seal_with` does the same without a copy of the content.
-pub fn seal(content: Vec<u8>, how: ContentEncryption, recipients: &[(&Certificate, RecipientScheme)], cek: &Cek) -> Result<Bytes, CmsError> {
+pub fn seal(
+    content: Vec<u8>,
+    how: ContentEncryption,
+    recipients: &[(&Certificate, RecipientScheme)],
+    cek: &Cek,
+) -> Result<Bytes, CmsError> {
     seal_with(content.len(), |buffer| buffer.extend_from_slice(&content), how, recipients, cek)
 }
 
@@ -92,7 +97,8 @@ impl Frame {
         let string = header(tag::context_primitive(0), encrypted);
         let kind = write::oid(&ID_DATA);
         let cipher = content_encryption_der(algorithm)?;
-        let info = header(tag::SEQUENCE, sum(&[kind.len(), cipher.len(), string.len(), encrypted]).ok_or(too_big.clone())?);
+        let info =
+            header(tag::SEQUENCE, sum(&[kind.len(), cipher.len(), string.len(), encrypted]).ok_or(too_big.clone())?);
         let mac = if authenticated { algorithm.tag_len + 2 } else { 0 };
         let body = [version.len(), infos.len(), info.len(), kind.len(), cipher.len(), string.len(), encrypted, mac];
         let body = sum(&body).ok_or(too_big.clone())?;
@@ -117,12 +123,22 @@ fn header(tag: u8, length: usize) -> Vec<u8> {
 }
 
 /// One recipient: KeyTransRecipientInfo for RSA, KeyAgreeRecipientInfo with an ephemeral key for EC.
-fn recipient_info(certificate: &Certificate, scheme: RecipientScheme, how: ContentEncryption, cek: &Cek) -> Result<Vec<u8>, CmsError> {
+fn recipient_info(
+    certificate: &Certificate,
+    scheme: RecipientScheme,
+    how: ContentEncryption,
+    cek: &Cek,
+) -> Result<Vec<u8>, CmsError> {
     let key = certificate.public_key();
     let id = CertificateId::issuer_and_serial_der(certificate, tag::SEQUENCE);
     if !key.kind().is_ec() {
         let encrypted = key.transport(scheme.rsa, cek)?;
-        return Ok(write::sequence(&[&write::integer(0), &id, &key_transport_der(scheme.rsa), &write::octet_string(&encrypted)]));
+        return Ok(write::sequence(&[
+            &write::integer(0),
+            &id,
+            &key_transport_der(scheme.rsa),
+            &write::octet_string(&encrypted),
+        ]));
     }
     let curve = match key.kind() {
         KeyKind::P384 => SECP384R1,
@@ -140,6 +156,11 @@ fn recipient_info(certificate: &Certificate, scheme: RecipientScheme, how: Conte
     let encrypted_key = write::sequence(&[&id, &write::octet_string(&wrapped)]);
     Ok(write::element(
         tag::context(1),
-        &[&write::integer(3), &write::element(tag::context(0), &[&originator]), &algorithm, &write::sequence(&[&encrypted_key])],
+        &[
+            &write::integer(3),
+            &write::element(tag::context(0), &[&originator]),
+            &algorithm,
+            &write::sequence(&[&encrypted_key]),
+        ],
     ))
 }

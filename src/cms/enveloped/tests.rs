@@ -63,7 +63,9 @@ fn every_length_of_content_comes_out_as_it_went_in() {
     for how in [ContentEncryption::Aes128Cbc, ContentEncryption::Aes256Gcm] {
         for length in (0..=64).chain([127, 128, 255, 256, 65_535, 65_536, 1 << 20]) {
             let content: Vec<u8> = (0..length).map(|position| (position % 251) as u8).collect();
-            let envelope = EnvelopedData::parse(&sealed(&content, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default()).unwrap();
+            let envelope =
+                EnvelopedData::parse(&sealed(&content, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default())
+                    .unwrap();
             assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), content, "{length}");
         }
     }
@@ -73,7 +75,8 @@ fn every_length_of_content_comes_out_as_it_went_in() {
 fn a_thousand_recipients_fit_in_one_envelope() {
     let issued = identity(NewKey::P256);
     let recipients = vec![(&issued.certificate, scheme(OAEP)); 1000];
-    let envelope = EnvelopedData::parse(&sealed(CONTENT, ContentEncryption::Aes128Gcm, &recipients), Legacy::default()).unwrap();
+    let envelope =
+        EnvelopedData::parse(&sealed(CONTENT, ContentEncryption::Aes128Gcm, &recipients), Legacy::default()).unwrap();
     assert_eq!(envelope.recipients.len(), 1000);
     assert_eq!(open_by(&envelope, envelope.recipients.last().unwrap(), &key(&issued)).unwrap(), CONTENT);
 }
@@ -87,7 +90,10 @@ fn nobody_can_be_encrypted_to_by_mistake() {
     assert!(seal(CONTENT.to_vec(), how, &to, &new_cek(ContentEncryption::Aes256Cbc).unwrap()).is_err());
     let triple = ContentEncryption::TripleDesCbc;
     assert!(seal(CONTENT.to_vec(), triple, &to, &new_cek(triple).unwrap()).is_err());
-    assert!(seal_with(CONTENT.len() + 1, |buffer| buffer.extend_from_slice(CONTENT), how, &to, &new_cek(how).unwrap()).is_err());
+    assert!(
+        seal_with(CONTENT.len() + 1, |buffer| buffer.extend_from_slice(CONTENT), how, &to, &new_cek(how).unwrap())
+            .is_err()
+    );
 }
 
 /// Every octet of a GCM envelope changed, one at a time: what opens is the content, nothing else.
@@ -117,7 +123,9 @@ fn a03_a_failed_decryption_is_one_error() {
     let issued = identity(NewKey::P256);
     let key = key(&issued);
     for how in CIPHERS {
-        let good = EnvelopedData::parse(&sealed(CONTENT, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default()).unwrap();
+        let good =
+            EnvelopedData::parse(&sealed(CONTENT, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default())
+                .unwrap();
         let mut wrong = Vec::new();
         for length in [0, 1, 15, 17, good.encrypted.len() - 1] {
             wrong.push(good.encrypted.slice(..length.min(good.encrypted.len())));
@@ -147,7 +155,12 @@ fn a03_a_failed_decryption_is_one_error() {
 fn envelope(authenticated: bool, infos: &[Vec<u8>], algorithm: &[u8], encrypted: &[u8], mac: Option<&[u8]>) -> Bytes {
     let info = write::sequence(&[&write::oid(&ID_DATA), algorithm, &write::element(0x80, &[encrypted])]);
     let mac = mac.map(write::octet_string).unwrap_or_default();
-    let data = write::sequence(&[&write::integer(0), &write::element(tag::SET, &infos.iter().map(Vec::as_slice).collect::<Vec<_>>()), &info, &mac]);
+    let data = write::sequence(&[
+        &write::integer(0),
+        &write::element(tag::SET, &infos.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+        &info,
+        &mac,
+    ]);
     let oid = if authenticated { ID_AUTH_ENVELOPED_DATA } else { ID_ENVELOPED_DATA };
     Bytes::from(write::sequence(&[&write::oid(&oid), &write::element(0xa0, &[&data])]))
 }
@@ -233,7 +246,11 @@ fn a05_forty_mutated_algorithms_are_refused() {
         let info = write::sequence(&[&write::integer(0), &id, transport, &write::octet_string(&encrypted_cek)]);
         let parsed = EnvelopedData::parse(&envelope(false, &[info], &cipher, &[0; 32], None), OLD).unwrap();
         assert!(matches!(parsed.recipients[0].kind, RecipientKind::Other(_)), "{transport:02x?}");
-        assert!(parsed.recipients[0].operation(key(&issued).id(), parsed.content, new_cek(parsed.content).unwrap()).is_err());
+        assert!(
+            parsed.recipients[0]
+                .operation(key(&issued).id(), parsed.content, new_cek(parsed.content).unwrap())
+                .is_err()
+        );
         refused += 1;
     }
     assert!(refused >= 40, "{refused}");
@@ -252,7 +269,8 @@ fn a05_short_tags_are_checked_when_allowed() {
         let mut buffer = vec![0x41; length];
         let tag_octets = cipher::seal(&how, &cek, &mut buffer, 0).unwrap();
         let parameters = write::sequence(&[&write::octet_string(&[9; 12])]);
-        let bytes = envelope(true, &[], &algorithm("2.16.840.1.101.3.4.1.46", &parameters), &buffer, Some(&tag_octets[..12]));
+        let bytes =
+            envelope(true, &[], &algorithm("2.16.840.1.101.3.4.1.46", &parameters), &buffer, Some(&tag_octets[..12]));
         assert!(EnvelopedData::parse(&bytes, Legacy::default()).is_err());
         let parsed = EnvelopedData::parse(&bytes, Legacy { short_tags: true, ..Legacy::default() }).unwrap();
         assert_eq!(parsed.open(&cek).unwrap(), vec![0x41; length]);
@@ -265,19 +283,24 @@ fn a05_short_tags_are_checked_when_allowed() {
 /// RFC 9709: the key in use depends on the content encryption named, so that a re-wrap under another one does not open.
 #[test]
 fn a05_a_derived_cek_opens_only_under_the_algorithm_it_was_made_for() {
-    let hex = |text: &str| (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>();
+    let hex = |text: &str| {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>()
+    };
     let cek = hex("c702e7d0a9e064b09ba55245fb733cf3");
     let info = hex("301b0609608648016503040106300e040c5c79058ba2f43447639d29e2");
     let key = cipher::derive(&cek, &info);
     assert_eq!(*key, hex("2124ffb29fac4e0fbbc7d5d87492bff3"));
 
-    let inner = algorithm("2.16.840.1.101.3.4.1.6", &write::sequence(&[&write::octet_string(&[9; 12]), &write::integer(16)]));
+    let inner =
+        algorithm("2.16.840.1.101.3.4.1.6", &write::sequence(&[&write::octet_string(&[9; 12]), &write::integer(16)]));
     let derived = algorithm("1.2.840.113549.1.9.16.3.31", &inner);
     let mut buffer = CONTENT.to_vec();
     let how = ContentAlgorithm::new(ContentEncryption::Aes128Gcm, &[9; 12], 16).unwrap();
     let mac = cipher::seal(&how, &cipher::derive(&cek, &inner), &mut buffer, 0).unwrap();
     let cek = zeroize::Zeroizing::new(cek);
-    let read = |algorithm: &[u8]| EnvelopedData::parse(&envelope(true, &[], algorithm, &buffer, Some(&mac)), Legacy::default());
+    let read = |algorithm: &[u8]| {
+        EnvelopedData::parse(&envelope(true, &[], algorithm, &buffer, Some(&mac)), Legacy::default())
+    };
     assert_eq!(read(&derived).unwrap().open(&cek).unwrap(), CONTENT);
     assert_eq!(read(&inner).unwrap().open(&cek), Err(CmsError::Crypto));
     for bad in [algorithm("1.2.840.113549.1.9.16.3.31", &[]), algorithm("1.2.840.113549.1.9.16.3.31", &derived)] {
@@ -314,15 +337,33 @@ fn padding_is_checked_whole() {
 
 #[test]
 fn openssl_decrypts_what_is_sealed_here() {
-    for (issued, label) in [(identity(NewKey::Rsa2048), "RSA"), (identity(NewKey::P256), "P-256"), (identity(NewKey::P384), "P-384")] {
+    for (issued, label) in
+        [(identity(NewKey::Rsa2048), "RSA"), (identity(NewKey::P256), "P-256"), (identity(NewKey::P384), "P-384")]
+    {
         for how in CIPHERS {
             for rsa in [KeyTransport::RsaPkcs1, OAEP] {
                 let dir = tempfile::tempdir().unwrap();
-                std::fs::write(dir.path().join("sealed"), sealed(CONTENT, how, &[(&issued.certificate, scheme(rsa))])).unwrap();
+                std::fs::write(dir.path().join("sealed"), sealed(CONTENT, how, &[(&issued.certificate, scheme(rsa))]))
+                    .unwrap();
                 std::fs::write(dir.path().join("key"), &issued.pkcs8).unwrap();
                 std::fs::write(dir.path().join("certificate"), pem(&issued.certificate)).unwrap();
-                let arguments =
-                    ["cms", "-decrypt", "-binary", "-inform", "DER", "-in", "sealed", "-inkey", "key", "-keyform", "DER", "-recip", "certificate", "-out", "out"];
+                let arguments = [
+                    "cms",
+                    "-decrypt",
+                    "-binary",
+                    "-inform",
+                    "DER",
+                    "-in",
+                    "sealed",
+                    "-inkey",
+                    "key",
+                    "-keyform",
+                    "DER",
+                    "-recip",
+                    "certificate",
+                    "-out",
+                    "out",
+                ];
                 let Some(output) = openssl(dir.path(), &arguments) else { return };
                 assert!(output.status.success(), "{label} {how:?}: {}", String::from_utf8_lossy(&output.stderr));
                 assert_eq!(std::fs::read(dir.path().join("out")).unwrap(), CONTENT);
@@ -345,7 +386,9 @@ fn what_openssl_encrypts_opens_here() {
         &["-keyopt", "ecdh_kdf_md:sha256"],
         &["-keyopt", "ecdh_kdf_md:sha512", "-keyopt", "ecdh_cofactor_mode:1"],
     ];
-    for (issued, is_rsa) in [(identity(NewKey::Rsa2048), true), (identity(NewKey::P256), false), (identity(NewKey::P384), false)] {
+    for (issued, is_rsa) in
+        [(identity(NewKey::Rsa2048), true), (identity(NewKey::P256), false), (identity(NewKey::P384), false)]
+    {
         for option in options {
             if !option.is_empty() && is_rsa != option[1].starts_with("rsa") {
                 continue;
@@ -355,7 +398,8 @@ fn what_openssl_encrypts_opens_here() {
                     let dir = tempfile::tempdir().unwrap();
                     std::fs::write(dir.path().join("content"), CONTENT).unwrap();
                     std::fs::write(dir.path().join("certificate"), pem(&issued.certificate)).unwrap();
-                    let mut arguments = vec!["cms", "-encrypt", "-binary", "-outform", "DER", "-in", "content", "-out", "sealed", how];
+                    let mut arguments =
+                        vec!["cms", "-encrypt", "-binary", "-outform", "DER", "-in", "content", "-out", "sealed", how];
                     arguments.extend(extra);
                     arguments.extend(["-recip", "certificate"]);
                     arguments.extend(option);
@@ -374,7 +418,11 @@ fn what_openssl_encrypts_opens_here() {
                             continue;
                         }
                     }
-                    assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), CONTENT, "{how} {option:?}");
+                    assert_eq!(
+                        open_for(&envelope, &key(&issued), &issued.certificate).unwrap(),
+                        CONTENT,
+                        "{how} {option:?}"
+                    );
                 }
             }
         }
@@ -389,7 +437,12 @@ fn corpora_of_enveloped_data_give_the_expected_results() {
     let read_key = |name: &str| SoftwareKey::from_pkcs8(&std::fs::read(bc.join(name)).unwrap());
     let open = |file: &str, key: &SoftwareKey| {
         let envelope = EnvelopedData::parse(&read_object(&bc.join(file)), OLD)?;
-        envelope.recipients.iter().map(|recipient| open_by(&envelope, recipient, key)).next().unwrap_or(Err(CmsError::Crypto))
+        envelope
+            .recipients
+            .iter()
+            .map(|recipient| open_by(&envelope, recipient, key))
+            .next()
+            .unwrap_or(Err(CmsError::Crypto))
     };
     let sha256 = |octets: &[u8]| {
         let unix: Vec<u8> = String::from_utf8_lossy(octets).replace("\r\n", "\n").into_bytes();
@@ -399,9 +452,14 @@ fn corpora_of_enveloped_data_give_the_expected_results() {
     let odd = std::fs::read(bc.join("NewEnvelopedDataTest.ecKeyAgreeKey.der")).unwrap();
     let curve = algorithm("1.2.840.10045.2.1", &write::oid(&ObjectIdentifier::new_unwrap("1.3.132.0.34")));
     let scalar = write::sequence(&[&write::integer(1), &write::octet_string(&odd[35..83])]);
-    let ec = SoftwareKey::from_pkcs8(&write::sequence(&[&write::integer(0), &curve, &write::octet_string(&scalar)])).unwrap();
+    let ec = SoftwareKey::from_pkcs8(&write::sequence(&[&write::integer(0), &curve, &write::octet_string(&scalar)]))
+        .unwrap();
     for file in ["NewEnvelopedDataTest.ecKeyAgreeMsgAES128.der", "NewEnvelopedDataTest.ecKeyAgreeMsgAES256.der"] {
-        assert_eq!(sha256(&open(file, &ec).unwrap()), "78d8c0db31d01cb707e5169394b1afcacecec64938933494b085d83f001cb99a", "{file}");
+        assert_eq!(
+            sha256(&open(file, &ec).unwrap()),
+            "78d8c0db31d01cb707e5169394b1afcacecec64938933494b085d83f001cb99a",
+            "{file}"
+        );
     }
     assert!(open("NewEnvelopedDataTest.ecMQVKeyAgreeMsgAES128.der", &ec).is_err());
     for (file, key) in [
@@ -414,22 +472,38 @@ fn corpora_of_enveloped_data_give_the_expected_results() {
             Err(error) => eprintln!("{file}: {error}"),
         }
     }
-    for file in ["cms_data/dh-malformed.der", "cms_data/ecdh-malformed.der", "cms_data/rsa-malformed.der", "cms-msg/missing-kdf.der", "cmsapi_data/cms_pwri_kek_oob.der"] {
+    for file in [
+        "cms_data/dh-malformed.der",
+        "cms_data/ecdh-malformed.der",
+        "cms_data/rsa-malformed.der",
+        "cms-msg/missing-kdf.der",
+        "cmsapi_data/cms_pwri_kek_oob.der",
+    ] {
         if let Ok(envelope) = EnvelopedData::parse(&read_object(&dir.join("openssl-cms").join(file)), OLD) {
             for recipient in &envelope.recipients {
                 let rsa = key(&identity(NewKey::Rsa2048));
-                let answer = recipient.operation(rsa.id(), envelope.content, new_cek(envelope.content).unwrap()).ok().and_then(|operation| rsa.perform(&operation).ok());
+                let answer = recipient
+                    .operation(rsa.id(), envelope.content, new_cek(envelope.content).unwrap())
+                    .ok()
+                    .and_then(|operation| rsa.perform(&operation).ok());
                 if let Some(KeyAnswer::Cek(cek)) = answer {
                     assert!(envelope.open(&cek).is_err(), "{file}");
                 }
             }
         }
     }
-    assert!(EnvelopedData::parse(&read_object(&dir.join("openssl-cms/cms-msg/enveloped-content-type-for-aes-gcm.pem")), OLD).is_err());
+    assert!(
+        EnvelopedData::parse(
+            &read_object(&dir.join("openssl-cms/cms-msg/enveloped-content-type-for-aes-gcm.pem")),
+            OLD
+        )
+        .is_err()
+    );
     // RFC 4134's Bob has 1024 bits, so his mail is read but not opened.
     let rc2 = EnvelopedData::parse(&read_object(&dir.join("rfc4134/files/5.2.bin")), OLD).unwrap();
     assert_eq!(rc2.content, ContentEncryption::Rc2Cbc40);
-    let kinds: Vec<_> = rc2.recipients.iter().map(|recipient| matches!(recipient.kind, RecipientKind::Other(_))).collect();
+    let kinds: Vec<_> =
+        rc2.recipients.iter().map(|recipient| matches!(recipient.kind, RecipientKind::Other(_))).collect();
     assert!(kinds.contains(&true) && kinds.contains(&false));
     assert!(EnvelopedData::parse(&read_object(&dir.join("rfc4134/files/5.2.bin")), Legacy::default()).is_err());
 }
@@ -450,7 +524,8 @@ fn wycheproof_gcm_and_cbc() {
             return;
         }
         let how = ContentAlgorithm::new(aes(group["keySize"].as_u64(), true), &octets(&test["iv"]), 16).unwrap();
-        let (key, ct, aad, tag) = (octets(&test["key"]), octets(&test["ct"]), octets(&test["aad"]), octets(&test["tag"]));
+        let (key, ct, aad, tag) =
+            (octets(&test["key"]), octets(&test["ct"]), octets(&test["aad"]), octets(&test["tag"]));
         for length in [16, 12] {
             let opened = cipher::open(&how, &key, &ct, &aad, &tag[..length]);
             match test["result"].as_str().unwrap() {
@@ -480,7 +555,21 @@ fn legacy_ciphers_of_openssl_open_by_switch_only() {
         std::fs::write(dir.path().join("content"), CONTENT).unwrap();
         std::fs::write(dir.path().join("certificate"), pem(&issued.certificate)).unwrap();
         let arguments = [
-            "cms", "-encrypt", "-binary", "-provider", "legacy", "-provider", "default", "-outform", "DER", "-in", "content", "-out", "sealed", how, "-recip",
+            "cms",
+            "-encrypt",
+            "-binary",
+            "-provider",
+            "legacy",
+            "-provider",
+            "default",
+            "-outform",
+            "DER",
+            "-in",
+            "content",
+            "-out",
+            "sealed",
+            how,
+            "-recip",
             "certificate",
         ];
         let Some(output) = openssl(dir.path(), &arguments) else { return };

@@ -164,7 +164,9 @@ fn key_preference(element: &Element<'_>, input: &Bytes) -> Result<Option<Certifi
             let id = element.reader().expect(tag::OCTET_STRING, "subjectKeyIdentifier")?;
             Ok(Some(CertificateId::SubjectKeyIdentifier(slice(input, id.content))))
         }
-        octet if octet == tag::context_primitive(2) => Ok(Some(CertificateId::SubjectKeyIdentifier(slice(input, element.content)))),
+        octet if octet == tag::context_primitive(2) => {
+            Ok(Some(CertificateId::SubjectKeyIdentifier(slice(input, element.content))))
+        }
         _ => Ok(None),
     }
 }
@@ -184,7 +186,10 @@ fn first_certificate(element: &Element<'_>, default: Digest, input: &Bytes) -> R
 fn read_time(element: &Element<'_>) -> Result<Timestamp, CmsError> {
     let bad = rule("signingTime cannot be read");
     let text = std::str::from_utf8(element.content).map_err(|_| bad.clone())?;
-    let digits = text.strip_suffix('Z').filter(|digits| digits.bytes().all(|octet| octet.is_ascii_digit())).ok_or(bad.clone())?;
+    let digits = text
+        .strip_suffix('Z')
+        .filter(|digits| digits.bytes().all(|octet| octet.is_ascii_digit()))
+        .ok_or(bad.clone())?;
     let (year, rest) = match (element.tag, digits.len()) {
         (tag::UTC_TIME, 12) => {
             let (year, rest) = digits.split_at_checked(2).ok_or(bad.clone())?;
@@ -197,7 +202,12 @@ fn read_time(element: &Element<'_>) -> Result<Timestamp, CmsError> {
         }
         _ => return Err(bad),
     };
-    let mut pairs = rest.as_bytes().as_chunks::<2>().0.iter().map(|[tens, ones]| i8::try_from((tens - b'0') * 10 + (ones - b'0')).unwrap_or(-1));
+    let mut pairs = rest
+        .as_bytes()
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|[tens, ones]| i8::try_from((tens - b'0') * 10 + (ones - b'0')).unwrap_or(-1));
     let mut next = || pairs.next().unwrap_or(-1);
     DateTime::new(year, next(), next(), next(), next(), next(), 0)
         .and_then(|time| TimeZone::UTC.to_timestamp(time))

@@ -4,9 +4,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::attributes::{CONTENT_TYPE, KEY_PREFERENCE, MESSAGE_DIGEST, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES};
+use super::attributes::{
+    CONTENT_TYPE, KEY_PREFERENCE, MESSAGE_DIGEST, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES,
+};
 use super::{CertificateId, ID_DATA, ID_SIGNED_DATA};
-use crate::cms::algorithm::{ContentEncryption, Digest, SignatureScheme, capabilities_der, digest_algorithm_der, signature_scheme_der};
+use crate::cms::algorithm::{
+    ContentEncryption, Digest, SignatureScheme, capabilities_der, digest_algorithm_der, signature_scheme_der,
+};
 use crate::cms::ber::{tag, write};
 use crate::cms::error::CmsError;
 use crate::pki::certificate::Certificate;
@@ -41,7 +45,11 @@ pub struct PreparedSignedData {
 
 /// Prepares a SignedData over content whose digest is known. `eContent` is `Some` for opaque signatures, `None` for detached.
 /// Errors: digest and scheme do not go together, a SHA-1 signature, a digest of the wrong length.
-pub fn prepare(parameters: &SignParameters<'_>, content_digest: &[u8], econtent: Option<Bytes>) -> Result<PreparedSignedData, CmsError> {
+pub fn prepare(
+    parameters: &SignParameters<'_>,
+    content_digest: &[u8],
+    econtent: Option<Bytes>,
+) -> Result<PreparedSignedData, CmsError> {
     if parameters.digest != parameters.scheme.digest() {
         let (digest, scheme) = (parameters.digest.name(), parameters.scheme.name());
         return Err(CmsError::Algorithm(format!("{digest} does not go with {scheme}")));
@@ -105,7 +113,12 @@ fn time_der(time: Timestamp) -> Result<Vec<u8>, CmsError> {
     let short = match civil.year() {
         1950..=2049 => true,
         2050..=9999 => false,
-        _ => return Err(CmsError::Rule { rule: "RFC 5652 section 11.3", why: "a signing time outside the years 1950 to 9999" }),
+        _ => {
+            return Err(CmsError::Rule {
+                rule: "RFC 5652 section 11.3",
+                why: "a signing time outside the years 1950 to 9999",
+            });
+        }
     };
     let (year, month, day) = (civil.year(), civil.month(), civil.day());
     let (hour, minute, second) = (civil.hour(), civil.minute(), civil.second());

@@ -7,8 +7,10 @@ use crate::cms::algorithm::Legacy;
 use crate::keys::{KeyAnswer, KeyOperation, SoftwareKey};
 use crate::pki::authority::{Issued, NewKey, Recipe, issue};
 
-pub(in crate::cms) const CONTENT: &[u8] = b"Content-Type: text/plain\r\n\r\nGr\xc3\xbc\xc3\x9fe, lange Zeilen und kurze\r\n";
-pub(in crate::cms) const OLD: Legacy = Legacy { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
+pub(in crate::cms) const CONTENT: &[u8] =
+    b"Content-Type: text/plain\r\n\r\nGr\xc3\xbc\xc3\x9fe, lange Zeilen und kurze\r\n";
+pub(in crate::cms) const OLD: Legacy =
+    Legacy { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
 
 pub(in crate::cms) fn now() -> Timestamp {
     Timestamp::from_second(1_780_000_000).unwrap()
@@ -53,7 +55,10 @@ pub(in crate::cms) fn read_object(path: &Path) -> Bytes {
         return Bytes::from(octets);
     }
     let text = String::from_utf8(octets).unwrap();
-    let mut lines = text.lines().skip_while(|line| !line.starts_with("-----BEGIN CMS") && !line.starts_with("-----BEGIN PKCS7")).skip(1);
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("-----BEGIN CMS") && !line.starts_with("-----BEGIN PKCS7"))
+        .skip(1);
     let body: String = lines.by_ref().take_while(|line| !line.starts_with("-----END")).collect();
     Bytes::from(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap())
 }
@@ -65,13 +70,17 @@ fn parameters(signer: &Certificate, scheme: SignatureScheme) -> SignParameters<'
         scheme,
         digest: scheme.digest(),
         signing_time: now(),
-        capabilities: &[super::super::algorithm::ContentEncryption::Aes256Gcm, super::super::algorithm::ContentEncryption::Aes128Cbc],
+        capabilities: &[
+            super::super::algorithm::ContentEncryption::Aes256Gcm,
+            super::super::algorithm::ContentEncryption::Aes128Cbc,
+        ],
         encryption_certificate: None,
     }
 }
 
 fn sign_with(key: &SoftwareKey, scheme: SignatureScheme, message: Bytes) -> Vec<u8> {
-    let KeyAnswer::Signature(signature) = key.perform(&KeyOperation::Sign { key: key.id(), scheme, message }).unwrap() else {
+    let KeyAnswer::Signature(signature) = key.perform(&KeyOperation::Sign { key: key.id(), scheme, message }).unwrap()
+    else {
         panic!("a signature is expected")
     };
     signature
@@ -80,7 +89,8 @@ fn sign_with(key: &SoftwareKey, scheme: SignatureScheme, message: Bytes) -> Vec<
 fn sign(issued: &Issued, scheme: SignatureScheme, content: &[u8], opaque: bool) -> Bytes {
     let key = SoftwareKey::from_pkcs8(&issued.pkcs8).unwrap();
     let econtent = opaque.then(|| Bytes::copy_from_slice(content));
-    let prepared = prepare(&parameters(&issued.certificate, scheme), &digest(scheme.digest(), content), econtent).unwrap();
+    let prepared =
+        prepare(&parameters(&issued.certificate, scheme), &digest(scheme.digest(), content), econtent).unwrap();
     let signature = sign_with(&key, scheme, prepared.to_sign());
     prepared.finish(&signature).unwrap()
 }
@@ -91,7 +101,8 @@ fn verify_all(data: &SignedData, content: &[u8], legacy: Legacy) -> Result<(), C
     let nobody = CmsError::Rule { rule: "test", why: "nobody's signature" };
     let mut result = Err(nobody.clone());
     for signer in &data.signers {
-        let certificate = data.certificates.iter().find(|certificate| signer.id.names(certificate)).ok_or(nobody.clone())?;
+        let certificate =
+            data.certificates.iter().find(|certificate| signer.id.names(certificate)).ok_or(nobody.clone())?;
         signer.verify_with(data, &digests, certificate, certificate.public_key(), legacy)?;
         result = Ok(());
     }
@@ -124,7 +135,10 @@ fn what_is_signed_verifies_and_says_what_was_announced() {
             let capabilities = super::super::algorithm::capabilities(signer.capabilities.as_ref().unwrap()).unwrap();
             assert_eq!(capabilities, parameters(&issued.certificate, scheme).capabilities);
             verify_all(&data, CONTENT, Legacy::default()).unwrap();
-            assert_eq!(verify_all(&data, b"other", Legacy::default()), Err(CmsError::Unauthentic("the content's digest")));
+            assert_eq!(
+                verify_all(&data, b"other", Legacy::default()),
+                Err(CmsError::Unauthentic("the content's digest"))
+            );
         }
     }
 }
@@ -173,7 +187,13 @@ fn no_changed_octet_lets_another_content_verify() {
 }
 
 /// A SignedData over `content` with these parts of the SignerInfo; signed with the key over `signed`.
-fn forge(issued: &Issued, content: Option<&[u8]>, kind: ObjectIdentifier, attributes: Option<&[u8]>, signed: &[u8]) -> Bytes {
+fn forge(
+    issued: &Issued,
+    content: Option<&[u8]>,
+    kind: ObjectIdentifier,
+    attributes: Option<&[u8]>,
+    signed: &[u8],
+) -> Bytes {
     let scheme = SignatureScheme::Ecdsa(Digest::Sha256);
     let key = SoftwareKey::from_pkcs8(&issued.pkcs8).unwrap();
     let signature = sign_with(&key, scheme, Bytes::copy_from_slice(signed));
@@ -232,19 +252,39 @@ fn a06_content_type_and_message_digest_rules_hold() {
     let md = write::octet_string(&digest(Digest::Sha256, CONTENT));
     let (ct, mdo, time) = ("1.2.840.113549.1.9.3", "1.2.840.113549.1.9.4", "1.2.840.113549.1.9.5");
     let sct = "1.2.840.113549.1.9.16.2.47";
-    let wrong_certificate = write::sequence(&[&write::sequence(&[&write::sequence(&[&write::octet_string(&[0; 32])])])]);
+    let wrong_certificate =
+        write::sequence(&[&write::sequence(&[&write::sequence(&[&write::octet_string(&[0; 32])])])]);
     let sets: Vec<(&str, Vec<Vec<u8>>)> = vec![
         ("good", vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md])]),
         ("no contentType", vec![attribute(mdo, &[&md])]),
         ("no messageDigest", vec![attribute(ct, &[&id_data])]),
         ("another contentType", vec![attribute(ct, &[&other]), attribute(mdo, &[&md])]),
         ("two contentType values", vec![attribute(ct, &[&id_data, &id_data]), attribute(mdo, &[&md])]),
-        ("two contentType attributes", vec![attribute(ct, &[&id_data]), attribute(ct, &[&id_data]), attribute(mdo, &[&md])]),
-        ("two messageDigest values", vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md, &write::octet_string(&[0; 32])])]),
-        ("two messageDigest attributes", vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md]), attribute(mdo, &[&md])]),
+        (
+            "two contentType attributes",
+            vec![attribute(ct, &[&id_data]), attribute(ct, &[&id_data]), attribute(mdo, &[&md])],
+        ),
+        (
+            "two messageDigest values",
+            vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md, &write::octet_string(&[0; 32])])],
+        ),
+        (
+            "two messageDigest attributes",
+            vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md]), attribute(mdo, &[&md])],
+        ),
         ("empty contentType", vec![attribute(ct, &[]), attribute(mdo, &[&md])]),
-        ("signing time that is none", vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md]), attribute(time, &[&write::element(0x17, &[b"9902301199"])])]),
-        ("another signing certificate", vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md]), attribute(sct, &[&wrong_certificate])]),
+        (
+            "signing time that is none",
+            vec![
+                attribute(ct, &[&id_data]),
+                attribute(mdo, &[&md]),
+                attribute(time, &[&write::element(0x17, &[b"9902301199"])]),
+            ],
+        ),
+        (
+            "another signing certificate",
+            vec![attribute(ct, &[&id_data]), attribute(mdo, &[&md]), attribute(sct, &[&wrong_certificate])],
+        ),
     ];
     for (name, set) in sets {
         let set = write::set_of(tag::SET, set);
@@ -335,7 +375,8 @@ fn openssl_verifies_what_is_signed_here() {
         std::fs::write(dir.path().join("content"), CONTENT).unwrap();
         for opaque in [false, true] {
             std::fs::write(dir.path().join("signed"), sign(&issued, scheme, CONTENT, opaque)).unwrap();
-            let mut arguments = vec!["cms", "-verify", "-binary", "-inform", "DER", "-in", "signed", "-noverify", "-out", "out"];
+            let mut arguments =
+                vec!["cms", "-verify", "-binary", "-inform", "DER", "-in", "signed", "-noverify", "-out", "out"];
             if !opaque {
                 arguments.extend(["-content", "content"]);
             }
@@ -354,12 +395,16 @@ fn what_openssl_signs_verifies_here() {
         file("content", CONTENT);
         file("key", &issued.pkcs8);
         let pem = |label: &str, der: &[u8]| {
-            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der))
+            format!(
+                "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+                base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der)
+            )
         };
         file("certificate", pem("CERTIFICATE", issued.certificate.der()).as_bytes());
         let digest = scheme.digest().name().replace('-', "").to_lowercase();
         for extra in [&[] as &[&str], &["-nodetach"], &["-nodetach", "-keyid"], &["-nodetach", "-stream"]] {
-            let mut arguments = vec!["cms", "-sign", "-binary", "-outform", "DER", "-in", "content", "-signer", "certificate"];
+            let mut arguments =
+                vec!["cms", "-sign", "-binary", "-outform", "DER", "-in", "content", "-signer", "certificate"];
             arguments.extend(["-inkey", "key", "-keyform", "DER", "-md", &digest, "-out", "signed"]);
             if matches!(scheme, SignatureScheme::RsaPss(..)) {
                 arguments.extend(["-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:32"]);

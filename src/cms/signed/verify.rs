@@ -41,7 +41,14 @@ impl SignerInfo {
     /// Verifies this signer's signature over `content` with `key`: contentType equals eContentType, messageDigest fits,
     /// signature over the signed attributes as sent, then as sorted DER; attribute-less content that parses as a SET OF
     /// Attribute refused (A6); signingCertificateV2, where present, names `certificate`.
-    pub fn verify(&self, data: &SignedData, content: &[u8], certificate: &Certificate, key: &PublicKey, legacy: Legacy) -> Result<(), CmsError> {
+    pub fn verify(
+        &self,
+        data: &SignedData,
+        content: &[u8],
+        certificate: &Certificate,
+        key: &PublicKey,
+        legacy: Legacy,
+    ) -> Result<(), CmsError> {
         self.verify_with(data, &ContentDigests::new(content), certificate, key, legacy)
     }
 
@@ -58,20 +65,30 @@ impl SignerInfo {
             return Err(fault.clone());
         }
         if !self.id.names(certificate) {
-            return Err(CmsError::Rule { rule: "RFC 5652 section 5.3", why: "the SignerInfo names another certificate" });
+            return Err(CmsError::Rule {
+                rule: "RFC 5652 section 5.3",
+                why: "the SignerInfo names another certificate",
+            });
         }
         let scheme = self.scheme.clone()?;
         if scheme.digest() == Digest::Sha1 && !legacy.sha1_signatures {
-            return Err(CmsError::Algorithm("SHA-1 in a signature, which the legacy switch `sha1_signatures` would allow".to_owned()));
+            return Err(CmsError::Algorithm(
+                "SHA-1 in a signature, which the legacy switch `sha1_signatures` would allow".to_owned(),
+            ));
         }
         if key.is_weak() && !legacy.weak_keys {
             let kind = key.kind().name();
-            return Err(CmsError::Algorithm(format!("a signature by {kind}, which the legacy switch `weak_keys` would allow")));
+            return Err(CmsError::Algorithm(format!(
+                "a signature by {kind}, which the legacy switch `weak_keys` would allow"
+            )));
         }
         let id_data = ID_DATA.to_string();
         let Some(attributes) = &self.attributes else {
             if data.econtent_type != id_data {
-                return Err(CmsError::Rule { rule: "RFC 5652 section 5.3", why: "a content other than id-data needs signed attributes" });
+                return Err(CmsError::Rule {
+                    rule: "RFC 5652 section 5.3",
+                    why: "a content other than id-data needs signed attributes",
+                });
             }
             // draft-ietf-lamps-cms-euf-cma-signeddata: a signature made over attributes is no signature over a content.
             if looks_like_attributes(content.content) {
@@ -92,7 +109,10 @@ impl SignerInfo {
             return Err(CmsError::Unauthentic("the content's digest"));
         }
         if !attributes.names(certificate) {
-            return Err(CmsError::Rule { rule: "RFC 5035 section 5", why: "signingCertificate names another certificate" });
+            return Err(CmsError::Rule {
+                rule: "RFC 5035 section 5",
+                why: "signingCertificate names another certificate",
+            });
         }
         let mut result = Err(CmsError::Unauthentic("the signature"));
         for octets in attributes.candidates() {

@@ -38,7 +38,13 @@ fn digest(name: &Value) -> Digest {
 
 fn unwrap(file: &str, transport: impl Fn(&Value) -> KeyTransport) {
     let mut kept: Option<(Vec<u8>, SoftwareKey)> = None;
-    let contents = [ContentEncryption::Rc2Cbc40, ContentEncryption::Rc2Cbc64, ContentEncryption::Aes128Cbc, ContentEncryption::Aes192Gcm, ContentEncryption::Aes256Gcm];
+    let contents = [
+        ContentEncryption::Rc2Cbc40,
+        ContentEncryption::Rc2Cbc64,
+        ContentEncryption::Aes128Cbc,
+        ContentEncryption::Aes192Gcm,
+        ContentEncryption::Aes256Gcm,
+    ];
     vectors(file, |group, test| {
         let pkcs8 = octets(&group["privateKeyPkcs8"]);
         if kept.as_ref().is_none_or(|(known, _)| *known != pkcs8) {
@@ -49,9 +55,16 @@ fn unwrap(file: &str, transport: impl Fn(&Value) -> KeyTransport) {
         for content in contents {
             let substitute = new_cek(content).unwrap();
             let encrypted = Bytes::from(octets(&test["ct"]));
-            let operation = KeyOperation::Unwrap { key: key.id(), transport: transport(group), encrypted, content, substitute: substitute.clone() };
+            let operation = KeyOperation::Unwrap {
+                key: key.id(),
+                transport: transport(group),
+                encrypted,
+                content,
+                substitute: substitute.clone(),
+            };
             let answer = cek(key.perform(&operation).unwrap());
-            let opens = test["result"] == "valid" && octets(&test["label"]).is_empty() && message.len() == content.key_len();
+            let opens =
+                test["result"] == "valid" && octets(&test["label"]).is_empty() && message.len() == content.key_len();
             assert_eq!(answer, if opens { message.clone() } else { substitute.to_vec() }, "{file} {}", test["tcId"]);
         }
     });
@@ -62,8 +75,16 @@ fn a03_rsa_decryption() {
     for size in ["2048", "3072", "4096"] {
         unwrap(&format!("rsa_pkcs1_{size}_test.json"), |_| KeyTransport::RsaPkcs1);
     }
-    for file in ["2048_sha1_mgf1sha1", "2048_sha256_mgf1sha256", "2048_sha384_mgf1sha384", "2048_sha512_mgf1sha512", "3072_sha256_mgf1sha256"] {
-        unwrap(&format!("rsa_oaep_{file}_test.json"), |group| KeyTransport::RsaOaep(digest(&group["sha"]), digest(&group["mgfSha"])));
+    for file in [
+        "2048_sha1_mgf1sha1",
+        "2048_sha256_mgf1sha256",
+        "2048_sha384_mgf1sha384",
+        "2048_sha512_mgf1sha512",
+        "3072_sha256_mgf1sha256",
+    ] {
+        unwrap(&format!("rsa_oaep_{file}_test.json"), |group| {
+            KeyTransport::RsaOaep(digest(&group["sha"]), digest(&group["mgfSha"]))
+        });
     }
 }
 
@@ -84,7 +105,13 @@ fn signatures() {
     for file in ["2048_sha256", "2048_sha384", "2048_sha512", "3072_sha256", "4096_sha256", "4096_sha512"] {
         verify(&format!("rsa_signature_{file}_test.json"), |group| SignatureScheme::RsaPkcs1(digest(&group["sha"])));
     }
-    for file in ["2048_sha256_mgf1_32", "2048_sha256_mgf1_32_params", "3072_sha256_mgf1_32", "4096_sha256_mgf1_32", "4096_sha512_mgf1_32"] {
+    for file in [
+        "2048_sha256_mgf1_32",
+        "2048_sha256_mgf1_32_params",
+        "3072_sha256_mgf1_32",
+        "4096_sha256_mgf1_32",
+        "4096_sha512_mgf1_32",
+    ] {
         verify(&format!("rsa_pss_{file}_test.json"), |group| {
             SignatureScheme::RsaPss(digest(&group["sha"]), usize::try_from(group["sLen"].as_u64().unwrap()).unwrap())
         });
@@ -107,7 +134,9 @@ fn ec_key(curve: &str, size: usize, scalar: &[u8]) -> SoftwareKey {
 
 #[test]
 fn ecdh() {
-    for (file, curve, size) in [("secp256r1", "1.2.840.10045.3.1.7", 32), ("secp384r1", "1.3.132.0.34", 48), ("secp521r1", "1.3.132.0.35", 66)] {
+    for (file, curve, size) in
+        [("secp256r1", "1.2.840.10045.3.1.7", 32), ("secp384r1", "1.3.132.0.34", 48), ("secp521r1", "1.3.132.0.35", 66)]
+    {
         vectors(&format!("ecdh_{file}_test.json"), |_, test| {
             let key = ec_key(curve, size, &octets(&test["private"]));
             let theirs = PublicKey::from_spki(octets(&test["public"]).into());

@@ -68,7 +68,9 @@ fn nasty_messages_are_read_without_a_crash() {
 /// Type and decoded content of every leaf, as mail-parser reads them.
 fn tree(message: &mail_parser::Message<'_>, out: &mut Vec<(String, Vec<u8>)>) {
     for part in &message.parts {
-        let kind = part.content_type().map_or_else(|| "text/plain".into(), |t| format!("{}/{}", t.c_type, t.c_subtype.as_deref().unwrap_or("")));
+        let kind = part
+            .content_type()
+            .map_or_else(|| "text/plain".into(), |t| format!("{}/{}", t.c_type, t.c_subtype.as_deref().unwrap_or("")));
         let content = match &part.body {
             PartType::Message(inner) => {
                 tree(inner, out);

@@ -37,7 +37,10 @@ fn encode_line(line: &[u8], out: &mut Vec<u8>) {
             column += 1;
         } else {
             out.push(b'=');
-            out.extend([octet >> 4, octet & 15].map(|half| b"0123456789ABCDEF".get(usize::from(half)).copied().unwrap_or(b'0')));
+            out.extend(
+                [octet >> 4, octet & 15]
+                    .map(|half| b"0123456789ABCDEF".get(usize::from(half)).copied().unwrap_or(b'0')),
+            );
             column += 3;
         }
         rest = after;

@@ -4,8 +4,7 @@ use super::{LINE_MAX, is_seven_bit_safe};
 use crate::mime::header::{Field, Header, HeaderWriter, MimeError, Parameters, text_of};
 
 /// Fields that hold addresses.
-const ADDRESSES: [&str; 9] =
-    ["From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Resent-From", "Resent-To", "Resent-Cc"];
+const ADDRESSES: [&str; 9] = ["From", "Sender", "Reply-To", "To", "Cc", "Bcc", "Resent-From", "Resent-To", "Resent-Cc"];
 
 /// Appends a header's fields; Content-Transfer-Encoding fields give way to `encoding` where one is given (`Some("")`: none).
 pub(super) fn write(header: &Header, encoding: Option<&str>, out: &mut Vec<u8>) -> Result<(), MimeError> {
@@ -38,7 +37,8 @@ fn safe(field: &Field, out: &mut Vec<u8>) -> Result<(), MimeError> {
     let mut writer = HeaderWriter::new();
     let name = field.name();
     let visible = octets.iter().all(|octet| matches!(octet, b'\t' | b' '..=b'~'));
-    if visible && octets.split(|octet| matches!(octet, b' ' | b'\t')).all(|word| word.len() < LINE_MAX - name.len() - 2) {
+    if visible && octets.split(|octet| matches!(octet, b' ' | b'\t')).all(|word| word.len() < LINE_MAX - name.len() - 2)
+    {
         writer.structured(name, &String::from_utf8_lossy(&octets))?;
     } else {
         let text = text_of(octets);

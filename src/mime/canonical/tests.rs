@@ -21,8 +21,18 @@ fn what_is_safe_keeps_its_octets() {
 #[test]
 fn what_a_seven_bit_hop_changes_is_encoded_and_decodes_to_the_same() {
     let long = "x".repeat(999);
-    for body in ["From me\r\n", "trailing \r\n", "-- \r\nname\r\n", "gr\u{fc}n\r\n", &long, "\u{43f}\u{440}\u{438}\r\n", "=41 \r\n"] {
-        let prepared = prepared(&format!("Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{body}"));
+    for body in [
+        "From me\r\n",
+        "trailing \r\n",
+        "-- \r\nname\r\n",
+        "gr\u{fc}n\r\n",
+        &long,
+        "\u{43f}\u{440}\u{438}\r\n",
+        "=41 \r\n",
+    ] {
+        let prepared = prepared(&format!(
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{body}"
+        ));
         assert!(is_seven_bit_safe(&prepared.inner), "{body:?}");
         let inner = entity(&prepared.inner);
         assert_ne!(inner.transfer_encoding(), Ok(TransferEncoding::Identity));
@@ -51,7 +61,9 @@ fn safe_parts_of_an_unsafe_multipart_keep_their_octets() {
 fn signed_parts_are_never_touched() {
     let part = "Content-Type: multipart/signed; boundary=i; protocol=\"application/pkcs7-signature\"\r\n\r\n\
                 --i\r\n\r\ntext\r\n--i\r\nContent-Type: application/pkcs7-signature\r\n\r\nAAAA\r\n--i--";
-    let mail = |part: &str| format!("Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n{part}\r\n--o\r\n\r\n\u{fc}\r\n--o--\r\n");
+    let mail = |part: &str| {
+        format!("Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n{part}\r\n--o\r\n\r\n\u{fc}\r\n--o--\r\n")
+    };
     let prepared = prepared(&mail(part));
     assert_eq!(entity(&prepared.inner).parts(&MimeLimits::default()).unwrap()[0].raw, part.as_bytes());
     let unsafe_part = mail(&part.replace("text", "text "));

@@ -36,7 +36,9 @@ impl Walk<'_> {
             Some(field) => match ContentType::parse(&field.value()) {
                 Ok(content_type) => content_type.essence,
                 // RFC 2045 section 5.2: what cannot be read is taken as a leaf.
-                Err(MimeError::Malformed(_)) if !looks_composite(&field.value()) => "application/octet-stream".to_owned(),
+                Err(MimeError::Malformed(_)) if !looks_composite(&field.value()) => {
+                    "application/octet-stream".to_owned()
+                }
                 Err(error) => return Err(error),
             },
         };
@@ -155,7 +157,8 @@ fn looks_composite(value: &str) -> bool {
 
 /// Quoted-printable is the shorter and more readable one where at most a sixth needs an escape.
 fn is_mostly_ascii(octets: &[u8]) -> bool {
-    let odd = octets.iter().filter(|octet| **octet >= 127 || (**octet < 32 && !matches!(**octet, b'\t' | b'\r' | b'\n')));
+    let odd =
+        octets.iter().filter(|octet| **octet >= 127 || (**octet < 32 && !matches!(**octet, b'\t' | b'\r' | b'\n')));
     odd.count() <= octets.len() / 6 && memchr::memchr(0, octets).is_none()
 }
 

@@ -38,7 +38,12 @@ enum Delimiter {
 }
 
 /// Finds the parts between delimiters. Strict: exactly one reading, closed, nothing like a delimiter elsewhere.
-pub(crate) fn sections(body: &[u8], boundary: &str, reading: Reading, limits: &MimeLimits) -> Result<Sections, MimeError> {
+pub(crate) fn sections(
+    body: &[u8],
+    boundary: &str,
+    reading: Reading,
+    limits: &MimeLimits,
+) -> Result<Sections, MimeError> {
     let delimiter = format!("--{boundary}");
     let finder = memmem::Finder::new(delimiter.as_bytes());
     let mut found = Sections::default();
@@ -70,7 +75,9 @@ pub(crate) fn sections(body: &[u8], boundary: &str, reading: Reading, limits: &M
     }
     match (open, found.epilogue) {
         (None, None) => return Err(MimeError::Malformed("a multipart without a delimiter")),
-        (_, None) if reading == Reading::Strict => return Err(MimeError::Ambiguous("a multipart without its close delimiter")),
+        (_, None) if reading == Reading::Strict => {
+            return Err(MimeError::Ambiguous("a multipart without its close delimiter"));
+        }
         (Some(start), None) => push(&mut found, start..body.len(), limits)?,
         _ => {}
     }

@@ -14,7 +14,8 @@ fn parts(text: &str) -> Result<Vec<Entity>, MimeError> {
 #[test]
 fn the_line_end_before_a_delimiter_belongs_to_it() {
     for end in ["\r\n", "\n"] {
-        let text = "Content-Type: multipart/mixed; boundary=b\n\npreamble\n--b\nA: 1\n\none\n\n--b  \n\ntwo\n--b--\nepilogue";
+        let text =
+            "Content-Type: multipart/mixed; boundary=b\n\npreamble\n--b\nA: 1\n\none\n\n--b  \n\ntwo\n--b--\nepilogue";
         let parts = parts(&text.replace('\n', end)).unwrap();
         let bodies: Vec<&[u8]> = parts.iter().map(|part| &part.body[..]).collect();
         assert_eq!(bodies, [format!("one{end}").as_bytes(), b"two"]);
@@ -24,31 +25,51 @@ fn the_line_end_before_a_delimiter_belongs_to_it() {
 
 #[test]
 fn header_only_and_empty_parts_are_parts() {
-    let parts = parts("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n--b\r\nA: 1\r\n--b\r\n\r\n\r\n--b--").unwrap();
+    let parts =
+        parts("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n--b\r\nA: 1\r\n--b\r\n\r\n\r\n--b--").unwrap();
     let seen: Vec<(usize, usize)> = parts.iter().map(|part| (part.header.fields.len(), part.body.len())).collect();
     assert_eq!(seen, [(0, 0), (1, 0), (0, 0)]);
 }
 
 #[test]
 fn a14_multiparts_with_two_readings_are_errors() {
-    let with = |body: &str| parts(&format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", body.replace('\n', "\r\n")));
+    let with =
+        |body: &str| parts(&format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", body.replace('\n', "\r\n")));
     assert!(with("--b\n\nx\n--b--\n").is_ok());
     assert!(with("--b\n\nx\n --b\n--b--\n").is_ok(), "no delimiter: not at the start of a line");
     for body in [
-        "--b\n\nx\n", "--b\n\nx\n--b", "--b\n\nx\n--bc\n--b--\n", "--b\n\nx\n--b-\n--b--\n", "--b\n\nx\n--b--\n--b\n\ny\n--b--\n",
-        "--b\n\nx\n--b--c\n--b--\n", "--b\n\nx\n--b y\n--b--\n", "--b--\n", "", "no delimiter\n", "--b\n\nx\r--b\n--b--\n",
+        "--b\n\nx\n",
+        "--b\n\nx\n--b",
+        "--b\n\nx\n--bc\n--b--\n",
+        "--b\n\nx\n--b-\n--b--\n",
+        "--b\n\nx\n--b--\n--b\n\ny\n--b--\n",
+        "--b\n\nx\n--b--c\n--b--\n",
+        "--b\n\nx\n--b y\n--b--\n",
+        "--b--\n",
+        "",
+        "no delimiter\n",
+        "--b\n\nx\r--b\n--b--\n",
     ] {
         assert!(with(body).is_err(), "{body:?}");
     }
     for value in [
-        "multipart/mixed", "multipart/mixed; boundary=\"\"", "multipart/mixed; boundary=\"b \"", "multipart/mixed; boundary=b; boundary=c",
+        "multipart/mixed",
+        "multipart/mixed; boundary=\"\"",
+        "multipart/mixed; boundary=\"b \"",
+        "multipart/mixed; boundary=b; boundary=c",
         "text/plain; boundary=b",
     ] {
         assert!(parts(&format!("Content-Type: {value}\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n")).is_err(), "{value:?}");
     }
     let long = "b".repeat(71);
-    assert!(parts(&format!("Content-Type: multipart/mixed; boundary={long}\r\n\r\n--{long}\r\n\r\nx\r\n--{long}--\r\n")).is_err());
-    assert!(parts("Content-Type: multipart/mixed; boundary=b\r\nContent-Type: text/plain\r\n\r\n--b\r\n\r\n--b--\r\n").is_err());
+    assert!(
+        parts(&format!("Content-Type: multipart/mixed; boundary={long}\r\n\r\n--{long}\r\n\r\nx\r\n--{long}--\r\n"))
+            .is_err()
+    );
+    assert!(
+        parts("Content-Type: multipart/mixed; boundary=b\r\nContent-Type: text/plain\r\n\r\n--b\r\n\r\n--b--\r\n")
+            .is_err()
+    );
 }
 
 #[test]
@@ -89,7 +110,17 @@ fn a14_base64_is_read_strictly() {
     assert_eq!(decode("SGFs\nbG8= \n\n").unwrap(), "Hallo");
     assert_eq!(decode("").unwrap(), "");
     for bad in [
-        "SGFsbG8", "SGFsbG8==", "SGFsbG9=", "SGFs=bG8=", "SGFs!bG8=", "SGFs bG8=", "SGFs\rbG8=", "SGFsbG8=\r\nSGFsbG8=", "SGFsbG8=\r\n-- \r\nfooter", "=", "SGFs-G8=",
+        "SGFsbG8",
+        "SGFsbG8==",
+        "SGFsbG9=",
+        "SGFs=bG8=",
+        "SGFs!bG8=",
+        "SGFs bG8=",
+        "SGFs\rbG8=",
+        "SGFsbG8=\r\nSGFsbG8=",
+        "SGFsbG8=\r\n-- \r\nfooter",
+        "=",
+        "SGFs-G8=",
         "SGFsbG8\u{200b}=",
     ] {
         assert!(matches!(decode(bad), Err(MimeError::Ambiguous(_))), "{bad:?}");
@@ -102,7 +133,8 @@ fn a14_base64_is_read_strictly() {
 
 #[test]
 fn quoted_printable_is_decoded() {
-    let decode = |body: &str| entity(&format!("Content-Transfer-Encoding: quoted-printable (x)\r\n\r\n{body}")).decoded_body();
+    let decode =
+        |body: &str| entity(&format!("Content-Transfer-Encoding: quoted-printable (x)\r\n\r\n{body}")).decoded_body();
     assert_eq!(decode("a=3D=e4 b \t\r\nc=\r\nd = \r\ne=").unwrap(), &b"a=\xe4 b\r\ncd e"[..]);
     for bad in ["a=3", "a=zz", "a\u{fc}", "=\r\n=x"] {
         assert!(decode(bad).is_err(), "{bad:?}");
@@ -117,7 +149,10 @@ fn a14_transfer_encodings_are_those_of_rfc_2045() {
         assert_eq!(body.as_ptr(), entity.body.as_ptr());
     }
     for header in ["x-uuencode", "base64 base64", "base64; x", "", "7bit\r\nContent-Transfer-Encoding: base64"] {
-        assert!(entity(&format!("Content-Transfer-Encoding: {header}\r\n\r\nAAAA")).decoded_body().is_err(), "{header:?}");
+        assert!(
+            entity(&format!("Content-Transfer-Encoding: {header}\r\n\r\nAAAA")).decoded_body().is_err(),
+            "{header:?}"
+        );
     }
 }
 

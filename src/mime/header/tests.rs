@@ -46,26 +46,78 @@ fn a07_a31_one_plain_author_is_read() {
 #[test]
 fn a07_a31_what_two_readers_see_differently_is_no_author() {
     for value in [
-        "a@x <b@y>", "a@x.org, b@y.org", "a@x.org,", "a@x.org; b@y.org", "Team: a@x.org, b@y.org;", "Team: a@x.org;", "undisclosed:;",
-        "<@r.org:a@x.org>", "<a@x.org> <b@y.org>", "<a@x.org> b@y.org", "<a@x.org> trailing", "<a@x.org", "a@x.org>", "\"open <a@x.org>",
-        "Ann (open <a@x.org>", "Ann (<b@y.org>) <a@x.org>", "Ann (b@y.org) <a@x.org>", "a(b)@x.org", "a@(b)x.org", "< a@x.org >", "a @x.org",
-        "a@ x.org", "\"b@y.org\" <a@x.org>", "\"<b@y.org>\" <a@x.org>", "\"b@y.org <b@y.org>\" <a@x.org>", "\"b@y.org\"@x.org", "\"a b\"@x.org",
-        "=?utf-8?Q?b=40y.org?= <a@x.org>", "=?utf-8?B?YkB5Lm9yZw==?= <a@x.org>", "=?utf-8?Q?b?=@x.org", "<=?utf-8?Q?b=40y.org=00?=@x.org>",
-        "=?utf-8?Q?Ann=00?= <a@x.org>", "=?utf-8?Q?Ann=0D=0AFrom:_b@y?= <a@x.org>", "b\u{ff20}y.org <a@x.org>", "Ann\\ <a@x.org>", "Ann [x] <a@x.org>",
-        "a@x.org b@y.org", "a@x.org@y.org", "\"a\"b@x.org", "Ann \"x\"@y.org <a@x.org>", "", "Ann", "<>", "@x.org", "a@", "((a@x.org)) b@y.org",
-        "\"Ann\0\" <a@x.org>", "Ann\u{1b}[2K <a@x.org>", "a@x.org\r b@y.org", "\u{202e}a@x..org", "<a@x.org>\u{0}",
+        "a@x <b@y>",
+        "a@x.org, b@y.org",
+        "a@x.org,",
+        "a@x.org; b@y.org",
+        "Team: a@x.org, b@y.org;",
+        "Team: a@x.org;",
+        "undisclosed:;",
+        "<@r.org:a@x.org>",
+        "<a@x.org> <b@y.org>",
+        "<a@x.org> b@y.org",
+        "<a@x.org> trailing",
+        "<a@x.org",
+        "a@x.org>",
+        "\"open <a@x.org>",
+        "Ann (open <a@x.org>",
+        "Ann (<b@y.org>) <a@x.org>",
+        "Ann (b@y.org) <a@x.org>",
+        "a(b)@x.org",
+        "a@(b)x.org",
+        "< a@x.org >",
+        "a @x.org",
+        "a@ x.org",
+        "\"b@y.org\" <a@x.org>",
+        "\"<b@y.org>\" <a@x.org>",
+        "\"b@y.org <b@y.org>\" <a@x.org>",
+        "\"b@y.org\"@x.org",
+        "\"a b\"@x.org",
+        "=?utf-8?Q?b=40y.org?= <a@x.org>",
+        "=?utf-8?B?YkB5Lm9yZw==?= <a@x.org>",
+        "=?utf-8?Q?b?=@x.org",
+        "<=?utf-8?Q?b=40y.org=00?=@x.org>",
+        "=?utf-8?Q?Ann=00?= <a@x.org>",
+        "=?utf-8?Q?Ann=0D=0AFrom:_b@y?= <a@x.org>",
+        "b\u{ff20}y.org <a@x.org>",
+        "Ann\\ <a@x.org>",
+        "Ann [x] <a@x.org>",
+        "a@x.org b@y.org",
+        "a@x.org@y.org",
+        "\"a\"b@x.org",
+        "Ann \"x\"@y.org <a@x.org>",
+        "",
+        "Ann",
+        "<>",
+        "@x.org",
+        "a@",
+        "((a@x.org)) b@y.org",
+        "\"Ann\0\" <a@x.org>",
+        "Ann\u{1b}[2K <a@x.org>",
+        "a@x.org\r b@y.org",
+        "\u{202e}a@x..org",
+        "<a@x.org>\u{0}",
     ] {
         let text = format!("From: {value}\r\n\r\n");
         assert!(header(&text).single_from().is_err(), "{value:?} gave {:?}", header(&text).single_from());
     }
     for text in [
-        "From: a@x.org\r\nFrom: b@y.org\r\n\r\n", "From: a@x.org\r\nfrom: a@x.org\r\n\r\n", "From : a@x.org\r\n\r\n", "From: a@x.org\r\nFrom : b@y.org\r\n\r\n",
-        "Subject: x\r\n\r\nFrom: a@x.org", "Subject\r\nFrom: a@x.org\r\n\r\n", "From:\r\n \r\n a@x.org\r\n\r\n", " From: b@y.org\r\nFrom: a@x.org\r\n\r\n",
-        "X: y\rFrom: b@y.org\r\nFrom: a@x.org\r\n\r\n", "From\0: b@y.org\r\nFrom: a@x.org\r\n\r\n", "Fr\u{43e}m: b@y.org\r\nFrom: a@x.org\r\n\r\n",
+        "From: a@x.org\r\nFrom: b@y.org\r\n\r\n",
+        "From: a@x.org\r\nfrom: a@x.org\r\n\r\n",
+        "From : a@x.org\r\n\r\n",
+        "From: a@x.org\r\nFrom : b@y.org\r\n\r\n",
+        "Subject: x\r\n\r\nFrom: a@x.org",
+        "Subject\r\nFrom: a@x.org\r\n\r\n",
+        "From:\r\n \r\n a@x.org\r\n\r\n",
+        " From: b@y.org\r\nFrom: a@x.org\r\n\r\n",
+        "X: y\rFrom: b@y.org\r\nFrom: a@x.org\r\n\r\n",
+        "From\0: b@y.org\r\nFrom: a@x.org\r\n\r\n",
+        "Fr\u{43e}m: b@y.org\r\nFrom: a@x.org\r\n\r\n",
     ] {
         assert!(header(text).single_from().is_err(), "{text:?}");
     }
-    let latin1 = Header::parse(&Bytes::from_static(b"From: Bj\xf6rn <a@x.org>\r\n\r\n"), &MimeLimits::default()).unwrap().0;
+    let latin1 =
+        Header::parse(&Bytes::from_static(b"From: Bj\xf6rn <a@x.org>\r\n\r\n"), &MimeLimits::default()).unwrap().0;
     assert!(latin1.single_from().is_err());
 }
 
@@ -91,9 +143,13 @@ fn content_types_are_read_as_rfc_2045_and_2231_have_it() {
     assert_eq!(read("multipart/mixed; boundary=----=_Part_1/2:3").parameter("boundary"), Some("----=_Part_1/2:3"));
     assert_eq!(read("multipart/mixed; boundary=\"a;b \\\"c\\\" (d)\"").parameter("Boundary"), Some("a;b \"c\" (d)"));
     // RFC 2231 sections 3 to 4.1.
-    let url = read("message/external-body; access-type=URL; URL*0=\"ftp://\"; URL*1=\"cs.utk.edu/pub/moore/bulk-mailer/bulk-mailer.tar\"");
+    let url = read(
+        "message/external-body; access-type=URL; URL*0=\"ftp://\"; URL*1=\"cs.utk.edu/pub/moore/bulk-mailer/bulk-mailer.tar\"",
+    );
     assert_eq!(url.parameter("url"), Some("ftp://cs.utk.edu/pub/moore/bulk-mailer/bulk-mailer.tar"));
-    let title = read("application/x-stuff; title*1*=%2A%2A%2Afun%2A%2A%2A%20; title*0*=us-ascii'en'This%20is%20even%20more%20; title*2=\"isn't it!\"");
+    let title = read(
+        "application/x-stuff; title*1*=%2A%2A%2Afun%2A%2A%2A%20; title*0*=us-ascii'en'This%20is%20even%20more%20; title*2=\"isn't it!\"",
+    );
     assert_eq!(title.parameter("title"), Some("This is even more ***fun*** isn't it!"));
     let both = read("application/pdf; name=\"M.pdf\"; name*=iso-8859-1''M%FC.pdf");
     assert_eq!(both.parameters, [("name".to_owned(), "M\u{fc}.pdf".to_owned())]);
@@ -102,14 +158,33 @@ fn content_types_are_read_as_rfc_2045_and_2231_have_it() {
 #[test]
 fn a14_content_types_with_two_readings_are_ambiguous() {
     for value in [
-        "multipart/mixed; boundary=a; boundary=b", "multipart/mixed; boundary=a; BOUNDARY=a", "multipart/mixed; boundary*=utf-8''a",
-        "multipart/mixed; boundary*0=a; boundary*1=b", "multipart/mixed; boundary=a; boundary*=utf-8''b", "multipart/mixed; boundary=\"a",
-        "multipart/mixed; boundary=a(b", "multipart/mixed; boundary=a(b)c", "multipart/mixed (open; boundary=a", "text/plain; name=a,b",
-        "application/pkcs7-mime; smime-type=enveloped-data; smime-type=signed-data", "multipart/signed; boundary=a; protocol*0=x",
+        "multipart/mixed; boundary=a; boundary=b",
+        "multipart/mixed; boundary=a; BOUNDARY=a",
+        "multipart/mixed; boundary*=utf-8''a",
+        "multipart/mixed; boundary*0=a; boundary*1=b",
+        "multipart/mixed; boundary=a; boundary*=utf-8''b",
+        "multipart/mixed; boundary=\"a",
+        "multipart/mixed; boundary=a(b",
+        "multipart/mixed; boundary=a(b)c",
+        "multipart/mixed (open; boundary=a",
+        "text/plain; name=a,b",
+        "application/pkcs7-mime; smime-type=enveloped-data; smime-type=signed-data",
+        "multipart/signed; boundary=a; protocol*0=x",
     ] {
         assert!(matches!(ContentType::parse(value), Err(MimeError::Ambiguous(_))), "{value:?}");
     }
-    for value in ["", "text", "text/", "/plain", "text/plain; a", "text/plain; a=", "text/plain; =a", "text/plain x", "text/plain; a=b c", "text/plain, text/html"] {
+    for value in [
+        "",
+        "text",
+        "text/",
+        "/plain",
+        "text/plain; a",
+        "text/plain; a=",
+        "text/plain; =a",
+        "text/plain x",
+        "text/plain; a=b c",
+        "text/plain, text/html",
+    ] {
         assert!(ContentType::parse(value).is_err(), "{value:?}");
     }
 }
@@ -123,7 +198,10 @@ fn encoded_words_are_joined() {
         ("(=?ISO-8859-1?Q?a?=  =?ISO-8859-1?Q?b?=)", "(ab)"),
         ("=?ISO-8859-1?Q?a_b?=", "a b"),
         ("=?ISO-8859-1?Q?a?= =?ISO-8859-2?Q?_b?=", "a b"),
-        ("=?ISO-8859-1?B?SWYgeW91IGNhbiByZWFkIHRoaXMgeW8=?= =?ISO-8859-2?B?dSB1bmRlcnN0YW5kIHRoZSBleGFtcGxlLg==?=", "If you can read this you understand the example."),
+        (
+            "=?ISO-8859-1?B?SWYgeW91IGNhbiByZWFkIHRoaXMgeW8=?= =?ISO-8859-2?B?dSB1bmRlcnN0YW5kIHRoZSBleGFtcGxlLg==?=",
+            "If you can read this you understand the example.",
+        ),
         ("=?utf-8?B?w?= =?utf-8?Q?=C3?= =?utf-8?Q?=BC?=", "\u{fc}"),
         ("=?utf-8?X?a?= =?", "=?utf-8?X?a?= =?"),
         ("a =? b", "a =? b"),
@@ -167,11 +245,16 @@ proptest! {
 
 #[test]
 fn a15_names_and_values_that_break_out_are_refused() {
-    for (name, value) in [("X", "a\r\nBcc: b"), ("X", "a\nb"), ("X", "a\0"), ("X: y\r\nZ", "a"), ("X Y", "a"), ("", "a"), ("X:", "a")] {
+    for (name, value) in
+        [("X", "a\r\nBcc: b"), ("X", "a\nb"), ("X", "a\0"), ("X: y\r\nZ", "a"), ("X Y", "a"), ("", "a"), ("X:", "a")]
+    {
         assert!(HeaderWriter::new().structured(name, value).is_err());
         assert!(HeaderWriter::new().unstructured(name, value).is_err());
     }
-    assert_eq!(HeaderWriter::new().structured("X", &"a".repeat(999)).unwrap_err(), MimeError::Limit("a header line of more than 998 octets"));
+    assert_eq!(
+        HeaderWriter::new().structured("X", &"a".repeat(999)).unwrap_err(),
+        MimeError::Limit("a header line of more than 998 octets")
+    );
 }
 
 #[test]

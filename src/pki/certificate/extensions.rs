@@ -73,7 +73,8 @@ impl Extensions {
         let mut reader = value.reader();
         match oid {
             [0x55, 0x1d, 14] => {
-                self.subject_key = Some(reader.expect(tag::OCTET_STRING, "subjectKeyIdentifier is an OCTET STRING")?.value_span()?);
+                self.subject_key =
+                    Some(reader.expect(tag::OCTET_STRING, "subjectKeyIdentifier is an OCTET STRING")?.value_span()?);
             }
             [0x55, 0x1d, 15] => {
                 self.key_usage = Some(reader.expect(tag::BIT_STRING, "keyUsage is a BIT STRING")?.named_bits()?);
@@ -87,7 +88,8 @@ impl Extensions {
             [0x55, 0x1d, 36] => self.policy_constraints(&mut reader)?,
             [0x55, 0x1d, 37] => self.extended_usage(&mut reader)?,
             [0x55, 0x1d, 54] => {
-                self.inhibit_any_policy = Some(reader.expect(tag::INTEGER, "inhibitAnyPolicy is an INTEGER")?.unsigned()?);
+                self.inhibit_any_policy =
+                    Some(reader.expect(tag::INTEGER, "inhibitAnyPolicy is an INTEGER")?.unsigned()?);
             }
             // CRLDistributionPoints and authorityInfoAccess are for whoever fetches.
             [0x55, 0x1d, 31] | [0x2b, 6, 1, 5, 5, 7, 1, 1] => return Ok(true),

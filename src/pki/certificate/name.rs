@@ -198,7 +198,9 @@ fn escape(text: &str, out: &mut String) {
             '#' if index == 0 => out.push_str("\\#"),
             ' ' if index == 0 || index == last => out.push_str("\\ "),
             // Direction marks would let a name show itself as another one.
-            c if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
                 let mut buffer = [0u8; 4];
                 for octet in c.encode_utf8(&mut buffer).bytes() {
                     let _ = write!(out, "\\{octet:02X}");
@@ -217,7 +219,9 @@ mod tests {
     fn name(parts: &[(u8, &[u8])]) -> Vec<u8> {
         let rdns: Vec<Vec<u8>> = parts
             .iter()
-            .map(|(kind, value)| write(tag::SET, &[&sequence(&[&write(tag::OID, &[&[0x55, 4, 3]]), &write(*kind, &[value])])]))
+            .map(|(kind, value)| {
+                write(tag::SET, &[&sequence(&[&write(tag::OID, &[&[0x55, 4, 3]]), &write(*kind, &[value])])])
+            })
             .collect();
         sequence(&rdns.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }

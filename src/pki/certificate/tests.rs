@@ -1,6 +1,6 @@
 use super::*;
-use crate::pki::authority::{NewKey, Recipe, issue_cached};
 use crate::pki::asn1::write;
+use crate::pki::authority::{NewKey, Recipe, issue_cached};
 
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -44,7 +44,10 @@ fn usage_is_judged_by_purpose_and_key() {
     recipe.email_protection = None;
     assert!(issue_cached(&recipe, None).certificate.fits(Purpose::Encryption).is_ok());
     recipe.key_usage = vec!["keyEncipherment"];
-    assert!(issue_cached(&recipe, None).certificate.fits(Purpose::Encryption).is_err(), "an EC key agrees, it does not transport");
+    assert!(
+        issue_cached(&recipe, None).certificate.fits(Purpose::Encryption).is_err(),
+        "an EC key agrees, it does not transport"
+    );
 }
 
 #[test]
@@ -67,12 +70,15 @@ fn a11_names_and_octets_of_a_certificate_are_bounded() {
     let mut recipe = Recipe::mailbox("many@example.org", now(), NewKey::P256);
     recipe.mailboxes = (0..MAX_NAMES).map(|index| format!("m{index}@example.org")).collect();
     let der = issue_cached(&recipe, None).certificate.der().clone();
-    let names = |count: usize| -> Vec<u8> { (0..count).flat_map(|_| write(tag::context(1), &[b"m@example.org"])).collect() };
+    let names =
+        |count: usize| -> Vec<u8> { (0..count).flat_map(|_| write(tag::context(1), &[b"m@example.org"])).collect() };
     assert_eq!(read_mailboxes(&names(MAX_NAMES)).unwrap().len(), MAX_NAMES);
     assert!(read_mailboxes(&names(MAX_NAMES + 1)).is_err());
     let mut long = der.to_vec();
     long.resize(MAX_CERTIFICATE + 1, 0);
-    assert!(matches!(Certificate::from_der(long.into()), Err(CertificateError::Malformed(why)) if why.contains("at most")));
+    assert!(
+        matches!(Certificate::from_der(long.into()), Err(CertificateError::Malformed(why)) if why.contains("at most"))
+    );
 }
 
 #[test]
@@ -101,7 +107,15 @@ fn times_as_rfc5280_wants_them() {
     assert_eq!(read(tag::UTC_TIME, b"491231235959Z").unwrap(), "2049-12-31T23:59:59Z".parse().unwrap());
     assert_eq!(read(tag::UTC_TIME, b"500101000000Z").unwrap(), "1950-01-01T00:00:00Z".parse().unwrap());
     assert_eq!(read(tag::GENERALIZED_TIME, b"99991231235959Z").unwrap(), Timestamp::MAX);
-    for bad in [&b"4912312359Z"[..], b"491231235959", b"491231235959+0100", b"491331235959Z", b"", b"Z", b"4912312359\xff\xffZ"] {
+    for bad in [
+        &b"4912312359Z"[..],
+        b"491231235959",
+        b"491231235959+0100",
+        b"491331235959Z",
+        b"",
+        b"Z",
+        b"4912312359\xff\xffZ",
+    ] {
         assert!(read(tag::UTC_TIME, bad).is_err(), "{bad:?}");
     }
     assert!(read(tag::GENERALIZED_TIME, b"20491231235959.5Z").is_err());

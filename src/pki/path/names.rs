@@ -97,7 +97,9 @@ impl NameConstraints {
 impl Subtrees {
     fn check(&self, name: &Name) -> Result<(), String> {
         let of_form = |base: &&Base| base.form() == name.form();
-        if matches!(name, Name::Other(_) | Name::Unreadable(_)) && self.permitted.iter().chain(&self.excluded).any(|base| of_form(&base)) {
+        if matches!(name, Name::Other(_) | Name::Unreadable(_))
+            && self.permitted.iter().chain(&self.excluded).any(|base| of_form(&base))
+        {
             return Err("a name whose form is constrained, and which cannot be judged here".to_owned());
         }
         if self.excluded.iter().filter(of_form).any(|base| base.contains(name) || base.meets_wildcard(name)) {
@@ -134,18 +136,26 @@ impl Base {
     fn contains(&self, name: &Name) -> bool {
         match (self, name) {
             (Base::Mail(base), Name::Mail(local, host)) => match base.rsplit_once('@') {
-                Some((base_local, base_host)) => base_local.eq_ignore_ascii_case(local) && base_host.eq_ignore_ascii_case(host),
+                Some((base_local, base_host)) => {
+                    base_local.eq_ignore_ascii_case(local) && base_host.eq_ignore_ascii_case(host)
+                }
                 None => host_within(base, host),
             },
             (Base::Dns(base), Name::Dns(host)) => {
-                base.is_empty() || host.eq_ignore_ascii_case(base) || ends_with(host, &format!(".{}", base.trim_start_matches('.')))
+                base.is_empty()
+                    || host.eq_ignore_ascii_case(base)
+                    || ends_with(host, &format!(".{}", base.trim_start_matches('.')))
             }
             (Base::Directory(base), Name::Directory(name)) => name.is_within(base),
             (Base::Uri(base), Name::Uri(host)) => host_within(base, host),
             (Base::Ip(base), Name::Ip(address)) => {
                 let (network, mask) = base.split_at(base.len() / 2);
                 network.len() == address.len()
-                    && address.iter().zip(network).zip(mask).all(|((octet, network), mask)| octet & mask == network & mask)
+                    && address
+                        .iter()
+                        .zip(network)
+                        .zip(mask)
+                        .all(|((octet, network), mask)| octet & mask == network & mask)
             }
             _ => false,
         }
@@ -159,7 +169,8 @@ fn host_within(base: &str, host: &str) -> bool {
 
 /// `host` is longer than `tail` and ends in it, whatever the case.
 fn ends_with(host: &str, tail: &str) -> bool {
-    host.len() > tail.len() && host.as_bytes().iter().rev().zip(tail.as_bytes().iter().rev()).all(|(a, b)| a.eq_ignore_ascii_case(b))
+    host.len() > tail.len()
+        && host.as_bytes().iter().rev().zip(tail.as_bytes().iter().rev()).all(|(a, b)| a.eq_ignore_ascii_case(b))
 }
 
 impl Name {
@@ -190,7 +201,9 @@ impl Name {
         let host = authority.map(|authority| authority.rsplit_once('@').map_or(authority, |(_, host)| host));
         // RFC 5280 4.2.1.10: a URI without a host that is a domain name is refused under such constraints.
         match host.map(|host| host.split_once(':').map_or(host, |(host, _)| host)) {
-            Some(host) if !host.is_empty() && !host.starts_with('[') && host.parse::<std::net::IpAddr>().is_err() => Self::Uri(host.to_owned()),
+            Some(host) if !host.is_empty() && !host.starts_with('[') && host.parse::<std::net::IpAddr>().is_err() => {
+                Self::Uri(host.to_owned())
+            }
             _ => Self::Unreadable(0x86),
         }
     }
@@ -251,7 +264,9 @@ fn read_subtrees(mut list: Reader<'_>) -> Result<Vec<Base>, Asn1Error> {
             GeneralName::Other(tag) => Base::Other(tag),
         });
         // RFC 5280 4.2.1.10: minimum is 0, maximum is absent.
-        if let Some(minimum) = fields.optional(tag::context(0))? && minimum.unsigned()? != 0 {
+        if let Some(minimum) = fields.optional(tag::context(0))?
+            && minimum.unsigned()? != 0
+        {
             return Err(minimum.error("a name constraint with a minimum"));
         }
         fields.done()?;

@@ -40,7 +40,12 @@ impl Policies {
     }
 
     /// RFC 5280 6.1.3 (d), (e), (f).
-    pub(super) fn certificate(&mut self, certificate: &Certificate, is_leaf: bool, self_issued: bool) -> Result<(), String> {
+    pub(super) fn certificate(
+        &mut self,
+        certificate: &Certificate,
+        is_leaf: bool,
+        self_issued: bool,
+    ) -> Result<(), String> {
         let stated = read_policies(certificate).map_err(text)?;
         self.level = match (stated, self.level.take()) {
             (Some(stated), Some(parents)) => {

@@ -32,7 +32,9 @@ pub(super) fn check(path: &[&Certificate], anchor: &Certificate) -> Result<(), P
         policies.prepare(certificate, self_issued).map_err(fail)?;
         constraints.add(certificate).map_err(fail)?;
         if !self_issued {
-            path_length = path_length.checked_sub(1).ok_or_else(|| fail("more CAs below one than its path length allows".to_owned()))?;
+            path_length = path_length
+                .checked_sub(1)
+                .ok_or_else(|| fail("more CAs below one than its path length allows".to_owned()))?;
         }
         path_length = path_length.min(certificate.extensions().path_length.unwrap_or(u64::MAX));
     }

@@ -10,7 +10,10 @@ fn now() -> Timestamp {
 }
 
 fn trust(anchors: &[&Issued]) -> TrustSet {
-    let anchors = anchors.iter().map(|issued| TrustAnchor { certificate: issued.certificate.clone(), scope: AnchorScope::Global }).collect();
+    let anchors = anchors
+        .iter()
+        .map(|issued| TrustAnchor { certificate: issued.certificate.clone(), scope: AnchorScope::Global })
+        .collect();
     TrustSet { anchors, intermediates: Vec::new(), generation: 1 }
 }
 
@@ -49,11 +52,17 @@ fn validity_of_every_certificate() {
     assert!(matches!(judge(&alice, &[&short], &trust(&[&ROOT])), Err(PathError::Expired { .. })));
     recipe.not_after = "2026-11-22T12:00:00Z".parse().unwrap();
     let fits = issue_cached(&recipe, Some(&ROOT));
-    assert!(judge(&alice, &[&short, &fits], &trust(&[&ROOT])).is_ok(), "an expired certificate does not hide a valid one");
+    assert!(
+        judge(&alice, &[&short, &fits], &trust(&[&ROOT])).is_ok(),
+        "an expired certificate does not hide a valid one"
+    );
     assert!(judge(&alice, &[&fits, &short], &trust(&[&ROOT])).is_ok());
     let mut recipe = leaf("later@example.org");
     recipe.not_before = "2026-11-22T12:00:01Z".parse().unwrap();
-    assert!(matches!(judge(&issue_cached(&recipe, Some(&ROOT)), &[], &trust(&[&ROOT])), Err(PathError::NotYetValid { .. })));
+    assert!(matches!(
+        judge(&issue_cached(&recipe, Some(&ROOT)), &[], &trust(&[&ROOT])),
+        Err(PathError::NotYetValid { .. })
+    ));
     let mut recipe = ca("Old Root");
     recipe.not_after = "2026-11-22T11:00:01Z".parse().unwrap();
     let old = issue_cached(&recipe, None);
@@ -66,7 +75,9 @@ fn only_a_ca_issues() {
     let end = issue_cached(&leaf("mallory@example.org"), Some(&ROOT));
     let forged = issue_cached(&leaf("alice@example.org"), Some(&end));
     assert!(matches!(judge(&forged, &[&end], &trust(&[&ROOT])), Err(PathError::Usage { .. })));
-    for change in [(|recipe| recipe.key_usage = vec!["cRLSign"]) as fn(&mut Recipe), |recipe| recipe.email_protection = Some(false)] {
+    for change in [(|recipe| recipe.key_usage = vec!["cRLSign"]) as fn(&mut Recipe), |recipe| {
+        recipe.email_protection = Some(false)
+    }] {
         let mut recipe = ca("Other CA");
         change(&mut recipe);
         let other = issue_cached(&recipe, Some(&ROOT));

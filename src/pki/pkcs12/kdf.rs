@@ -67,7 +67,9 @@ pub(super) fn pkcs12(
     let output = algorithm.output_len();
     let count = work.charge(iterations, length.div_ceil(output.max(1)))?.get();
     let block = algorithm.block_len();
-    let filled = |octets: &[u8]| -> Vec<u8> { octets.iter().copied().cycle().take(octets.len().div_ceil(block) * block).collect() };
+    let filled = |octets: &[u8]| -> Vec<u8> {
+        octets.iter().copied().cycle().take(octets.len().div_ceil(block) * block).collect()
+    };
     let diversifier = vec![purpose as u8; block];
     let mut input = Zeroizing::new(filled(salt));
     input.extend_from_slice(&Zeroizing::new(filled(&password.bmp)));

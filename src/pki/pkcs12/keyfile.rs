@@ -37,7 +37,8 @@ fn read(octets: &[u8], password: &str) -> Result<Bundle, Pkcs12Error> {
             "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => bundle.add_certificate(&block.octets)?,
             label if block.has_headers && label.ends_with("PRIVATE KEY") => {
                 return Err(Pkcs12Error::Unsupported(
-                    "a key encrypted the old way of PEM (Proc-Type): turn it into PKCS#8 with `openssl pkcs8 -topk8`".to_owned(),
+                    "a key encrypted the old way of PEM (Proc-Type): turn it into PKCS#8 with `openssl pkcs8 -topk8`"
+                        .to_owned(),
                 ));
             }
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" | "PKCS12" => {
@@ -56,7 +57,8 @@ fn read(octets: &[u8], password: &str) -> Result<Bundle, Pkcs12Error> {
     }
     if bundle.keys.is_empty() && bundle.certificates.is_empty() && bundle.skipped.is_empty() {
         return Err(Pkcs12Error::Malformed(
-            "neither DER nor PEM: PKCS#12, a private key (PKCS#8, PKCS#1, SEC 1) or a certificate is expected".to_owned(),
+            "neither DER nor PEM: PKCS#12, a private key (PKCS#8, PKCS#1, SEC 1) or a certificate is expected"
+                .to_owned(),
         ));
     }
     Ok(bundle)
@@ -90,7 +92,8 @@ fn read_der(octets: &[u8], password: &str) -> Result<Bundle, Pkcs12Error> {
         (tag::SEQUENCE, tag::SEQUENCE) => bundle.add_certificate(octets)?,
         _ => {
             return Err(Pkcs12Error::Malformed(
-                "DER of another kind: PKCS#12, a private key (PKCS#8, PKCS#1, SEC 1) or a certificate is expected".to_owned(),
+                "DER of another kind: PKCS#12, a private key (PKCS#8, PKCS#1, SEC 1) or a certificate is expected"
+                    .to_owned(),
             ));
         }
     }

@@ -1,6 +1,8 @@
 //! Encryption under passwords: the schemes of PKCS#12 (RFC 7292 appendix C) and PBES2 (RFC 8018 section 6.2).
 
-use aws_lc_rs::cipher::{self, DecryptionContext, EncryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey, UnboundCipherKey};
+use aws_lc_rs::cipher::{
+    self, DecryptionContext, EncryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey, UnboundCipherKey,
+};
 use aws_lc_rs::digest;
 use aws_lc_rs::iv::FixedLength;
 use rc2::cipher::{BlockCipherDecrypt, array::Array};
@@ -82,7 +84,13 @@ pub(super) fn decrypt(
 
 type Parts = (Cipher, Zeroizing<Vec<u8>>, Vec<u8>);
 
-fn pbes1(scheme: u8, oid: &[u8], parameters: Tlv<'_>, password: &Password<'_>, work: &mut Work) -> Result<Parts, Pkcs12Error> {
+fn pbes1(
+    scheme: u8,
+    oid: &[u8],
+    parameters: Tlv<'_>,
+    password: &Password<'_>,
+    work: &mut Work,
+) -> Result<Parts, Pkcs12Error> {
     let cipher = match scheme {
         3 => Cipher::TripleDes3,
         4 => Cipher::TripleDes2,
@@ -92,7 +100,8 @@ fn pbes1(scheme: u8, oid: &[u8], parameters: Tlv<'_>, password: &Password<'_>, w
     };
     let mut fields = parameters.reader();
     let salt = read_salt(&mut fields)?;
-    let iterations = fields.expect(tag::INTEGER, "an iteration count").and_then(|tlv| tlv.unsigned()).map_err(malformed)?;
+    let iterations =
+        fields.expect(tag::INTEGER, "an iteration count").and_then(|tlv| tlv.unsigned()).map_err(malformed)?;
     let sha1 = &digest::SHA1_FOR_LEGACY_USE_ONLY;
     let key = pkcs12(sha1, password, salt, Use::Key, iterations, cipher.key_len(), work)?;
     let iv = pkcs12(sha1, password, salt, Use::Iv, iterations, 8, work)?;
@@ -102,12 +111,20 @@ fn pbes1(scheme: u8, oid: &[u8], parameters: Tlv<'_>, password: &Password<'_>, w
 fn read_salt<'a>(fields: &mut Reader<'a>) -> Result<&'a [u8], Pkcs12Error> {
     let salt = fields.expect(tag::OCTET_STRING, "a salt is an OCTET STRING").map_err(malformed)?;
     if salt.value.len() > MAX_SALT {
-        return Err(Pkcs12Error::Malformed(format!("a salt of {} octets, at most {MAX_SALT} are read", salt.value.len())));
+        return Err(Pkcs12Error::Malformed(format!(
+            "a salt of {} octets, at most {MAX_SALT} are read",
+            salt.value.len()
+        )));
     }
     Ok(salt.value)
 }
 
-fn pbes2(parameters: Tlv<'_>, password: &Password<'_>, work: &mut Work, derived: &mut Derived) -> Result<Parts, Pkcs12Error> {
+fn pbes2(
+    parameters: Tlv<'_>,
+    password: &Password<'_>,
+    work: &mut Work,
+    derived: &mut Derived,
+) -> Result<Parts, Pkcs12Error> {
     let mut fields = parameters.reader();
     let function = fields.expect(tag::SEQUENCE, "PBES2 has a key derivation function").map_err(malformed)?;
     let mut scheme = fields.sequence("PBES2 has an encryption scheme").map_err(malformed)?;
@@ -143,14 +160,17 @@ pub(super) fn pbkdf2_by(
     }
     let mut fields = fields.sequence("PBKDF2 has parameters").map_err(malformed)?;
     let salt = read_salt(&mut fields)?;
-    let iterations = fields.expect(tag::INTEGER, "an iteration count").and_then(|tlv| tlv.unsigned()).map_err(malformed)?;
+    let iterations =
+        fields.expect(tag::INTEGER, "an iteration count").and_then(|tlv| tlv.unsigned()).map_err(malformed)?;
     let stated = match fields.optional(tag::INTEGER).map_err(malformed)? {
         Some(stated) => usize::try_from(stated.unsigned().map_err(malformed)?).ok(),
         None => None,
     };
     let length = match (stated, length) {
         (Some(stated), Some(wanted)) if stated != wanted => {
-            return Err(Pkcs12Error::Malformed(format!("PBKDF2 makes a key of {stated} octets, the cipher wants {wanted}")));
+            return Err(Pkcs12Error::Malformed(format!(
+                "PBKDF2 makes a key of {stated} octets, the cipher wants {wanted}"
+            )));
         }
         (_, Some(wanted)) => wanted,
         // RFC 9579 section 5: keyLength has to be there.
@@ -186,14 +206,18 @@ fn cbc_decrypt(cipher: Cipher, key: &[u8], iv: &[u8], ciphertext: &[u8]) -> Resu
         Cipher::Aes256 => &cipher::AES_256,
         Cipher::TripleDes3 => &cipher::DES_EDE3_FOR_LEGACY_USE_ONLY,
         Cipher::TripleDes2 => &cipher::DES_EDE_FOR_LEGACY_USE_ONLY,
-        Cipher::Rc2_128 | Cipher::Rc2_40 => return rc2_decrypt(key, <[u8; 8]>::try_from(iv).map_err(|_| wrong_iv())?, ciphertext),
+        Cipher::Rc2_128 | Cipher::Rc2_40 => {
+            return rc2_decrypt(key, <[u8; 8]>::try_from(iv).map_err(|_| wrong_iv())?, ciphertext);
+        }
     };
     let context = if matches!(cipher, Cipher::Aes128 | Cipher::Aes192 | Cipher::Aes256) {
         DecryptionContext::Iv128(FixedLength::from(<[u8; 16]>::try_from(iv).map_err(|_| wrong_iv())?))
     } else {
         DecryptionContext::Iv64(FixedLength::from(<[u8; 8]>::try_from(iv).map_err(|_| wrong_iv())?))
     };
-    let key = UnboundCipherKey::new(algorithm, key).and_then(PaddedBlockDecryptingKey::cbc_pkcs7).map_err(|_| Pkcs12Error::Password)?;
+    let key = UnboundCipherKey::new(algorithm, key)
+        .and_then(PaddedBlockDecryptingKey::cbc_pkcs7)
+        .map_err(|_| Pkcs12Error::Password)?;
     let mut buffer = Zeroizing::new(ciphertext.to_vec());
     let length = key.decrypt(&mut buffer, context).map_err(|_| Pkcs12Error::Password)?.len();
     buffer.truncate(length);
@@ -242,7 +266,9 @@ impl Encryptor {
         let failed = |_| Pkcs12Error::Unsupported("encryption failed".to_owned());
         let mut iv = [0u8; 16];
         aws_lc_rs::rand::fill(&mut iv).map_err(failed)?;
-        let key = UnboundCipherKey::new(&cipher::AES_256, &self.key).and_then(PaddedBlockEncryptingKey::cbc_pkcs7).map_err(failed)?;
+        let key = UnboundCipherKey::new(&cipher::AES_256, &self.key)
+            .and_then(PaddedBlockEncryptingKey::cbc_pkcs7)
+            .map_err(failed)?;
         let mut buffer = plain.to_vec();
         key.less_safe_encrypt(&mut buffer, EncryptionContext::Iv128(FixedLength::from(iv))).map_err(failed)?;
         let scheme = sequence(&[&write(tag::OID, &[id::AES256_CBC]), &write(tag::OCTET_STRING, &[&iv])]);

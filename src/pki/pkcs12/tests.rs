@@ -12,7 +12,11 @@ fn issued(mailbox: &str, key: NewKey) -> Issued {
 
 /// Two generations of one mailbox, and a certificate that belongs to nobody.
 fn bundle() -> Bundle {
-    let (old, new, other) = (issued("alice@example.org", NewKey::Rsa2048), issued("alice@example.org", NewKey::P256), issued("ca@example.org", NewKey::P256));
+    let (old, new, other) = (
+        issued("alice@example.org", NewKey::Rsa2048),
+        issued("alice@example.org", NewKey::P256),
+        issued("ca@example.org", NewKey::P256),
+    );
     Bundle {
         keys: vec![old.pkcs8, new.pkcs8],
         certificates: vec![old.certificate, new.certificate, other.certificate],
@@ -63,7 +67,10 @@ fn too_many_iterations_are_refused_before_they_are_done() {
         let (info, salt) = (fields.any().unwrap(), fields.any().unwrap());
         sequence(&[version.full, safes.full, &sequence(&[info.full, salt.full, count])])
     };
-    assert_eq!(import(&without(&number(2_000_000_000)), "x").err(), Some(Pkcs12Error::Iterations(2_000_000_000, MAX_ITERATIONS)));
+    assert_eq!(
+        import(&without(&number(2_000_000_000)), "x").err(),
+        Some(Pkcs12Error::Iterations(2_000_000_000, MAX_ITERATIONS))
+    );
     assert!(matches!(import(&without(&number(u64::MAX)), "x"), Err(Pkcs12Error::Iterations(..))));
     assert!(matches!(import(&without(&number(0)), "x"), Err(Pkcs12Error::Malformed(_))));
 }
@@ -73,7 +80,12 @@ fn reads_keys_of_every_form() {
     let key = cached_key(NewKey::P256, "forms");
     let recipe = Recipe::mailbox("forms@example.org", "2026-11-22T12:00:00Z".parse().unwrap(), NewKey::P256);
     let certificate = issue_with_key(&recipe, key.clone(), None).certificate;
-    let text = format!("{}{}{}", pem::armor("PRIVATE KEY", &key), pem::armor("CERTIFICATE", certificate.der()), pem::armor("X509 CRL", b"0"));
+    let text = format!(
+        "{}{}{}",
+        pem::armor("PRIVATE KEY", &key),
+        pem::armor("CERTIFICATE", certificate.der()),
+        pem::armor("X509 CRL", b"0")
+    );
     let read = read_any(text.as_bytes(), None).unwrap();
     assert_eq!((&read.keys, &read.certificates), (&vec![key.clone()], &vec![certificate.clone()]));
     assert_eq!((read.certificates_of(0), read.skipped.len()), (vec![0], 1));
@@ -107,7 +119,12 @@ fn openssl_reads_what_is_written_and_the_other_way_round() {
     assert_eq!((&read.keys.len(), &read.certificates), (&2, &sent.certificates));
     assert_eq!((read.certificates_of(0), read.certificates_of(1)), (vec![0], vec![1]));
     std::fs::write(&pem_file, &text).unwrap();
-    for extra in [&[][..], &["-certpbe", "AES-256-CBC", "-keypbe", "AES-256-CBC", "-macalg", "sha512"], &["-legacy"], &["-nomac"]] {
+    for extra in [
+        &[][..],
+        &["-certpbe", "AES-256-CBC", "-keypbe", "AES-256-CBC", "-macalg", "sha512"],
+        &["-legacy"],
+        &["-nomac"],
+    ] {
         let args = [&["pkcs12", "-export", "-passout", "pass:secret"], extra].concat();
         let made = openssl(&args, &pem_file).unwrap();
         let read = import(&made, "secret").unwrap();
@@ -134,14 +151,25 @@ fn nss_and_gpgsm_read_what_is_written() {
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let all = bundle();
     std::fs::write(place("all.p12"), export(&all, "secret", "Alice").unwrap()).unwrap();
-    let one = Bundle { keys: vec![all.keys[0].clone()], certificates: vec![all.certificates[0].clone()], ..Bundle::default() };
+    let one = Bundle {
+        keys: vec![all.keys[0].clone()],
+        certificates: vec![all.certificates[0].clone()],
+        ..Bundle::default()
+    };
     std::fs::write(place("one.p12"), export(&one, "secret", "Alice").unwrap()).unwrap();
     let run = |command: &str| {
-        let output = Command::new("sh").args(["-c", command]).current_dir(folder.path()).env("HOME", folder.path()).output().unwrap();
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(folder.path())
+            .env("HOME", folder.path())
+            .output()
+            .unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     if run("command -v pk12util && command -v certutil").0 {
-        let (good, said) = run("mkdir nss && certutil -N -d sql:nss --empty-password && pk12util -d sql:nss -i all.p12 -W secret && certutil -K -d sql:nss");
+        let (good, said) = run(
+            "mkdir nss && certutil -N -d sql:nss --empty-password && pk12util -d sql:nss -i all.p12 -W secret && certutil -K -d sql:nss",
+        );
         assert!(good && said.contains("rsa ") && said.contains("ec "), "{said}");
     } else {
         println!("skipped: no pk12util");
@@ -172,13 +200,16 @@ fn fuzz_body_holds_on_seeds_and_noise() {
     let rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
     runner
-        .run(&(any::<prop::sample::Index>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..64)), |(at, octet, noise)| {
-            let mut data = seed.clone();
-            let at = at.index(data.len());
-            data[at] = octet;
-            fuzz_pkcs12(&data);
-            fuzz_pkcs12(&noise);
-            Ok(())
-        })
+        .run(
+            &(any::<prop::sample::Index>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..64)),
+            |(at, octet, noise)| {
+                let mut data = seed.clone();
+                let at = at.index(data.len());
+                data[at] = octet;
+                fuzz_pkcs12(&data);
+                fuzz_pkcs12(&noise);
+                Ok(())
+            },
+        )
         .unwrap();
 }

@@ -7,7 +7,9 @@ use crate::pki::authority::NewKey;
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, CmsError> {
     let number = |octets: &[u8]| write::element(tag::INTEGER, &[octets]);
     let key = write::sequence(&[&number(modulus), &number(exponent)]);
-    PublicKey::from_spki(write::sequence(&[&key_transport_der(KeyTransport::RsaPkcs1), &write::bit_string(&key)]).into())
+    PublicKey::from_spki(
+        write::sequence(&[&key_transport_der(KeyTransport::RsaPkcs1), &write::bit_string(&key)]).into(),
+    )
 }
 
 /// A modulus of this many bits.
@@ -51,7 +53,9 @@ fn a11_rsa_keys_out_of_bounds_are_refused() {
 fn points_must_lie_on_their_named_curve() {
     let good = identity(NewKey::P256).certificate.public_key().clone();
     let name = |curve: &ObjectIdentifier| write::sequence(&[&write::oid(&EC_PUBLIC_KEY), &write::oid(curve)]);
-    let read = |curve: &ObjectIdentifier, bits: &[u8]| PublicKey::from_spki(write::sequence(&[&name(curve), &write::bit_string(bits)]).into());
+    let read = |curve: &ObjectIdentifier, bits: &[u8]| {
+        PublicKey::from_spki(write::sequence(&[&name(curve), &write::bit_string(bits)]).into())
+    };
     assert_eq!(read(&SECP256R1, good.key_bits()).unwrap(), good);
     let mut compressed = good.key_bits()[..33].to_vec();
     compressed[0] = 2 | (good.key_bits()[64] & 1);
@@ -80,8 +84,14 @@ fn a_pss_key_is_for_pss_alone() {
     let bits = issued.certificate.public_key().key_bits().to_vec();
     let key = PublicKey::from_spki(write::sequence(&[&algorithm, &write::bit_string(&bits)]).into()).unwrap();
     assert!(matches!(key.transport(KeyTransport::RsaPkcs1, &[1; 16]), Err(CmsError::Algorithm(_))));
-    assert!(matches!(key.verify(SignatureScheme::RsaPkcs1(Digest::Sha256), b"", &[0; 256]), Err(CmsError::Algorithm(_))));
-    assert!(matches!(key.verify(SignatureScheme::RsaPss(Digest::Sha256, 32), b"", &[0; 256]), Err(CmsError::Unauthentic(_))));
+    assert!(matches!(
+        key.verify(SignatureScheme::RsaPkcs1(Digest::Sha256), b"", &[0; 256]),
+        Err(CmsError::Algorithm(_))
+    ));
+    assert!(matches!(
+        key.verify(SignatureScheme::RsaPss(Digest::Sha256, 32), b"", &[0; 256]),
+        Err(CmsError::Unauthentic(_))
+    ));
 }
 
 #[test]

@@ -45,9 +45,13 @@ fn check(new: NewCertificate) -> Result<Checked, StoreError> {
     let key = match new.key {
         None => None,
         Some(pkcs8) => {
-            let key = SoftwareKey::from_pkcs8(&pkcs8).map_err(|error| StoreError::Refused(format!("private key: {error}")))?;
+            let key = SoftwareKey::from_pkcs8(&pkcs8)
+                .map_err(|error| StoreError::Refused(format!("private key: {error}")))?;
             if key.id() != KeyId::of_spki(certificate.public_key().spki()) {
-                return Err(StoreError::Refused(format!("the private key is not that of {}", certificate.subject_text())));
+                return Err(StoreError::Refused(format!(
+                    "the private key is not that of {}",
+                    certificate.subject_text()
+                )));
             }
             Some((key.id(), pkcs8))
         }
@@ -69,7 +73,9 @@ fn scope_value(scope: Option<&AnchorScope>) -> ScopeValue {
     match scope {
         None => ScopeValue::Intermediate,
         Some(AnchorScope::Global) => ScopeValue::Global,
-        Some(AnchorScope::Domains(domains)) => ScopeValue::Domains(domains.iter().map(|domain| domain.as_str().to_owned()).collect()),
+        Some(AnchorScope::Domains(domains)) => {
+            ScopeValue::Domains(domains.iter().map(|domain| domain.as_str().to_owned()).collect())
+        }
     }
 }
 
@@ -95,9 +101,9 @@ fn read_owner(change: &Change<'_, '_>, owner: &Owner) -> Result<Option<OwnerValu
 
 fn damaged(error: StoreError, owner: &Owner) -> StoreError {
     match error {
-        StoreError::NotAuthentic(path) => {
-            StoreError::Refused(format!("record {path} is not authentic; `waxwing cert purge {owner} --force`, then import again"))
-        }
+        StoreError::NotAuthentic(path) => StoreError::Refused(format!(
+            "record {path} is not authentic; `waxwing cert purge {owner} --force`, then import again"
+        )),
         other => other,
     }
 }
@@ -108,7 +114,12 @@ fn must_be_known(change: &Change<'_, '_>, owner: &Owner) -> Result<OwnerValue, S
 }
 
 /// The certificate's value, where its record is authentic.
-fn read_certificate(change: &Change<'_, '_>, owner: &Owner, value: &OwnerValue, fingerprint: [u8; 32]) -> Option<CertificateValue> {
+fn read_certificate(
+    change: &Change<'_, '_>,
+    owner: &Owner,
+    value: &OwnerValue,
+    fingerprint: [u8; 32],
+) -> Option<CertificateValue> {
     let (_, mac) = value.certificates.iter().find(|(known, _)| *known == fingerprint)?;
     let record = change.view().child(&certificate_path(owner, &fingerprint), mac).ok()?;
     CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)
@@ -134,17 +145,33 @@ impl Inner {
         change.put_child(&path, Kind::Key, &sealed)
     }
 
-    fn put_certificate(&self, change: &mut Change<'_, '_>, owner: &Owner, value: &mut OwnerValue, new: Checked) -> Result<Stored, StoreError> {
+    fn put_certificate(
+        &self,
+        change: &mut Change<'_, '_>,
+        owner: &Owner,
+        value: &mut OwnerValue,
+        new: Checked,
+    ) -> Result<Stored, StoreError> {
         let (stored, merged) = match read_certificate(change, owner, value, new.fingerprint) {
             None => (Stored::New, new.value),
             Some(mut old) => {
                 let key_added = old.key.is_none() && new.value.key.is_some();
-                let approved = old.trust == TrustState::Pending && matches!(new.value.trust, TrustState::Trusted | TrustState::Pinned);
+                let approved = old.trust == TrustState::Pending
+                    && matches!(new.value.trust, TrustState::Trusted | TrustState::Pinned);
                 old.key = old.key.or(new.value.key);
                 if approved {
                     old.trust = new.value.trust;
                 }
-                (if key_added { Stored::KeyAdded } else if approved { Stored::Approved } else { Stored::Unchanged }, old)
+                (
+                    if key_added {
+                        Stored::KeyAdded
+                    } else if approved {
+                        Stored::Approved
+                    } else {
+                        Stored::Unchanged
+                    },
+                    old,
+                )
             }
         };
         if stored == Stored::Unchanged {
@@ -186,11 +213,18 @@ impl Inner {
         }
     }
 
-    fn put_certificates(&self, change: &mut Change<'_, '_>, owner: &Owner, new: Vec<Checked>) -> Result<Vec<Stored>, StoreError> {
+    fn put_certificates(
+        &self,
+        change: &mut Change<'_, '_>,
+        owner: &Owner,
+        new: Vec<Checked>,
+    ) -> Result<Vec<Stored>, StoreError> {
         if let Owner::Mailbox(mailbox) = owner
             && change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias)
         {
-            return Err(StoreError::Refused(format!("{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)")));
+            return Err(StoreError::Refused(format!(
+                "{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)"
+            )));
         }
         let mut value = read_owner(change, owner)?.unwrap_or_default();
         let mut stored = Vec::with_capacity(new.len());
@@ -204,7 +238,12 @@ impl Inner {
     }
 
     /// Adds entries to the trust set; at most once in a change.
-    fn put_trust(&self, change: &mut Change<'_, '_>, certificates: &[Certificate], scope: Option<&AnchorScope>) -> Result<(), StoreError> {
+    fn put_trust(
+        &self,
+        change: &mut Change<'_, '_>,
+        certificates: &[Certificate],
+        scope: Option<&AnchorScope>,
+    ) -> Result<(), StoreError> {
         let mut value = self.read_trust_manifest(change)?;
         let before = value.clone();
         for certificate in certificates {
@@ -275,19 +314,28 @@ pub type ImportOutcome = Vec<(Owner, Vec<Stored>)>;
 impl EmbeddedStore {
     /// Stores certificates for several owners, and the intermediates that came with them, in one transaction: all or nothing. An owner is named once;
     /// an intermediate that is an anchor already stays one.
-    pub fn import(&self, new: Vec<(Owner, Vec<NewCertificate>)>, intermediates: Vec<Certificate>) -> Result<ImportOutcome, StoreError> {
+    pub fn import(
+        &self,
+        new: Vec<(Owner, Vec<NewCertificate>)>,
+        intermediates: Vec<Certificate>,
+    ) -> Result<ImportOutcome, StoreError> {
         let mut checked = Vec::with_capacity(new.len());
         for (owner, certificates) in new {
             checked.push((owner, certificates.into_iter().map(check).collect::<Result<Vec<_>, _>>()?));
         }
         self.inner.write(|change| {
             let known = self.inner.read_trust_manifest(change)?.entries;
-            let fresh: Vec<Certificate> =
-                intermediates.into_iter().filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint())).collect();
+            let fresh: Vec<Certificate> = intermediates
+                .into_iter()
+                .filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint()))
+                .collect();
             if !fresh.is_empty() {
                 self.inner.put_trust(change, &fresh, None)?;
             }
-            checked.into_iter().map(|(owner, new)| Ok((owner.clone(), self.inner.put_certificates(change, &owner, new)?))).collect()
+            checked
+                .into_iter()
+                .map(|(owner, new)| Ok((owner.clone(), self.inner.put_certificates(change, &owner, new)?)))
+                .collect()
         })
     }
 
@@ -333,7 +381,8 @@ impl CertStore for EmbeddedStore {
                 // One that is not authentic is listed: asking for it says so.
                 view.child(path, mac).map_or(true, |record| record.kind == Kind::Owner)
             };
-            let mut owners: Vec<Owner> = tops.iter().filter(|top| live(top)).filter_map(|(path, _)| owner_of_path(path)).collect();
+            let mut owners: Vec<Owner> =
+                tops.iter().filter(|top| live(top)).filter_map(|(path, _)| owner_of_path(path)).collect();
             owners.sort();
             Ok(owners)
         })
@@ -354,12 +403,14 @@ impl CertStore for EmbeddedStore {
         self.inner.write(|change| {
             let mut value = must_be_known(change, owner)?;
             let mut changed = self.inner.edit_certificate(change, owner, &mut value, fingerprint, |certificate| {
-                let news = (capabilities.is_some() && certificate.capabilities != capabilities) || (preferred && !certificate.preferred);
+                let news = (capabilities.is_some() && certificate.capabilities != capabilities)
+                    || (preferred && !certificate.preferred);
                 certificate.capabilities = capabilities.or(certificate.capabilities.take());
                 certificate.preferred |= preferred;
                 news
             })?;
-            let others: Vec<[u8; 32]> = value.certificates.iter().map(|(name, _)| *name).filter(|name| *name != fingerprint).collect();
+            let others: Vec<[u8; 32]> =
+                value.certificates.iter().map(|(name, _)| *name).filter(|name| *name != fingerprint).collect();
             for other in others.into_iter().filter(|_| preferred) {
                 if read_certificate(change, owner, &value, other).is_some_and(|certificate| certificate.preferred) {
                     changed |= self.inner.edit_certificate(change, owner, &mut value, other, |certificate| {
@@ -417,24 +468,35 @@ impl CertStore for EmbeddedStore {
     fn add_alias(&self, alias: &MailboxKey, mailbox: &MailboxKey) -> Result<(), StoreError> {
         self.inner.write(|change| {
             let view = change.view();
-            let is_alias = |name: &MailboxKey| Ok::<_, StoreError>(view.top(&alias_path(name))?.is_some_and(|record| record.kind == Kind::Alias));
+            let is_alias = |name: &MailboxKey| {
+                Ok::<_, StoreError>(view.top(&alias_path(name))?.is_some_and(|record| record.kind == Kind::Alias))
+            };
             let refused = |why: String| Err(StoreError::Refused(why));
             if alias == mailbox {
                 return refused(format!("{alias} cannot be an alias of itself"));
             }
             if is_alias(mailbox)? {
-                return refused(format!("{mailbox} is an alias itself; name the mailbox it belongs to (`waxwing alias list`)"));
+                return refused(format!(
+                    "{mailbox} is an alias itself; name the mailbox it belongs to (`waxwing alias list`)"
+                ));
             }
             for (path, mac) in view.tops("a/").0 {
                 let record = view.child(&path, &mac)?;
                 if record.kind == Kind::Alias && record.value == alias.as_str().as_bytes() {
-                    return refused(format!("{alias} has aliases of its own; remove them first (`waxwing alias list`)"));
+                    return refused(format!(
+                        "{alias} has aliases of its own; remove them first (`waxwing alias list`)"
+                    ));
                 }
             }
             if read_owner(change, &Owner::Mailbox(alias.clone()))?.is_some_and(|value| !value.certificates.is_empty()) {
-                return refused(format!("{alias} has certificates of its own, which an alias would hide; purge them first"));
+                return refused(format!(
+                    "{alias} has certificates of its own, which an alias would hide; purge them first"
+                ));
             }
-            if view.top(&alias_path(alias))?.is_some_and(|record| record.kind == Kind::Alias && record.value == mailbox.as_str().as_bytes()) {
+            if view
+                .top(&alias_path(alias))?
+                .is_some_and(|record| record.kind == Kind::Alias && record.value == mailbox.as_str().as_bytes())
+            {
                 return Ok(());
             }
             change.put_top(&alias_path(alias), Kind::Alias, mailbox.as_str().as_bytes())
@@ -451,7 +513,11 @@ impl CertStore for EmbeddedStore {
                 Ok(_) => return Err(StoreError::Refused(format!("{alias} is no alias"))),
                 Err(other) => return Err(other),
             }
-            change.put_top(&path, Kind::Tombstone, &TombstoneValue { at: Timestamp::now(), certificates: Vec::new() }.encode())
+            change.put_top(
+                &path,
+                Kind::Tombstone,
+                &TombstoneValue { at: Timestamp::now(), certificates: Vec::new() }.encode(),
+            )
         })
     }
 

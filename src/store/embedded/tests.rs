@@ -51,7 +51,11 @@ impl Place {
     fn records(&self) -> BTreeMap<String, Vec<u8>> {
         let db = builder().open(file_of(&self.store())).unwrap();
         let table = db.begin_read().unwrap().open_table(RECORDS).unwrap();
-        table.iter().unwrap().map(|entry| entry.map(|(path, octets)| (path.value().to_owned(), octets.value().to_vec())).unwrap()).collect()
+        table
+            .iter()
+            .unwrap()
+            .map(|entry| entry.map(|(path, octets)| (path.value().to_owned(), octets.value().to_vec())).unwrap())
+            .collect()
     }
 }
 
@@ -81,7 +85,13 @@ fn add(store: &EmbeddedStore, address: &str, issued: &Issued) -> Vec<Stored> {
 }
 
 fn fingerprints(store: &EmbeddedStore, address: &str) -> Vec<[u8; 32]> {
-    store.identity(&mailbox(address)).unwrap().certificates.iter().map(|record| record.certificate.fingerprint()).collect()
+    store
+        .identity(&mailbox(address))
+        .unwrap()
+        .certificates
+        .iter()
+        .map(|record| record.certificate.fingerprint())
+        .collect()
 }
 
 #[test]
@@ -124,7 +134,10 @@ fn an_old_key_still_decrypts_after_rotation_and_while_disabled() {
     let encrypted = old.certificate.public_key().transport(KeyTransport::RsaPkcs1, &cek).unwrap();
     add(&store, ANNA, &issued(ANNA, 30, NewKey::Rsa2048));
     store.set_disabled(&owner(ANNA), true).unwrap();
-    let store = { drop(store); place.open() };
+    let store = {
+        drop(store);
+        place.open()
+    };
     let identity = store.identity(&mailbox(ANNA)).unwrap();
     assert!(identity.disabled);
     let operation = KeyOperation::Unwrap {
@@ -170,7 +183,8 @@ fn a_purge_takes_keys_and_certificates_and_leaves_a_tombstone() {
     add(&store, ANNA, &shared);
     add(&store, ANNA, &own);
     add(&store, "bert@example.org", &shared);
-    let keys: Vec<_> = store.identity(&mailbox(ANNA)).unwrap().certificates.iter().map(|record| record.key.unwrap()).collect();
+    let keys: Vec<_> =
+        store.identity(&mailbox(ANNA)).unwrap().certificates.iter().map(|record| record.key.unwrap()).collect();
     let before = store.identity(&mailbox(ANNA)).unwrap().generation;
     store.purge(&owner(ANNA)).unwrap();
     let identity = store.identity(&mailbox(ANNA)).unwrap();
@@ -240,11 +254,21 @@ fn aliases_are_followed_one_level() {
     assert!(store.identity(&mailbox("info@example.org")).unwrap().certificates.is_empty());
     store.add_alias(&key("info@example.org"), &key(ANNA)).unwrap();
     assert_eq!(fingerprints(&store, "Info@example.org").len(), 1);
-    for (alias, target) in [("x@example.org", "info@example.org"), (ANNA, "x@example.org"), ("x@example.org", "x@example.org")] {
-        assert!(matches!(store.add_alias(&key(alias), &key(target)), Err(StoreError::Refused(_))), "{alias} -> {target}");
+    for (alias, target) in
+        [("x@example.org", "info@example.org"), (ANNA, "x@example.org"), ("x@example.org", "x@example.org")]
+    {
+        assert!(
+            matches!(store.add_alias(&key(alias), &key(target)), Err(StoreError::Refused(_))),
+            "{alias} -> {target}"
+        );
     }
-    assert!(store.add_certificates(&owner("info@example.org"), vec![new(&issued, false, TrustState::Trusted)]).is_err());
-    let store = { drop(store); place.open() };
+    assert!(
+        store.add_certificates(&owner("info@example.org"), vec![new(&issued, false, TrustState::Trusted)]).is_err()
+    );
+    let store = {
+        drop(store);
+        place.open()
+    };
     assert_eq!(store.aliases().unwrap(), [(key("info@example.org"), key(ANNA))]);
     assert_eq!(fingerprints(&store, "info@example.org").len(), 1);
     store.remove_alias(&key("info@example.org")).unwrap();
@@ -263,7 +287,10 @@ fn trust_is_scoped_and_its_generation_changes() {
     store.add_trust(anchor.clone(), Some(scope.clone())).unwrap();
     assert_eq!(store.trust().unwrap().generation, first, "the same again changes nothing");
     store.add_trust(between.clone(), None).unwrap();
-    let store = { drop(store); place.open() };
+    let store = {
+        drop(store);
+        place.open()
+    };
     let trust = store.trust().unwrap();
     assert!(trust.generation > first);
     assert_eq!((trust.anchors[0].certificate.clone(), trust.anchors[0].scope.clone()), (anchor.clone(), scope));
@@ -279,7 +306,14 @@ fn a22_local_parts_are_compared_without_unicode_folding() {
     let (_place, store) = Place::new();
     add(&store, ANNA, &issued(ANNA, 0, NewKey::P256));
     // Kelvin sign, long s, Cyrillic a, full-width, dotless i, combining accent, in local part and domain.
-    let confusable = ["аnna@example.org", "ａnna@example.org", "anna@exаmple.org", "ann\u{0430}@example.org", "anna\u{0301}@example.org", "anna@examp1e.org"];
+    let confusable = [
+        "аnna@example.org",
+        "ａnna@example.org",
+        "anna@exаmple.org",
+        "ann\u{0430}@example.org",
+        "anna\u{0301}@example.org",
+        "anna@examp1e.org",
+    ];
     for address in confusable {
         if let Ok(mailbox) = Mailbox::parse(address) {
             assert!(store.identity(&mailbox).unwrap().certificates.is_empty(), "{address}");
@@ -318,7 +352,9 @@ fn after_attack(attack: impl FnOnce(&Place, &Issued, &Issued)) -> (Result<Vec<[u
     drop(store);
     attack(&place, &hers, &his);
     let store = place.open();
-    let answer = store.identity(&mailbox(ANNA)).map(|identity| identity.certificates.iter().map(|record| record.certificate.fingerprint()).collect());
+    let answer = store
+        .identity(&mailbox(ANNA))
+        .map(|identity| identity.certificates.iter().map(|record| record.certificate.fingerprint()).collect());
     let bad = store.verify().unwrap_or_else(|error| vec![error.to_string()]);
     assert!(store.alerts() > 0, "no alert");
     (answer, bad)
@@ -330,7 +366,11 @@ fn a26_a_forged_certificate_is_noticed_and_absent() {
         let path = certificate_path(&owner(ANNA), &hers.certificate.fingerprint());
         let mut octets = place.records()[&path].clone();
         let at = memchr::memmem::find(&octets, hers.certificate.der()).unwrap();
-        octets.splice(at - 4..at + hers.certificate.der().len(), [&u32::try_from(his.certificate.der().len()).unwrap().to_be_bytes(), his.certificate.der().as_ref()].concat());
+        octets.splice(
+            at - 4..at + hers.certificate.der().len(),
+            [&u32::try_from(his.certificate.der().len()).unwrap().to_be_bytes(), his.certificate.der().as_ref()]
+                .concat(),
+        );
         place.attack(|table| drop(table.insert(path.as_str(), octets.as_slice()).unwrap()));
     });
     assert!(matches!(answer, Err(StoreError::NotAuthentic(_))), "absence is not proven: {answer:?}");
@@ -342,19 +382,25 @@ fn a26_swapped_records_are_noticed() {
     let (answer, bad) = after_attack(|place, _, _| {
         let records = place.records();
         place.attack(|table| {
-            for (to, from) in [("o/anna@example.org", "o/mallory@example.org"), ("o/mallory@example.org", "o/anna@example.org")] {
+            for (to, from) in
+                [("o/anna@example.org", "o/mallory@example.org"), ("o/mallory@example.org", "o/anna@example.org")]
+            {
                 table.insert(to, records[from].as_slice()).unwrap();
             }
         });
     });
     assert!(matches!(answer, Err(StoreError::NotAuthentic(_))));
-    assert!(bad.contains(&"o/anna@example.org".to_owned()) && bad.contains(&"o/mallory@example.org".to_owned()), "{bad:?}");
+    assert!(
+        bad.contains(&"o/anna@example.org".to_owned()) && bad.contains(&"o/mallory@example.org".to_owned()),
+        "{bad:?}"
+    );
 }
 
 #[test]
 fn a26_deleted_records_are_noticed() {
     for prefix in ["o/anna", "c/anna", "b/", "r"] {
-        let folder = |place: &Place| place.records().into_keys().filter(|path| path.starts_with(prefix)).collect::<Vec<_>>();
+        let folder =
+            |place: &Place| place.records().into_keys().filter(|path| path.starts_with(prefix)).collect::<Vec<_>>();
         if prefix == "r" {
             let (place, store) = Place::new();
             drop(store);
@@ -391,10 +437,14 @@ fn a26_an_older_record_put_back_is_noticed() {
         let fresh = place.open();
         assert!(fresh.identity(&mailbox(ANNA)).is_err(), "{count} put back");
         assert!(fresh.alerts() > 0);
-        place.attack(|table| newer.iter().for_each(|(path, octets)| drop(table.insert(path.as_str(), octets.as_slice()).unwrap())));
+        place.attack(|table| {
+            newer.iter().for_each(|(path, octets)| drop(table.insert(path.as_str(), octets.as_slice()).unwrap()))
+        });
     }
     // All of it put back, root included: a process that saw the newer state refuses it.
-    place.attack(|table| older.iter().for_each(|(path, octets)| drop(table.insert(path.as_str(), octets.as_slice()).unwrap())));
+    place.attack(|table| {
+        older.iter().for_each(|(path, octets)| drop(table.insert(path.as_str(), octets.as_slice()).unwrap()))
+    });
     assert!(matches!(store.refresh(), Err(StoreError::NotAuthentic(_))));
     assert!(matches!(store.identity(&mailbox("other@example.org")), Err(StoreError::NotAuthentic(_))));
 }
@@ -422,7 +472,10 @@ fn a26_what_nothing_names_is_never_read() {
     add(&store, "bert@example.org", &issued("bert@example.org", 0, NewKey::P256));
     let bert = place.records()["o/bert@example.org"].clone();
     place.attack(|table| drop(table.insert("o/anna@example.org", bert.as_slice()).unwrap()));
-    let store = { drop(store); place.open() };
+    let store = {
+        drop(store);
+        place.open()
+    };
     assert!(store.identity(&mailbox(ANNA)).unwrap().certificates.is_empty());
     assert_eq!(store.verify().unwrap(), ["o/anna@example.org"]);
     assert!(store.alerts() > 0);

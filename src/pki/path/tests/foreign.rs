@@ -7,7 +7,10 @@ use super::*;
 fn corpora() -> Option<PathBuf> {
     let found = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
     if found.is_none() {
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|value| value != "1"), "WAXWING_CORPORA is not set");
+        assert!(
+            std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|value| value != "1"),
+            "WAXWING_CORPORA is not set"
+        );
         println!("skipped: no corpora");
     }
     found
@@ -18,17 +21,18 @@ fn read(file: &Path) -> Result<Vec<Certificate>, CertificateError> {
 }
 
 fn anchored(certificates: Vec<Certificate>) -> TrustSet {
-    let anchors = certificates.into_iter().map(|certificate| TrustAnchor { certificate, scope: AnchorScope::Global }).collect();
+    let anchors =
+        certificates.into_iter().map(|certificate| TrustAnchor { certificate, scope: AnchorScope::Global }).collect();
     TrustSet { anchors, intermediates: Vec::new(), generation: 1 }
 }
 
 /// What only a CRL can tell: revocation of certificates below, missing and stale CRLs (4.4, 4.5.2, 4.5.5, 4.5.7), cRLSign
 /// (4.7.4, 4.7.5), distribution points (4.14), deltas (4.15).
 const NEEDS_CRL: [&str; 46] = [
-    "40401", "40402", "40403", "40404", "40405", "40406", "40408", "40409", "40410", "40411", "40412", "40415", "40418", "40420",
-    "40421", "40502", "40505", "40507", "40704", "40705", "41402", "41403", "41406", "41408", "41409", "41411", "41412", "41414",
-    "41415", "41416", "41417", "41420", "41421", "41423", "41426", "41427", "41431", "41432", "41434", "41435", "41501", "41503",
-    "41504", "41506", "41509", "41510",
+    "40401", "40402", "40403", "40404", "40405", "40406", "40408", "40409", "40410", "40411", "40412", "40415",
+    "40418", "40420", "40421", "40502", "40505", "40507", "40704", "40705", "41402", "41403", "41406", "41408",
+    "41409", "41411", "41412", "41414", "41415", "41416", "41417", "41420", "41421", "41423", "41426", "41427",
+    "41431", "41432", "41434", "41435", "41501", "41503", "41504", "41506", "41509", "41510",
 ];
 
 /// PKITS with the initial policy set anyPolicy. DSA (4.1.4, 4.1.5) is not known here.
@@ -45,7 +49,10 @@ fn pkits() {
             names.filter_map(|name| read(&folder.join("certs").join(name)).ok()).flatten().collect()
         };
         let result = match certificates(row[2]).first() {
-            Some(leaf) => validate(leaf, &certificates(row[3]), &trust, Purpose::Signature, None, at, &PathLimits::default()).map_err(|e| e.to_string()),
+            Some(leaf) => {
+                validate(leaf, &certificates(row[3]), &trust, Purpose::Signature, None, at, &PathLimits::default())
+                    .map_err(|e| e.to_string())
+            }
             None => Err("the leaf cannot be read".to_owned()),
         };
         match (result, row[6]) {
@@ -92,7 +99,8 @@ const TOLERATED: [&str; 20] = [
 #[test]
 fn x509_limbo() {
     let Some(folder) = corpora().map(|corpora| corpora.join("x509-limbo")) else { return };
-    let limbo: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("limbo-no-bettertls.json")).unwrap()).unwrap();
+    let limbo: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("limbo-no-bettertls.json")).unwrap()).unwrap();
     let (mut agree, mut refused, mut accepted) = (0, Vec::new(), Vec::new());
     let mail = |case: &&serde_json::Value| {
         let id = case["id"].as_str().unwrap();
@@ -101,7 +109,9 @@ fn x509_limbo() {
     for case in limbo["testcases"].as_array().unwrap().iter().filter(mail) {
         let pems = |field: &str| -> Vec<Certificate> {
             let pems = case[field].as_array().unwrap().iter();
-            pems.filter_map(|pem| Certificate::from_pem_or_der(pem.as_str().unwrap().as_bytes()).ok()).flatten().collect()
+            pems.filter_map(|pem| Certificate::from_pem_or_der(pem.as_str().unwrap().as_bytes()).ok())
+                .flatten()
+                .collect()
         };
         let at = case["validation_time"].as_str().unwrap_or("2026-07-25T00:00:00Z").parse().unwrap();
         let trust = anchored(pems("trusted_certs"));
@@ -109,7 +119,8 @@ fn x509_limbo() {
         let length = case["max_chain_depth"].as_u64().map_or(8, |depth| depth as usize + 2);
         let limits = PathLimits { length, ..PathLimits::default() };
         let result = match leaf {
-            Ok(leaf) => find(&leaf[0], &pems("untrusted_intermediates"), &trust, None, at, &limits).map_err(|error| error.to_string()),
+            Ok(leaf) => find(&leaf[0], &pems("untrusted_intermediates"), &trust, None, at, &limits)
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         let id = case["id"].as_str().unwrap();
@@ -143,8 +154,16 @@ fn rfc9216_everyday_identities() {
         let cross = ["ca.rsa.cross.crt", "ca.25519.cross.crt"].map(|name| read(&folder.join(name)).unwrap().remove(0));
         let purpose = if row[0].contains("sign") { Purpose::Signature } else { Purpose::Encryption };
         let result = read(&file).map_err(|error| error.to_string()).and_then(|leaf| {
-            validate(&leaf[0], &cross, &anchored(read(&folder.join(anchor)).unwrap()), purpose, None, at, &PathLimits::default())
-                .map_err(|error| error.to_string())
+            validate(
+                &leaf[0],
+                &cross,
+                &anchored(read(&folder.join(anchor)).unwrap()),
+                purpose,
+                None,
+                at,
+                &PathLimits::default(),
+            )
+            .map_err(|error| error.to_string())
         });
         if let Err(why) = result {
             failed.push(format!("{} {}: {why}", row[0], row[1]));
@@ -169,7 +188,9 @@ fn odd_certificates_are_read_or_refused() {
             crate::pki::certificate::fuzz_certificate(&octets);
             match Certificate::from_pem_or_der(&octets) {
                 Ok(certificates) => {
-                    certificates.iter().for_each(|certificate| crate::pki::certificate::fuzz_certificate(certificate.der()));
+                    certificates
+                        .iter()
+                        .for_each(|certificate| crate::pki::certificate::fuzz_certificate(certificate.der()));
                     read_well += 1;
                 }
                 Err(_) => refused += 1,

@@ -5,7 +5,10 @@ use super::*;
 fn corpora() -> Option<PathBuf> {
     let found = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
     if found.is_none() {
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|value| value != "1"), "WAXWING_CORPORA is not set");
+        assert!(
+            std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|value| value != "1"),
+            "WAXWING_CORPORA is not set"
+        );
         println!("skipped: no corpora");
     }
     found
@@ -30,12 +33,22 @@ fn everyones_pkcs12() {
     let passwords = ["password", "", "no.secret", "alice", "bob", "carlos", "dana", "nss", "testpwd", "cryptography"];
     let mut refused = Vec::new();
     let mut count = 0;
-    for folder in ["pyca-vectors/pkcs12", "mimekit-smime", "rfc9216", "thunderbird-smime", "java-utils-mail-smime", "notmuch", "pkits/pkcs12"] {
+    for folder in [
+        "pyca-vectors/pkcs12",
+        "mimekit-smime",
+        "rfc9216",
+        "thunderbird-smime",
+        "java-utils-mail-smime",
+        "notmuch",
+        "pkits/pkcs12",
+    ] {
         for file in files(&corpora.join(folder), &["p12", "pfx"]) {
             let octets = std::fs::read(&file).unwrap();
             count += 1;
             let mut reason = None;
-            let opened = passwords.iter().find_map(|password| import(&octets, password).map_err(|error| reason = Some(error)).ok());
+            let opened = passwords
+                .iter()
+                .find_map(|password| import(&octets, password).map_err(|error| reason = Some(error)).ok());
             let Some(bundle) = opened else {
                 refused.push(format!("{}: {reason:?}", file.display()));
                 continue;
