@@ -429,7 +429,7 @@ impl Opener {
         self.found.layers.push(Layer::Encrypted {
             cipher: data.content.name().into(),
             authenticated: data.is_authenticated(),
-            recipients: data.recipients.iter().take(NAMED).map(words::recipient).collect(),
+            recipients: data.recipients.iter().take(NAMED).map(|info| words::recipient(info, &self.context.keys)).collect(),
             outcome: Err("not opened".into()),
         });
         self.envelope = Some(Envelope { data, candidates, unavailable: false });

@@ -1,11 +1,12 @@
 //! RecipientInfos in words, for people.
 
+use super::OwnKey;
 use super::judge::{digest_name, id_text};
 use crate::cms::algorithm::{KeyTransport, KeyWrap};
 use crate::cms::enveloped::{RecipientInfo, RecipientKind};
 
-/// How a RecipientInfo carries the CEK, and whom it names.
-pub(super) fn recipient(info: &RecipientInfo) -> String {
+/// How a RecipientInfo carries the CEK, and whom it names; by mailbox where it is one of `own`.
+pub(super) fn recipient(info: &RecipientInfo, own: &[OwnKey]) -> String {
     let how = match &info.kind {
         RecipientKind::KeyTransport(KeyTransport::RsaPkcs1) => "RSA PKCS#1 v1.5".to_owned(),
         RecipientKind::KeyTransport(KeyTransport::RsaOaep(digest, mask)) => {
@@ -21,8 +22,10 @@ pub(super) fn recipient(info: &RecipientInfo) -> String {
         }
         RecipientKind::Other(name) => name.clone(),
     };
-    match &info.id {
-        Some(id) => format!("{how}, {}", id_text(id)),
-        None => how,
+    let Some(id) = &info.id else { return how };
+    let ours = own.iter().find(|one| id.names(&one.certificate));
+    match ours.and_then(|one| one.certificate.mailboxes().first()) {
+        Some(mailbox) => format!("{mailbox}, {how}, {}", id_text(id)),
+        None => format!("{how}, {}", id_text(id)),
     }
 }
