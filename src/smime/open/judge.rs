@@ -7,6 +7,7 @@ use crate::address::Mailbox;
 use crate::cms::algorithm::SignatureScheme;
 use crate::cms::error::CmsError;
 use crate::cms::signed::{CertificateId, SignedData, SignerInfo};
+use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path;
 use crate::smime::verdict::{SignerReport, VerifiedSigner};
@@ -191,16 +192,20 @@ pub(in crate::smime) fn digest_name(digest: crate::cms::algorithm::Digest) -> &'
     }
 }
 
-/// A signer or recipient in words: serial number or key identifier in hexadecimal.
+/// A signer or recipient in words: serial number and issuer, or key identifier.
 pub(in crate::smime) fn id_text(id: &CertificateId) -> String {
-    let (what, octets) = match id {
-        CertificateId::IssuerAndSerial { serial, .. } => ("serial number", serial),
-        CertificateId::SubjectKeyIdentifier(key) => ("key identifier", key),
+    let (what, octets, issuer) = match id {
+        CertificateId::IssuerAndSerial { serial, issuer } => ("serial number", serial, Some(issuer)),
+        CertificateId::SubjectKeyIdentifier(key) => ("key identifier", key, None),
     };
     let mut text = String::from(what);
     text.push(' ');
     for octet in octets.iter().take(32) {
         text.push_str(&format!("{octet:02x}"));
+    }
+    if let Some(issuer) = issuer {
+        text.push_str(" of ");
+        text.extend(to_text(issuer).chars().take(200));
     }
     text
 }
