@@ -336,7 +336,7 @@ fn gnupg(place: &Place) -> Agent<'_> {
     let home = place.path("gnupg");
     std::fs::create_dir(&home).unwrap();
     set_private(&home);
-    std::fs::write(home.join("gpgsm.conf"), "disable-crl-checks\nbatch\nno-tty\npinentry-mode loopback\n").unwrap();
+    std::fs::write(home.join("gpgsm.conf"), "disable-crl-checks\ndisable-dirmngr\nbatch\nno-tty\npinentry-mode loopback\n").unwrap();
     std::fs::write(home.join("gpg-agent.conf"), "allow-loopback-pinentry\nallow-preset-passphrase\nmax-cache-ttl 36000\n").unwrap();
     let fingerprint = waxwing::cms::signed::digest(Digest::Sha1, place.pki.root.certificate.der());
     let text: Vec<String> = fingerprint.iter().map(|octet| format!("{octet:02X}")).collect();
