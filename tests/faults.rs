@@ -118,6 +118,7 @@ async fn t09_no_clear_text_leaves_whoever_the_recipients_are() {
             for bad in WITHOUT {
                 for to in [vec![bad], vec![WITH_CERTIFICATE[0], bad], vec![bad, WITH_CERTIFICATE[1]]] {
                     let said = house.send_out(ANNA, &to, &message(&to.join(", "))).await;
+                    nothing_in_clear(&house.world, &format!("{sign} {form} {to:?}")).await;
                     assert_eq!(said.code, 550, "{to:?}: {}", said.octets);
                     assert!(said.octets.contains(bad), "{}", said.octets);
                 }
