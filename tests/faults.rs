@@ -59,7 +59,7 @@ fn unquoted(text: &str) -> String {
         match after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(octet) if octet.is_ascii() => {
                 out.push(char::from(octet));
-                rest = after[2..].to_owned();
+                rest = after.get(2..).unwrap_or_default().to_owned();
             }
             _ => {
                 out.push('=');

@@ -49,7 +49,7 @@ impl Client {
             assert!(read.expect("no reply in a minute").unwrap() > 0, "the connection was closed after {octets:?}");
             octets.push_str(&line);
             if line.as_bytes().get(3) == Some(&b' ') {
-                return Said { code: line[..3].parse().unwrap(), octets };
+                return Said { code: line.get(..3).unwrap().parse().unwrap(), octets };
             }
         }
     }

@@ -65,28 +65,32 @@ impl PathCache {
     }
 }
 
-impl Inner {
-    fn candidate(
-        &self,
-        record: &CertificateRecord,
-        names_owner: bool,
-        domain: Option<&Domain>,
-        trust: &TrustSet,
-        purpose: Purpose,
-        of: &Mailbox,
-        now: Timestamp,
-    ) -> Candidate {
+/// What certificates are looked at for.
+struct Look<'l> {
+    paths: &'l PathCache,
+    trust: &'l TrustSet,
+    purpose: Purpose,
+    /// Whose domain the anchor must be allowed to vouch for.
+    domain: &'l Domain,
+    now: Timestamp,
+}
+
+impl Look<'_> {
+    fn candidate(&self, record: &CertificateRecord, names_owner: bool, of_domain: bool) -> Candidate {
         Candidate {
             certificate: record.certificate.clone(),
             trust: record.trust,
             key: record.key,
-            path: self.paths.path(&record.certificate, trust, purpose, of.domain(), now),
+            path: self.paths.path(&record.certificate, self.trust, self.purpose, self.domain, self.now),
             names_owner,
-            domain: domain.is_some(),
+            domain: of_domain,
             preferred: record.preferred,
             capabilities: record.capabilities.clone(),
         }
     }
+}
+
+impl Inner {
 
     /// What is known of a recipient: his own certificates, and those of his domain.
     pub fn recipient(&self, mailbox: &Mailbox, with_domain: bool, now: Timestamp) -> Known {
@@ -96,19 +100,14 @@ impl Inner {
                 return Ok(Known::Disabled);
             }
             let trust = self.store.trust()?;
-            let mut candidates: Vec<_> = identity
-                .certificates
-                .iter()
-                .map(|record| self.candidate(record, names(&identity, record, mailbox), None, &trust, Purpose::Encryption, mailbox, now))
-                .collect();
+            let domain = mailbox.domain();
+            let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Encryption, domain, now };
+            let own = identity.certificates.iter();
+            let mut candidates: Vec<_> = own.map(|record| look.candidate(record, names(&identity, record, mailbox), false)).collect();
             if with_domain {
-                let identity = self.store.domain_identity(mailbox.domain())?;
+                let identity = self.store.domain_identity(domain)?;
                 let usable = identity.certificates.iter().filter(|_| !identity.disabled);
-                candidates.extend(usable.map(|record| {
-                    let domain = mailbox.domain();
-                    let names = record.certificate.is_for_domain(domain);
-                    self.candidate(record, names, Some(domain), &trust, Purpose::Encryption, mailbox, now)
-                }));
+                candidates.extend(usable.map(|record| look.candidate(record, record.certificate.is_for_domain(domain), true)));
             }
             Ok(Known::Candidates(candidates))
         };
@@ -128,10 +127,8 @@ impl Inner {
             let trust = self.store.trust()?;
             let key = from.key();
             let with_key = identity.certificates.iter().filter(|record| record.key.is_some());
-            let candidates = with_key
-                .map(|record| self.candidate(record, record.certificate.is_for(&key), None, &trust, Purpose::Signature, from, now))
-                .collect();
-            Ok(Known::Candidates(candidates))
+            let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain: from.domain(), now };
+            Ok(Known::Candidates(with_key.map(|record| look.candidate(record, record.certificate.is_for(&key), false)).collect()))
         };
         looked_up().unwrap_or_else(|error| {
             tracing::error!(%error, mailbox = %from, "the store cannot be read");

@@ -126,3 +126,85 @@ fn split_around<'s>(text: &'s str, keyword: &str) -> Option<(&'s str, &'s str)> 
         (word.eq_ignore_ascii_case(keyword) || word.to_lowercase() == keyword.to_lowercase()).then_some((start, rest))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::{ListenTls, Listener};
+    use crate::mime::entity::{Entity, MimeLimits};
+
+    fn peer(helo: &str, extended: bool, tls: bool, lmtp: bool) -> Peer {
+        let listener = Listener {
+            name: "l".into(),
+            address: "127.0.0.1:0".parse().unwrap(),
+            direction: Direction::Inbound,
+            tls: ListenTls::Off,
+            trusted_networks: vec![],
+            lmtp,
+            repair_line_ends: false,
+        };
+        let address = "[::ffff:192.0.2.1]:25".parse().unwrap();
+        Peer { address, helo: helo.into(), extended, tls, listener: Arc::new(listener), trusted: false, user: None }
+    }
+
+    fn header(fields: &str) -> Header {
+        Entity::parse(Bytes::from(format!("{fields}\r\n")), &MimeLimits::default()).unwrap().header
+    }
+
+    fn field(peer: &Peer, smtputf8: bool, only: Option<&Mailbox>) -> String {
+        received(&Domain::parse("gw.example").unwrap(), peer, smtputf8, "1f", only, "2026-06-01T08:09:10Z".parse().unwrap())
+    }
+
+    #[test]
+    fn received_says_from_by_with_id_for_and_when() {
+        let only = Mailbox::parse("a@b.example").unwrap();
+        let text = field(&peer("mail.example", true, true, false), false, Some(&only));
+        let expected = "Received: from mail.example ([192.0.2.1])\r\n\tby gw.example (Waxwing) with ESMTPS id 1f\r\n\tfor <a@b.example>;\r\n\tMon, 01 Jun 2026 08:09:10 +0000\r\n";
+        assert_eq!(text, expected);
+        assert!(!field(&peer("mail.example", true, true, false), false, None).contains("for <"));
+    }
+
+    #[test]
+    fn received_names_the_protocol_as_rfc_3848_and_rfc_6531_do() {
+        let cases = [
+            (false, false, false, false, "with SMTP id"),
+            (true, false, false, false, "with ESMTP id"),
+            (true, true, false, true, "with UTF8SMTPS id"),
+            (true, false, false, true, "with UTF8SMTP id"),
+            (true, true, true, false, "with LMTPS id"),
+            (true, false, true, true, "with UTF8LMTP id"),
+        ];
+        for (extended, tls, lmtp, smtputf8, with) in cases {
+            assert!(field(&peer("x", extended, tls, lmtp), smtputf8, None).contains(with), "{with}");
+        }
+    }
+
+    #[test]
+    fn a15_a_helo_cannot_break_out_of_received() {
+        let text = field(&peer("x) by evil (\r\nBcc: y\0ü", true, false, false), false, None);
+        assert!(text.starts_with("Received: from xbyevilBcc:y ([192.0.2.1])\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a23_tokens_are_this_installations_and_tell_the_direction() {
+        let (ours, theirs) = (LoopTokens::new(b"ours"), LoopTokens::new(b"theirs"));
+        let passed_out = header(&ours.fields(&header("A: b\r\n"), Direction::Outbound));
+        assert!(ours.passed(&passed_out, Direction::Outbound));
+        assert!(!ours.passed(&passed_out, Direction::Inbound), "it may rightly come back in");
+        assert!(!theirs.passed(&passed_out, Direction::Outbound));
+        let both = header(&ours.fields(&passed_out, Direction::Inbound));
+        assert!(ours.passed(&both, Direction::Outbound) && ours.passed(&both, Direction::Inbound), "the first is kept");
+    }
+
+    #[test]
+    fn keywords_and_bcc_go_and_the_rest_stays() {
+        let before = header("To: a@b.example\r\nBCC: c@d.example,\r\n e@f.example\r\nSubject: Re: [Encrypt]  [encrypt] x\r\nX: y\r\n");
+        let after = outbound_edits(&before, &["[encrypt]"]).unwrap();
+        assert_eq!(String::from_utf8(after).unwrap(), "To: a@b.example\r\nSubject: Re: x\r\nX: y\r\n");
+        assert!(outbound_edits(&header("Subject: [other]\r\n"), &["[encrypt]"]).is_none());
+    }
+}
