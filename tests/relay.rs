@@ -390,3 +390,97 @@ async fn missing_hold_keeps_the_mail() {
     let held = house.gateway.spool().list();
     assert!(held.len() == 1 && held[0].held.is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r03_several_outputs_are_in_the_spool_before_the_answer() {
+    let house = House::new().await;
+    let people = [BERT, CARL, "dora@partner.example"];
+    for address in people {
+        house.partner(address);
+    }
+    house.world.fault(Fault::Dot(451));
+    // Two blind copies and one shown: three outputs.
+    let said = house.send_out(ANNA, &people, &plain(ANNA, BERT, "x", "y")).await;
+    assert_eq!(said.octets, "250 2.0.0 accepted\r\n");
+    let mut spooled: Vec<String> = house.gateway.spool().list().iter().map(|entry| entry.recipients[0].recipient.mailbox.to_string()).collect();
+    spooled.sort();
+    assert_eq!(spooled, people);
+    house.world.fault(Fault::None);
+    let came = arrived(&house.world, 3).await;
+    house.settled().await;
+    assert_eq!(came.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r08_a_failure_for_good_is_told_to_a_sender_of_ours_and_to_nobody_outside() {
+    let house = House::with_policy("[default]\nencrypt = \"require\"\n").await;
+    let people = [BERT, CARL];
+    for address in people {
+        house.partner(address);
+    }
+    house.world.fault(Fault::Dot(554));
+    // Two outputs, answered 250; then both fail for good.
+    assert_eq!(house.send_out(ANNA, &people, &plain(ANNA, BERT, "x", "secret body")).await.code, 250);
+    let told = arrived(&house.server, 2).await;
+    assert!(told.iter().all(|mail| mail.from.is_empty() && mail.to == [ANNA] && !mail.text().contains("secret body")));
+    house.server.clear();
+    assert_eq!(house.send_out("stranger@else.example", &people, &plain("stranger@else.example", BERT, "x", "y")).await.code, 250);
+    let held = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        while house.gateway.spool().list().iter().filter(|entry| entry.held.is_some()).count() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    held.await.expect("held, since nobody may be told");
+    assert!(house.server.mails().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r01_delivery_queue_spools_first() {
+    let house = House::build(&Plan { top: "delivery = \"queue\"\n", ..Plan::default() }).await;
+    house.partner(BERT);
+    assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await.octets, "250 2.0.0 accepted\r\n");
+    assert_eq!(house.world.wait(1).await[0].to, [BERT]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_bytes_in_flight_than_the_budget_are_452_before_data() {
+    let plan = Plan { policy: "[limits]\nbytes_in_flight = \"1 MiB\"\nmessage_size = \"400 KiB\"\n[default]\nencrypt = \"never\"\n", top: "" };
+    let house = House::build(&plan).await;
+    let (mut one, mut two) = (house.submit().await, house.submit().await);
+    assert_eq!(one.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 250);
+    assert_eq!(two.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 452);
+    one.say("RSET").await;
+    assert_eq!(two.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 250, "given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_signed_already_is_not_signed_again_and_is_encrypted_with_its_octets() {
+    let house = House::with_policy("[[rule]]\nname = \"sign\"\nmatch = { recipient = [\"@clear.example\"] }\nsign = \"require\"\n[default]\nsign = \"require\"\nencrypt = \"require\"\n").await;
+    house.user(ANNA);
+    let bert = house.partner(BERT);
+    assert_eq!(house.send_out(ANNA, &["x@clear.example"], &plain(ANNA, "x@clear.example", "x", "y")).await.code, 250);
+    let signed = house.world.wait(1).await.remove(0).message;
+    assert_eq!(essence(&signed), "multipart/signed");
+    house.world.clear();
+    // It came back from somewhere: our loop field off, as another gateway would have it.
+    let text = String::from_utf8(signed).unwrap();
+    let fresh = text.split_inclusive("\r\n").skip_while(|line| !line.starts_with("From:")).collect::<String>();
+    let body = fresh.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(house.send_out(ANNA, &["x@clear.example"], &fresh).await.code, 250);
+    assert!(house.world.wait(1).await[0].text().ends_with(body), "octet for octet");
+    house.world.clear();
+    assert_eq!(house.send_out(ANNA, &[BERT], &fresh).await.code, 250);
+    assert!(is_for(&house.world.wait(1).await[0].message, &bert));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_signing_key_is_451_and_a_disabled_sender_is_not_signed_for() {
+    let house = House::with_policy("[default]\nsign = \"require\"\n").await;
+    let said = house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await;
+    assert_eq!(said.code, 451, "{}", said.octets);
+    house.user(ANNA);
+    assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await.code, 250);
+    house.disable(ANNA);
+    assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await.code, 550);
+    assert_eq!(house.world.mails().len(), 1);
+}
