@@ -4,6 +4,7 @@
 //! leaves the octets as received for the moment of handing over where a private key is needed (A4). [`handover`] gives a
 //! single output straight to the next hop (R2), and everything else to the spool (R1, R3).
 
+mod decide;
 mod event;
 mod facts;
 mod handover;
@@ -52,14 +53,13 @@ pub struct Pipeline {
 /// What all messages share.
 struct Inner {
     config: Arc<Config>,
-    store: Arc<dyn CertStore>,
+    lookup: facts::Lookup,
     keys: Arc<dyn KeyHolder>,
     hops: Hops,
     queue: Arc<dyn Queue>,
     budget: Budget,
     marks: Marks,
     tokens: trace::LoopTokens,
-    paths: facts::PathCache,
     /// One heavy message per core.
     pool: Arc<Semaphore>,
     /// Ids of messages: start time and a count.
@@ -154,11 +154,10 @@ impl Pipeline {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
             tokens: trace::LoopTokens::new(loop_secret),
-            paths: facts::PathCache::new(),
+            lookup: facts::Lookup::new(store),
             pool: Arc::new(Semaphore::new(cores)),
             ids: AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs()),
             config,
-            store,
             keys,
             hops,
             queue,

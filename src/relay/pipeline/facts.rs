@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
 
-use super::Inner;
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::{Certificate, Purpose};
@@ -15,7 +14,7 @@ use crate::policy::{Candidate, Known, MaySign, TrustState};
 use crate::relay::listen::Peer;
 use crate::relay::refusal::Refusal;
 use crate::smime::open::{OwnKey, envelope};
-use crate::store::{CertificateRecord, Identity, StoreError};
+use crate::store::{CertStore, CertificateRecord, Identity, StoreError};
 
 /// Paths kept at most.
 const PATHS: usize = 50_000;
@@ -39,12 +38,12 @@ struct PathEntry {
 }
 
 /// Validated paths, by leaf, purpose, domain and generation of the trust set; bounded, each with its expiry.
-pub struct PathCache {
+struct PathCache {
     cache: Cache<PathKey, PathEntry>,
 }
 
 impl PathCache {
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self { cache: Cache::new(PATHS) }
     }
 
@@ -90,7 +89,21 @@ impl Look<'_> {
     }
 }
 
-impl Inner {
+/// What the store knows, and the paths found in it. It answers the gateway, and those who explain what the gateway does.
+pub struct Lookup {
+    store: Arc<dyn CertStore>,
+    paths: PathCache,
+}
+
+impl Lookup {
+    pub fn new(store: Arc<dyn CertStore>) -> Self {
+        Self { store, paths: PathCache::new() }
+    }
+
+    /// Anchors and intermediates.
+    pub fn trust(&self) -> Result<Arc<TrustSet>, StoreError> {
+        self.store.trust()
+    }
 
     /// What is known of a recipient: his own certificates, and those of his domain.
     pub fn recipient(&self, mailbox: &Mailbox, with_domain: bool, now: Timestamp) -> Known {

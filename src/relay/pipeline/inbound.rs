@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use super::decide::incoming;
 use super::{Content, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
 use crate::config::Direction;
@@ -17,7 +18,7 @@ use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::path::TrustSet;
 use crate::policy::{Action, MessageFacts, select};
-use crate::relay::refusal::{Refusal, Unserved};
+use crate::relay::refusal::Refusal;
 use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope};
 use crate::smime::seal::is_signed_message;
 use crate::smime::verdict::Layer;
@@ -38,22 +39,22 @@ impl Inner {
         if going.is_empty() {
             return Ok(());
         }
-        let trust = self.store.trust().map_err(unreadable)?;
+        let trust = self.lookup.trust().map_err(unreadable)?;
         let from = message.entity.header.single_from().ok();
         let facts = inbound_facts(message, from.as_ref());
         let mut with_keys = Vec::new();
         let mut classes: Vec<Class> = Vec::new();
         let mut closed = Vec::new();
         for (at, mailbox) in going {
-            let rule = select(&self.config.policy, &facts, mailbox);
-            let action = &rule.action;
-            if let Some(text) = &action.reject {
-                treated.done.push(format!("{mailbox}: {}: refused", rule.name));
-                let text = format!("{text} [rule {}]", rule.name);
-                treated.refused.push((at, Unserved { recipient: mailbox.clone(), transient: false, enhanced: (5, 7, 1), text }));
-                continue;
-            }
-            let keys = if opens(action) { self.own_keys(mailbox, action.domain_key).map_err(unreadable)? } else { Vec::new() };
+            let (rule, keys) = incoming(&self.config.policy, &self.lookup, &facts, mailbox).map_err(unreadable)?;
+            let keys = match keys {
+                Ok(keys) => keys,
+                Err(why) => {
+                    treated.done.push(format!("{mailbox}: {}: refused", rule.name));
+                    treated.refused.push((at, why));
+                    continue;
+                }
+            };
             with_keys.push((at, mailbox, rule, keys));
         }
         // One probe for all: where no key of anyone is asked for, the result is the same for everyone.
@@ -190,7 +191,7 @@ impl Inner {
 /// See [`super::Pipeline::open_received`]. Recipients whose keys yield the same CEKs and the same message share a content.
 pub(super) async fn open_received(inner: &Inner, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
     let entity = Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
-    let trust = inner.store.trust().map_err(unreadable)?;
+    let trust = inner.lookup.trust().map_err(unreadable)?;
     let now = Timestamp::now();
     let kept = inner.tokens.kept(&entity.header);
     let mut opened: Vec<(Box<Opened>, bool, Vec<usize>)> = Vec::new();
@@ -198,7 +199,7 @@ pub(super) async fn open_received(inner: &Inner, envelope: &Envelope, received: 
     let mut left = inner.config.limits.key_operations;
     for (at, recipient) in envelope.recipients.iter().enumerate() {
         let action = inner.action_again(envelope, &entity, &recipient.mailbox);
-        let keys = inner.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?;
+        let keys = inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?;
         let context = OpenContext { operations: left.max(1), ..inner.context(keys, &trust, now) };
         let one = inner.open(&entity, context).await;
         left = left.saturating_sub(one.operations);
@@ -217,10 +218,6 @@ pub(super) async fn open_received(inner: &Inner, envelope: &Envelope, received: 
 
 fn same(one: &Opened, other: &Opened) -> bool {
     one.cek_digests == other.cek_digests && one.verdict.result == other.verdict.result && one.message == other.message
-}
-
-fn opens(action: &Action) -> bool {
-    action.decrypt && !action.pass
 }
 
 fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>) -> MessageFacts<'m> {

@@ -1,11 +1,11 @@
 //! Out: rules per recipient, groups of equal treatment, one signature per signing plan, one envelope per group.
 
 use bytes::Bytes;
-use jiff::Timestamp;
 
+use super::decide::{Decision, Seen};
 use super::facts::StrictlyEncrypted;
 use super::trace::outbound_edits;
-use super::{Content, Inner, Message, Output, Treated, shown};
+use super::{Content, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
@@ -13,11 +13,9 @@ use crate::config::Direction;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
-use crate::policy::{
-    Bcc, ClearByPolicy, EncryptMode, EncryptTo, Facts, Known, MaySign, Plan, Rule, SignMode, Signer, Treatment, resolve, select,
-};
+use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Facts, Known, Plan, Signer, Treatment};
 use crate::relay::refusal::{Refusal, Unserved};
-use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan, is_signed_message};
+use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
 const CAPABILITIES: [ContentEncryption; 4] =
@@ -68,18 +66,6 @@ struct Sorted<'p> {
     keywords: Vec<&'p str>,
 }
 
-/// What all recipients of one message share.
-struct Seen<'m> {
-    from: Result<Mailbox, String>,
-    signed: bool,
-    encrypted: Option<StrictlyEncrypted>,
-    shown: std::collections::HashSet<crate::address::MailboxKey>,
-    now: Timestamp,
-    message: &'m Message,
-    /// Looked up once, when the first rule asks.
-    signer: Option<Known>,
-}
-
 impl Inner {
     /// Treats the recipients whose mail goes out.
     pub(super) async fn outbound(&self, message: &Message, treated: &mut Treated) -> Result<(), Refusal> {
@@ -87,90 +73,16 @@ impl Inner {
         if going.is_empty() {
             return Ok(());
         }
-        let mailboxes: Vec<&Mailbox> = message.recipients.iter().map(|accepted| &accepted.recipient.mailbox).collect();
-        let mut seen = Seen {
-            from: message.entity.header.single_from().map_err(|error| error.to_string()),
-            signed: is_signed_message(&message.entity, &MimeLimits::default()),
-            encrypted: self.strictly_encrypted(&message.entity, &mailboxes)?,
-            shown: shown(&message.entity),
-            now: message.at,
-            message,
-            signer: None,
-        };
+        let mut seen = Seen::new(message, &self.config.policy, &self.lookup)?;
         let mut sorted = Sorted::default();
         for (at, mailbox) in going {
-            self.sort(&mut seen, at, mailbox, &mut sorted, treated);
+            sort(&mut seen, at, mailbox, &mut sorted, treated);
         }
         if !message.peer.listener.lmtp && !treated.refused.is_empty() {
             return Ok(());
         }
         let entity = self.cleaned(&message.entity, &sorted.keywords)?;
         self.seal(message, &seen, &entity, sorted.groups, treated).await
-    }
-
-    /// The rule for one recipient, what it means, and the group he belongs to.
-    fn sort<'p>(&'p self, seen: &mut Seen<'_>, at: usize, mailbox: &Mailbox, sorted: &mut Sorted<'p>, treated: &mut Treated) {
-        let policy = &self.config.policy;
-        let facts = seen.message.facts(Direction::Outbound, seen.from.as_ref().ok(), seen.signed, seen.encrypted.is_some());
-        let rule = select(policy, &facts, mailbox);
-        sorted.keywords.extend(rule.matches.subject_keyword.as_deref());
-        let required = rule.action.encrypt == EncryptMode::Require;
-        if let Some(proof) = seen.encrypted.filter(|proof| self.passes_encrypted(rule, *proof)) {
-            let mut group = Group::new(Kind::Encrypted, at, required);
-            group.encrypted = Some(proof);
-            treated.done.push(format!("{mailbox}: {}: encrypted before", rule.name));
-            return join(&mut sorted.groups, group, false);
-        }
-        let facts = self.facts(seen, rule, mailbox);
-        let resolution = resolve(policy, rule, &facts, seen.now);
-        treated.done.push(format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
-        match resolution.treatment {
-            Treatment::Refuse { transient, enhanced, text } => {
-                let text = format!("{text} [rule {}]{}", resolution.rule, mend(&facts, mailbox));
-                treated.refused.push((at, Unserved { recipient: mailbox.clone(), transient, enhanced, text }));
-            }
-            Treatment::Hold { text } => {
-                let mut group = Group::new(Kind::Held, at, required);
-                group.held = Some(text);
-                join(&mut sorted.groups, group, false);
-            }
-            Treatment::Clear(proof) => {
-                let mut group = Group::new(Kind::Clear, at, required);
-                group.clear = Some(proof);
-                join(&mut sorted.groups, group, false);
-            }
-            Treatment::Protect(plan) => {
-                let blind = !seen.shown.contains(&mailbox.key());
-                let alone = blind && plan.bcc == Bcc::Separate && plan.encrypt.is_some();
-                join(&mut sorted.groups, planned(plan, at, required), alone);
-            }
-        }
-    }
-
-    /// A mail that came encrypted passes where the rule's profile allows its cipher and no rule refuses it.
-    fn passes_encrypted(&self, rule: &Rule, proof: StrictlyEncrypted) -> bool {
-        let name = if rule.action.profile.is_empty() { "compatible" } else { rule.action.profile.as_str() };
-        let profile = self.config.policy.profiles.get(name).cloned().or_else(|| crate::policy::Profile::builtin(name));
-        rule.action.reject.is_none() && profile.is_some_and(|profile| profile.content.contains(&proof.content()))
-    }
-
-    /// Only what the rule needs.
-    fn facts(&self, seen: &mut Seen<'_>, rule: &Rule, mailbox: &Mailbox) -> Facts {
-        let action = &rule.action;
-        let none = || Known::Candidates(Vec::new());
-        let may_sign = if action.sign == SignMode::Never {
-            MaySign::NotNeeded("the rule does not sign".into())
-        } else {
-            let from = seen.from.as_ref().map_err(String::as_str);
-            self.may_sign(&seen.message.peer, &seen.message.reverse_path, from, seen.signed)
-        };
-        let signer = match (&may_sign, &seen.from) {
-            (MaySign::Yes, Ok(from)) => seen.signer.get_or_insert_with(|| self.signer(from, seen.now)).clone(),
-            _ => none(),
-        };
-        let recipient =
-            if action.encrypt == EncryptMode::Never { none() } else { self.recipient(mailbox, action.domain_key, seen.now) };
-        Facts { signer, may_sign, recipient }
     }
 
     /// The message without Bcc, subject keywords and marks of ours that it may not carry. The body is copied only then.
@@ -245,7 +157,7 @@ impl Inner {
             return Ok(draft.clone());
         }
         let encryption_certificate =
-            seen.from.as_ref().ok().and_then(|from| self.encryption_certificate(from, &signer.certificate, seen.now));
+            seen.from.as_ref().ok().and_then(|from| self.lookup.encryption_certificate(from, &signer.certificate, seen.now));
         let plan = SignPlan {
             key: signer.key,
             certificate: signer.certificate.clone(),
@@ -262,6 +174,43 @@ impl Inner {
         let draft = signing.finish(answer, self.config.self_check).map_err(failed)?;
         signed.push((key, draft.clone()));
         Ok(draft)
+    }
+}
+
+/// What becomes of one recipient, and the group he belongs to.
+fn sort<'p>(seen: &mut Seen<'p>, at: usize, mailbox: &Mailbox, sorted: &mut Sorted<'p>, treated: &mut Treated) {
+    let (rule, decision) = seen.decide(mailbox);
+    sorted.keywords.extend(rule.matches.subject_keyword.as_deref());
+    let required = rule.action.encrypt == EncryptMode::Require;
+    let (resolution, facts) = match decision {
+        Decision::Resolved(resolution, facts) => (resolution, facts),
+        Decision::Encrypted(proof) => {
+            let mut group = Group::new(Kind::Encrypted, at, required);
+            group.encrypted = Some(proof);
+            treated.done.push(format!("{mailbox}: {}: encrypted before", rule.name));
+            return join(&mut sorted.groups, group, false);
+        }
+    };
+    treated.done.push(format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
+    match resolution.treatment {
+        Treatment::Refuse { transient, enhanced, text } => {
+            let text = format!("{text} [rule {}]{}", resolution.rule, mend(&facts, mailbox));
+            treated.refused.push((at, Unserved { recipient: mailbox.clone(), transient, enhanced, text }));
+        }
+        Treatment::Hold { text } => {
+            let mut group = Group::new(Kind::Held, at, required);
+            group.held = Some(text);
+            join(&mut sorted.groups, group, false);
+        }
+        Treatment::Clear(proof) => {
+            let mut group = Group::new(Kind::Clear, at, required);
+            group.clear = Some(proof);
+            join(&mut sorted.groups, group, false);
+        }
+        Treatment::Protect(plan) => {
+            let alone = seen.is_alone(mailbox, &plan);
+            join(&mut sorted.groups, planned(plan, at, required), alone);
+        }
     }
 }
 

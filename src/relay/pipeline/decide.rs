@@ -1,0 +1,115 @@
+//! What policy means for one recipient: one place for the gateway and for those who explain it.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
+use super::facts::{Lookup, StrictlyEncrypted};
+use super::{Message, shown};
+use crate::address::{Mailbox, MailboxKey};
+use crate::config::Direction;
+use crate::mime::entity::MimeLimits;
+use crate::policy::{Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode, resolve, select};
+use crate::relay::refusal::{Refusal, Unserved};
+use crate::smime::open::OwnKey;
+use crate::smime::seal::is_signed_message;
+use crate::store::StoreError;
+
+/// What all recipients of one outbound message share.
+pub(super) struct Seen<'m> {
+    pub(super) from: Result<Mailbox, String>,
+    pub(super) now: Timestamp,
+    signed: bool,
+    encrypted: Option<StrictlyEncrypted>,
+    shown: HashSet<MailboxKey>,
+    message: &'m Message,
+    policy: &'m Policy,
+    lookup: &'m Lookup,
+    /// Looked up once, when the first rule asks.
+    signer: Option<Known>,
+}
+
+/// What becomes of one recipient's outbound mail.
+pub(super) enum Decision {
+    /// It came encrypted for all its recipients, and the rule lets it pass (A32).
+    Encrypted(StrictlyEncrypted),
+    /// What the rule means with these facts.
+    Resolved(Resolution, Facts),
+}
+
+impl<'m> Seen<'m> {
+    pub(super) fn new(message: &'m Message, policy: &'m Policy, lookup: &'m Lookup) -> Result<Self, Refusal> {
+        let mailboxes: Vec<&Mailbox> = message.recipients.iter().map(|accepted| &accepted.recipient.mailbox).collect();
+        Ok(Self {
+            from: message.entity.header.single_from().map_err(|error| error.to_string()),
+            now: message.at,
+            signed: is_signed_message(&message.entity, &MimeLimits::default()),
+            encrypted: lookup.strictly_encrypted(&message.entity, &mailboxes)?,
+            shown: shown(&message.entity),
+            message,
+            policy,
+            lookup,
+            signer: None,
+        })
+    }
+
+    /// The rule for one recipient, and what it means.
+    pub(super) fn decide(&mut self, mailbox: &Mailbox) -> (&'m Rule, Decision) {
+        let facts = self.message.facts(Direction::Outbound, self.from.as_ref().ok(), self.signed, self.encrypted.is_some());
+        let rule = select(self.policy, &facts, mailbox);
+        if let Some(proof) = self.encrypted.filter(|proof| passes_encrypted(self.policy, rule, *proof)) {
+            return (rule, Decision::Encrypted(proof));
+        }
+        let facts = self.facts(rule, mailbox);
+        (rule, Decision::Resolved(resolve(self.policy, rule, &facts, self.now), facts))
+    }
+
+    /// Whether this recipient, whom the header does not show, gets a copy that is encrypted to him alone.
+    pub(super) fn is_alone(&self, mailbox: &Mailbox, plan: &Plan) -> bool {
+        !self.shown.contains(&mailbox.key()) && plan.bcc == Bcc::Separate && plan.encrypt.is_some()
+    }
+
+    /// Only what the rule needs.
+    fn facts(&mut self, rule: &Rule, mailbox: &Mailbox) -> Facts {
+        let (action, lookup, now) = (&rule.action, self.lookup, self.now);
+        let none = || Known::Candidates(Vec::new());
+        let may_sign = if action.sign == SignMode::Never {
+            MaySign::NotNeeded("the rule does not sign".into())
+        } else {
+            let from = self.from.as_ref().map_err(String::as_str);
+            lookup.may_sign(&self.message.peer, &self.message.reverse_path, from, self.signed)
+        };
+        let signer = match (&may_sign, &self.from) {
+            (MaySign::Yes, Ok(from)) => self.signer.get_or_insert_with(|| lookup.signer(from, now)).clone(),
+            _ => none(),
+        };
+        let recipient = if action.encrypt == EncryptMode::Never { none() } else { lookup.recipient(mailbox, action.domain_key, now) };
+        Facts { signer, may_sign, recipient }
+    }
+}
+
+/// A mail that came encrypted passes where the rule's profile allows its cipher and no rule refuses it.
+fn passes_encrypted(policy: &Policy, rule: &Rule, proof: StrictlyEncrypted) -> bool {
+    let name = if rule.action.profile.is_empty() { "compatible" } else { rule.action.profile.as_str() };
+    let profile = policy.profiles.get(name).cloned().or_else(|| Profile::builtin(name));
+    rule.action.reject.is_none() && profile.is_some_and(|profile| profile.content.contains(&proof.content()))
+}
+
+/// The rule for one recipient whose mail comes in, and the keys that may open it (none where the rule opens nothing); or why he
+/// gets no mail.
+pub(super) fn incoming<'p>(
+    policy: &'p Policy,
+    lookup: &Lookup,
+    facts: &MessageFacts<'_>,
+    mailbox: &Mailbox,
+) -> Result<(&'p Rule, Result<Vec<OwnKey>, Unserved>), StoreError> {
+    let rule = select(policy, facts, mailbox);
+    let action = &rule.action;
+    if let Some(text) = &action.reject {
+        let text = format!("{text} [rule {}]", rule.name);
+        return Ok((rule, Err(Unserved { recipient: mailbox.clone(), transient: false, enhanced: (5, 7, 1), text })));
+    }
+    let opens = action.decrypt && !action.pass;
+    let keys = if opens { lookup.own_keys(mailbox, action.domain_key)? } else { Vec::new() };
+    Ok((rule, Ok(keys)))
+}
