@@ -6,8 +6,8 @@ mod support;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use jiff::Timestamp;
 use support::house::House;
 use support::{Fault, Sink};
@@ -16,7 +16,8 @@ use waxwing::policy::TrustState;
 
 const ANNA: &str = "anna@ours.example";
 /// In the body, its QP and base64 forms, in file names, in fields that go inside.
-const CANARIES: [&str; 7] = ["CanaryBody", "CanaryQuoted", "CanaryBased", "CanaryFile", "CanaryName", "CanaryDescription", "CanaryHtml"];
+const CANARIES: [&str; 7] =
+    ["CanaryBody", "CanaryQuoted", "CanaryBased", "CanaryFile", "CanaryName", "CanaryDescription", "CanaryHtml"];
 
 fn message(to: &str) -> String {
     let based = base64::engine::general_purpose::STANDARD.encode("there is a CanaryBased in here, of some length");
@@ -34,7 +35,9 @@ fn message(to: &str) -> String {
 fn canaries(octets: &[u8]) -> Vec<&'static str> {
     let text = String::from_utf8_lossy(octets).into_owned();
     let mut forms = vec![text.clone(), unquoted(&text)];
-    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
     let engine = GeneralPurpose::new(&STANDARD, lenient);
     let mut run = String::new();
     for line in text.lines().chain([""]) {
@@ -92,7 +95,12 @@ async fn house(policy: &str) -> House {
     let recipe = |address: &str| Recipe::mailbox(address, now, NewKey::Rsa2048);
     house.user(ANNA);
     house.partner("good@partner.example");
-    house.add("ec@partner.example", Recipe::mailbox("ec@partner.example", now, NewKey::P256), false, TrustState::Trusted);
+    house.add(
+        "ec@partner.example",
+        Recipe::mailbox("ec@partner.example", now, NewKey::P256),
+        false,
+        TrustState::Trusted,
+    );
     house.add("expired@partner.example", House::expired("expired@partner.example"), false, TrustState::Trusted);
     let signing_only = Recipe { key_usage: vec!["digitalSignature"], ..recipe("usage@partner.example") };
     house.add("usage@partner.example", signing_only, false, TrustState::Trusted);
@@ -114,7 +122,8 @@ async fn nothing_in_clear(sink: &Sink, context: &str) {
 async fn t09_no_clear_text_leaves_whoever_the_recipients_are() {
     for sign in ["never", "if-key", "require"] {
         for form in ["clear", "opaque"] {
-            let house = house(&format!("[default]\nsign = \"{sign}\"\nencrypt = \"require\"\nform = \"{form}\"\n")).await;
+            let house =
+                house(&format!("[default]\nsign = \"{sign}\"\nencrypt = \"require\"\nform = \"{form}\"\n")).await;
             for bad in WITHOUT {
                 for to in [vec![bad], vec![WITH_CERTIFICATE[0], bad], vec![bad, WITH_CERTIFICATE[1]]] {
                     let said = house.send_out(ANNA, &to, &message(&to.join(", "))).await;
@@ -152,7 +161,17 @@ async fn t09_no_clear_text_leaves_under_prefer_where_a_certificate_is_unusable()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t09_no_clear_text_leaves_when_the_next_hop_misbehaves() {
-    let faults = [Fault::Refuse, Fault::Mail(451), Fault::Mail(550), Fault::Data(451), Fault::Data(554), Fault::Dot(451), Fault::Dot(554), Fault::DropInData, Fault::DropAfterDot];
+    let faults = [
+        Fault::Refuse,
+        Fault::Mail(451),
+        Fault::Mail(550),
+        Fault::Data(451),
+        Fault::Data(554),
+        Fault::Dot(451),
+        Fault::Dot(554),
+        Fault::DropInData,
+        Fault::DropAfterDot,
+    ];
     for fault in faults {
         let house = house(REQUIRE).await;
         house.world.fault(fault);
@@ -176,9 +195,18 @@ async fn t09_mail_that_cannot_be_protected_as_it_is_does_not_leave() {
         good.replace("MIME-Version", "Content-Type: text/plain\r\nMIME-Version"),
         good.replace("boundary=\"b\"", ""),
         good.replace("--b--", ""),
-        good.replace("Content-Type: multipart/mixed; boundary=\"b\"", "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=\"b\""),
-        good.replace("Content-Type: multipart/mixed; boundary=\"b\"", "Content-Type: application/pkcs7-mime; smime-type=enveloped-data"),
-        good.replace("Content-Type: multipart/mixed; boundary=\"b\"", "Content-Type: application/pkcs7-mime; smime-type=signed-data"),
+        good.replace(
+            "Content-Type: multipart/mixed; boundary=\"b\"",
+            "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=\"b\"",
+        ),
+        good.replace(
+            "Content-Type: multipart/mixed; boundary=\"b\"",
+            "Content-Type: application/pkcs7-mime; smime-type=enveloped-data",
+        ),
+        good.replace(
+            "Content-Type: multipart/mixed; boundary=\"b\"",
+            "Content-Type: application/pkcs7-mime; smime-type=signed-data",
+        ),
         good.replace("quoted-printable", "x-own"),
         format!("no header at all\r\n{good}"),
     ];

@@ -44,7 +44,9 @@ async fn a_mail_goes_out_signed_and_encrypted_and_comes_in_opened_and_judged() {
     assert_eq!(said.code, 250, "{}", said.octets);
     let sent = ours.world.wait(1).await.remove(0);
     assert!(is_for(&sent.message, &bert) && !sent.text().contains("eagle"), "{}", sent.text());
-    assert!(sent.text().contains("Received: from client.example ([127.0.0.1])") && sent.text().contains("with ESMTP id"));
+    assert!(
+        sent.text().contains("Received: from client.example ([127.0.0.1])") && sent.text().contains("with ESMTP id")
+    );
     assert_eq!(ours.send_in(ANNA, &["bert@ours.example"], &sent.message).await.code, 250);
     let came = ours.server.wait(1).await.remove(0);
     let text = came.text();
@@ -70,7 +72,8 @@ async fn r02_rcpt_is_answered_with_the_next_hops_answer() {
 async fn a_blind_copy_is_encrypted_to_him_alone() {
     let house = House::new().await;
     let (bert, carl, dora) = (house.partner(BERT), house.partner(CARL), house.partner("dora@partner.example"));
-    let message = plain(ANNA, &format!("{BERT}, dora@partner.example"), "x", "y").replace("Subject:", &format!("Bcc: {CARL}\r\nSubject:"));
+    let message = plain(ANNA, &format!("{BERT}, dora@partner.example"), "x", "y")
+        .replace("Subject:", &format!("Bcc: {CARL}\r\nSubject:"));
     assert_eq!(house.send_out(ANNA, &[BERT, "dora@partner.example", CARL], &message).await.code, 250);
     for mail in house.world.wait(2).await {
         let blind = mail.to == [CARL];
@@ -88,7 +91,11 @@ async fn one_who_cannot_be_served_refuses_the_message_for_all() {
     house.partner(BERT);
     let said = house.send_out(ANNA, &[BERT, CARL], &plain(ANNA, BERT, "x", "y")).await;
     assert_eq!(said.code, 550, "{}", said.octets);
-    assert!(said.octets.contains(CARL) && !said.octets.contains(BERT) && said.octets.contains("waxwing cert import"), "{}", said.octets);
+    assert!(
+        said.octets.contains(CARL) && !said.octets.contains(BERT) && said.octets.contains("waxwing cert import"),
+        "{}",
+        said.octets
+    );
     assert!(house.world.mails().is_empty());
 }
 
@@ -108,7 +115,9 @@ async fn r04_lmtp_upstream_gets_a_reply_per_recipient() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r05_a_next_hop_that_defers_or_is_lost_leaves_the_mail_in_the_spool() {
-    for fault in [Fault::Refuse, Fault::Mail(421), Fault::Data(451), Fault::Dot(451), Fault::DropInData, Fault::DropAfterDot] {
+    for fault in
+        [Fault::Refuse, Fault::Mail(421), Fault::Data(451), Fault::Dot(451), Fault::DropInData, Fault::DropAfterDot]
+    {
         let house = House::new().await;
         house.partner(BERT);
         house.world.fault(fault);
@@ -246,7 +255,11 @@ async fn a30_a_copy_is_opened_with_its_own_recipients_key_alone() {
             let came = arrived(&house.server, to.len()).await;
             for (at, address) in envelope.iter().zip(&to) {
                 let mail = came.iter().find(|mail| mail.to.iter().any(|to| to == address)).unwrap();
-                assert_eq!(mail.text().contains("for your eyes"), infos.contains(at), "infos {infos:?} envelope {envelope:?} {address}");
+                assert_eq!(
+                    mail.text().contains("for your eyes"),
+                    infos.contains(at),
+                    "infos {infos:?} envelope {envelope:?} {address}"
+                );
             }
         }
     }
@@ -306,14 +319,18 @@ async fn a32_encrypted_in_name_only_does_not_leave() {
     // Really encrypted for him: passes, its octets kept.
     let text = String::from_utf8(sealed.clone()).unwrap();
     let body = text.split_once("\r\n\r\n").unwrap().1.to_owned();
-    let fresh = format!("From: {ANNA}\r\nTo: {BERT}\r\nMIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\n");
+    let fresh = format!(
+        "From: {ANNA}\r\nTo: {BERT}\r\nMIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    );
     let good = format!("{fresh}{body}");
     assert_eq!(house.send_out(ANNA, &[BERT], &good).await.code, 250);
     let mail = house.world.wait(1).await.remove(0);
     assert!(mail.text().ends_with(&body) && is_for(&mail.message, &bert));
     // For somebody else, empty, or labelled only: policy applies as to clear mail.
     house.world.clear();
-    for message in [good.clone(), fresh.clone(), format!("{fresh}c2VjcmV0IGNhbmFyeQ==\r\n"), format!("{fresh}secret canary\r\n")] {
+    for message in
+        [good.clone(), fresh.clone(), format!("{fresh}c2VjcmV0IGNhbmFyeQ==\r\n"), format!("{fresh}secret canary\r\n")]
+    {
         let said = house.send_out(ANNA, &[CARL], &message).await;
         assert_eq!(said.code, 550, "{}", said.octets);
     }
@@ -343,7 +360,12 @@ async fn a04_the_answer_says_nothing_of_what_a_key_found() {
         if let Some(at) = at {
             changed[at] ^= 1;
         }
-        let lines: Vec<String> = STANDARD.encode(changed).as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        let lines: Vec<String> = STANDARD
+            .encode(changed)
+            .as_bytes()
+            .chunks(76)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
         let probe = format!("{head}\r\n\r\n{}\r\n", lines.join("\r\n"));
         answers.insert(house.send_in("x@else.example", &["bert@ours.example"], probe.as_bytes()).await.octets);
     }
@@ -402,7 +424,8 @@ async fn r03_several_outputs_are_in_the_spool_before_the_answer() {
     // Two blind copies and one shown: three outputs.
     let said = house.send_out(ANNA, &people, &plain(ANNA, BERT, "x", "y")).await;
     assert_eq!(said.octets, "250 2.0.0 accepted\r\n");
-    let mut spooled: Vec<String> = house.gateway.spool().list().iter().map(|entry| entry.recipients[0].recipient.mailbox.to_string()).collect();
+    let mut spooled: Vec<String> =
+        house.gateway.spool().list().iter().map(|entry| entry.recipients[0].recipient.mailbox.to_string()).collect();
     spooled.sort();
     assert_eq!(spooled, people);
     house.world.fault(Fault::None);
@@ -424,7 +447,10 @@ async fn r08_a_failure_for_good_is_told_to_a_sender_of_ours_and_to_nobody_outsid
     let told = arrived(&house.server, 2).await;
     assert!(told.iter().all(|mail| mail.from.is_empty() && mail.to == [ANNA] && !mail.text().contains("secret body")));
     house.server.clear();
-    assert_eq!(house.send_out("stranger@else.example", &people, &plain("stranger@else.example", BERT, "x", "y")).await.code, 250);
+    assert_eq!(
+        house.send_out("stranger@else.example", &people, &plain("stranger@else.example", BERT, "x", "y")).await.code,
+        250
+    );
     let held = tokio::time::timeout(std::time::Duration::from_secs(30), async {
         while house.gateway.spool().list().iter().filter(|entry| entry.held.is_some()).count() < 2 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -444,7 +470,10 @@ async fn r01_delivery_queue_spools_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_bytes_in_flight_than_the_budget_are_452_before_data() {
-    let plan = Plan { policy: "[limits]\nbytes_in_flight = \"1 MiB\"\nmessage_size = \"400 KiB\"\n[default]\nencrypt = \"never\"\n", top: "" };
+    let plan = Plan {
+        policy: "[limits]\nbytes_in_flight = \"1 MiB\"\nmessage_size = \"400 KiB\"\n[default]\nencrypt = \"never\"\n",
+        top: "",
+    };
     let house = House::build(&plan).await;
     let (mut one, mut two) = (house.submit().await, house.submit().await);
     assert_eq!(one.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 250);

@@ -33,7 +33,7 @@ use crate::store::embedded::EmbeddedStore;
 use crate::store::keyring::Kek;
 use crate::store::{CertStore, NewCertificate, Owner, Provenance};
 use mails::{ANNA, BERT, CARLA, Sample};
-use print::{Printer, Passed};
+use print::{Passed, Printer};
 use sink::Sink;
 
 /// Arguments of `waxwing demo`.
@@ -67,7 +67,9 @@ impl Folder {
         rand::fill(&mut random).map_err(|_| Failure::new("no randomness from the operating system", ""))?;
         let path = std::env::temp_dir().join(format!("waxwing-demo-{:016x}", u64::from_le_bytes(random)));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|error| Failure::new(format!("{} cannot be made: {error}", path.display()), "name another folder with TMPDIR"))?;
+        made.map_err(|error| {
+            Failure::new(format!("{} cannot be made: {error}", path.display()), "name another folder with TMPDIR")
+        })?;
         Ok(Self(path))
     }
 }
@@ -144,7 +146,12 @@ fn fill(store: &EmbeddedStore) -> Result<(), Failure> {
     for (address, key) in [(ANNA, NewKey::Rsa2048), (BERT, NewKey::Rsa2048), (CARLA, NewKey::P256)] {
         let issued = issue(&Recipe::mailbox(address, now, key), Some(&authority));
         let provenance = Provenance { source: "demo".into(), detail: "test PKI".into(), at: now };
-        let new = NewCertificate { certificate: issued.certificate, provenance, trust: TrustState::Trusted, key: Some(issued.pkcs8) };
+        let new = NewCertificate {
+            certificate: issued.certificate,
+            provenance,
+            trust: TrustState::Trusted,
+            key: Some(issued.pkcs8),
+        };
         let owner = Owner::Mailbox(Mailbox::parse(address).map_err(broken)?.key());
         store.add_certificates(&owner, vec![new])?;
     }
@@ -214,8 +221,13 @@ async fn send(hops: &Hops, to: SocketAddr, from: &str, recipients: &[&str], mess
     for recipient in recipients {
         list.push(Recipient { mailbox: mailbox(recipient)?, parameters: RcptParameters::default() });
     }
-    let envelope = Envelope { reverse_path: ReversePath::Mailbox(mailbox(from)?), parameters: MailParameters::default(), recipients: list };
-    let replies = hops.deliver(&hop, &envelope, &Rope::from(message.clone())).await.map_err(|error| error.to_string())?;
+    let envelope = Envelope {
+        reverse_path: ReversePath::Mailbox(mailbox(from)?),
+        parameters: MailParameters::default(),
+        recipients: list,
+    };
+    let replies =
+        hops.deliver(&hop, &envelope, &Rope::from(message.clone())).await.map_err(|error| error.to_string())?;
     match replies.iter().find(|reply| !reply.is_positive()) {
         Some(reply) => Err(format!("the gateway said {} {}", reply.code, reply.lines.join(" / "))),
         None => Ok(()),

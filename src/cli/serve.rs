@@ -32,10 +32,9 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
     let secret = loop_secret(&config)?;
     // The first random octets cost 39 ms: not on the first mail's time.
     rand::fill(&mut [0; 32]).map_err(|_| Failure::new("no randomness from the operating system", ""))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), "look at the limits on threads and file descriptors"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(format!("the runtime cannot start: {error}"), "look at the limits on threads and file descriptors")
+    })?;
     runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace)))
 }
 
@@ -54,9 +53,16 @@ fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
     let (folder, kek) = (&config.store, &config.kek);
     EmbeddedStore::open(folder, kek).map(Arc::new).map_err(|error| {
         let hint = if kek.exists() {
-            format!("check store and kek in the configuration; a new store is made with: waxwing kek init FILE --store {}", folder.display())
+            format!(
+                "check store and kek in the configuration; a new store is made with: waxwing kek init FILE --store {}",
+                folder.display()
+            )
         } else {
-            format!("make the key-encryption key and the store with: waxwing kek init {} --store {}", kek.display(), folder.display())
+            format!(
+                "make the key-encryption key and the store with: waxwing kek init {} --store {}",
+                kek.display(),
+                folder.display()
+            )
         };
         Failure::new(error.to_string(), hint)
     })
@@ -64,9 +70,9 @@ fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
 
 /// The same on every node that shares the key-encryption key, and nobody else's.
 fn loop_secret(config: &Config) -> Result<Vec<u8>, Failure> {
-    let kek = std::fs::read(&config.kek)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|error| Failure::new(format!("{} cannot be read: {error}", config.kek.display()), "check kek in the configuration"))?;
+    let kek = std::fs::read(&config.kek).map(zeroize::Zeroizing::new).map_err(|error| {
+        Failure::new(format!("{} cannot be read: {error}", config.kek.display()), "check kek in the configuration")
+    })?;
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"waxwing loop secret");
     context.update(&kek);
@@ -101,7 +107,9 @@ async fn serve(config: Config, store: Arc<EmbeddedStore>, secret: &[u8], grace: 
 
 fn start_failure(error: StartError) -> Failure {
     let hint = match &error {
-        StartError::Listen(_) => "another program may have the address (look with: ss -ltnp), or the file is wrong; change the listener in the configuration",
+        StartError::Listen(_) => {
+            "another program may have the address (look with: ss -ltnp), or the file is wrong; change the listener in the configuration"
+        }
         StartError::Folder { .. } => "stop the other process, or change spool in the configuration",
         StartError::Spool(_) => "look at the disk",
     };

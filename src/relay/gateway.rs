@@ -55,18 +55,33 @@ pub struct Gateway {
 impl Gateway {
     /// Opens the spool, takes the listeners' addresses (port 0 takes a free one), and begins to deliver and to accept. Nothing is
     /// accepted unless all of it could be had. `loop_secret` is the installation's own: see [`Pipeline::new`].
-    pub async fn start(config: Config, store: Arc<dyn CertStore>, keys: Arc<dyn KeyHolder>, loop_secret: &[u8]) -> Result<Self, StartError> {
+    pub async fn start(
+        config: Config,
+        store: Arc<dyn CertStore>,
+        keys: Arc<dyn KeyHolder>,
+        loop_secret: &[u8],
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let folder = Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
+        let folder =
+            Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
         let (spool, recovered) = Spool::open(Arc::new(folder), Limits::default())?;
         let mut bound = Vec::new();
         for listener in &config.listeners {
-            bound.push(listen::bind(Arc::new(listener.clone()), config.hostname.clone(), config.postmaster.clone(), &config.limits).await?);
+            bound.push(
+                listen::bind(
+                    Arc::new(listener.clone()),
+                    config.hostname.clone(),
+                    config.postmaster.clone(),
+                    &config.limits,
+                )
+                .await?,
+            );
         }
         // The pipeline's own deadline comes first: silence is 451 (R6), a connection that is lost is "unknown" (R5).
         let patience = config.limits.hop_timeout.saturating_add(PATIENCE);
         let hops = Hops::new(config.hostname.clone(), patience, Roots::system());
-        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), Arc::new(spool.clone()), loop_secret));
+        let pipeline =
+            Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), Arc::new(spool.clone()), loop_secret));
         let settings = Settings {
             retry: config.retry.clone(),
             hostname: config.hostname.clone(),

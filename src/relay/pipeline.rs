@@ -35,7 +35,7 @@ use crate::mime::rope::Rope;
 use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
-use crate::smtp::command::{Envelope, Enhanced, MailParameters, Recipient, Reply};
+use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
 use crate::store::CertStore;
 
 pub use facts::StrictlyEncrypted;
@@ -167,18 +167,29 @@ impl Pipeline {
 
     /// What a spooled inbound message is handed over as: opened again from the octets received (R5), for each recipient with his
     /// own keys (A30). Positions in `envelope.recipients`, and their content; every recipient is in exactly one.
-    pub async fn open_received(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+    pub async fn open_received(
+        &self,
+        envelope: &Envelope,
+        received: Bytes,
+    ) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
         let pipeline = self.clone();
         let envelope = envelope.clone();
         let heavy = received.len() > HEAVY;
-        self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &envelope, received).await }).await?
+        self.inner
+            .work(heavy, async move { inbound::open_received(&pipeline.inner, &envelope, received).await })
+            .await?
     }
 }
 
 impl Relay for Pipeline {
     type Transaction = Transaction;
 
-    async fn mail(&self, peer: &Arc<Peer>, reverse_path: ReversePath, parameters: MailParameters) -> Result<Transaction, Reply> {
+    async fn mail(
+        &self,
+        peer: &Arc<Peer>,
+        reverse_path: ReversePath,
+        parameters: MailParameters,
+    ) -> Result<Transaction, Reply> {
         let inner = &self.inner;
         if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
             return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
@@ -187,9 +198,18 @@ impl Relay for Pipeline {
             tracing::error!(%error, "the spool cannot take mail");
             return Err(Refusal::Spool.reply());
         }
-        let reservation = inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy.reply())?;
+        let reservation =
+            inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy.reply())?;
         let id = format!("{:014x}", inner.ids.fetch_add(1, Ordering::Relaxed));
-        Ok(Transaction { peer: peer.clone(), reverse_path, parameters, recipients: Vec::new(), reservation, cut: Cut::NotBegun, id })
+        Ok(Transaction {
+            peer: peer.clone(),
+            reverse_path,
+            parameters,
+            recipients: Vec::new(),
+            reservation,
+            cut: Cut::NotBegun,
+            id,
+        })
     }
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
@@ -255,7 +275,9 @@ impl Inner {
         match &mut transaction.cut {
             Cut::Open(begun, open) if open == hop => match begun.rcpt(recipient).await {
                 Ok(reply) => return reply,
-                Err(error) => tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message"),
+                Err(error) => {
+                    tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message")
+                }
             },
             _ => {}
         }
@@ -277,7 +299,8 @@ impl Inner {
             }
         };
         event.message_id(&entity);
-        let message = Arc::new(Message { id, peer, reverse_path, parameters, recipients, entity, at: Timestamp::now(), began });
+        let message =
+            Arc::new(Message { id, peer, reverse_path, parameters, recipients, entity, at: Timestamp::now(), began });
         let treated = self.clone().treat(message.clone()).await;
         event.treated(message.began.elapsed());
         let treated = match treated {
@@ -297,7 +320,8 @@ impl Inner {
 
     /// What is looked at before any work: readable header, loops (A23).
     fn admit(&self, recipients: &[Accepted], content: Bytes) -> Result<Entity, Refusal> {
-        let entity = Entity::parse(content, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let entity =
+            Entity::parse(content, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
         let (found, limit) = (entity.header.all("Received").count(), self.config.limits.received_fields);
         if found > limit {
             return Err(Refusal::TooManyHops { found, limit });
@@ -329,7 +353,11 @@ impl Inner {
     }
 
     /// Runs work here, or in the bounded pool when it is heavy, so that a small mail never waits behind a big one.
-    async fn work<T: Send + 'static>(&self, heavy: bool, work: impl Future<Output = T> + Send + 'static) -> Result<T, Refusal> {
+    async fn work<T: Send + 'static>(
+        &self,
+        heavy: bool,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let run = async {
             if !heavy {
                 return Ok(work.await);
@@ -360,7 +388,13 @@ impl Inner {
 
 impl Message {
     /// What rules see of it.
-    fn facts<'m>(&'m self, direction: Direction, from: Option<&'m Mailbox>, signed: bool, encrypted: bool) -> MessageFacts<'m> {
+    fn facts<'m>(
+        &'m self,
+        direction: Direction,
+        from: Option<&'m Mailbox>,
+        signed: bool,
+        encrypted: bool,
+    ) -> MessageFacts<'m> {
         MessageFacts {
             direction,
             reverse_path: &self.reverse_path,
@@ -378,7 +412,9 @@ impl Message {
     /// Recipients of a direction, with their positions.
     fn going(&self, direction: Direction) -> Vec<(usize, &Mailbox)> {
         let all = self.recipients.iter().enumerate();
-        all.filter(|(_, accepted)| accepted.direction == direction).map(|(at, accepted)| (at, &accepted.recipient.mailbox)).collect()
+        all.filter(|(_, accepted)| accepted.direction == direction)
+            .map(|(at, accepted)| (at, &accepted.recipient.mailbox))
+            .collect()
     }
 
     /// Received and loop fields for an output.
@@ -388,7 +424,14 @@ impl Message {
             _ => None,
         };
         let mut fields = inner.tokens.fields(&self.entity.header, direction);
-        fields.push_str(&trace::received(&inner.config.hostname, &self.peer, self.parameters.smtputf8, &self.id, only, self.at));
+        fields.push_str(&trace::received(
+            &inner.config.hostname,
+            &self.peer,
+            self.parameters.smtputf8,
+            &self.id,
+            only,
+            self.at,
+        ));
         fields
     }
 }
@@ -397,7 +440,12 @@ impl Content {
     /// The octets to hand over.
     fn rope(&self) -> &Rope {
         match self {
-            Self::Sealed(_, rope) | Self::Clear(_, rope) | Self::Encrypted(_, rope) | Self::Judged(rope) | Self::Closed(rope) | Self::Held(_, rope) => rope,
+            Self::Sealed(_, rope)
+            | Self::Clear(_, rope)
+            | Self::Encrypted(_, rope)
+            | Self::Judged(rope)
+            | Self::Closed(rope)
+            | Self::Held(_, rope) => rope,
         }
     }
 

@@ -66,16 +66,28 @@ impl Refusal {
     /// The reply.
     pub fn reply(&self) -> Reply {
         match self {
-            Self::RelayDenied(recipient) => {
-                one(550, (5, 7, 1), format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted-networks"))
+            Self::RelayDenied(recipient) => one(
+                550,
+                (5, 7, 1),
+                format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted-networks"),
+            ),
+            Self::HiddenRoute(recipient) => {
+                one(550, (5, 7, 1), format!("<{recipient}>: a route in the local part is not followed"))
             }
-            Self::HiddenRoute(recipient) => one(550, (5, 7, 1), format!("<{recipient}>: a route in the local part is not followed")),
-            Self::TooManyHops { found, limit } => one(554, (5, 4, 6), format!("routing loop: {found} Received fields, at most {limit} are allowed")),
-            Self::Loop => one(554, (5, 4, 6), "routing loop: this gateway has passed this message in this direction before".into()),
+            Self::TooManyHops { found, limit } => {
+                one(554, (5, 4, 6), format!("routing loop: {found} Received fields, at most {limit} are allowed"))
+            }
+            Self::Loop => one(
+                554,
+                (5, 4, 6),
+                "routing loop: this gateway has passed this message in this direction before".into(),
+            ),
             Self::TooLarge { limit } => one(552, (5, 3, 4), format!("message larger than {limit} octets")),
             Self::Busy => one(452, (4, 3, 1), "too many bytes in flight, try again".into()),
             Self::Spool => one(452, (4, 3, 1), "the spool cannot take mail now, try again".into()),
-            Self::Malformed(why) => one(550, (5, 6, 0), format!("the message cannot be protected as policy says: {why}")),
+            Self::Malformed(why) => {
+                one(550, (5, 6, 0), format!("the message cannot be protected as policy says: {why}"))
+            }
             Self::Unserved(list) => unserved(list),
             Self::Seal(error) => seal(error),
             Self::Store => one(451, (4, 3, 0), "the certificate store cannot be read now, try again".into()),
@@ -102,7 +114,8 @@ fn unserved(list: &[Unserved]) -> Reply {
     let mut worst: Vec<&Unserved> = list.iter().filter(|one| one.transient != permanent).collect();
     worst.extend(list.iter().filter(|one| one.transient == permanent));
     let enhanced = worst.first().map_or((4, 3, 0), |one| one.enhanced);
-    let mut lines: Vec<String> = worst.iter().take(NAMED).map(|one| line(&format!("<{}>: {}", one.recipient, one.text))).collect();
+    let mut lines: Vec<String> =
+        worst.iter().take(NAMED).map(|one| line(&format!("<{}>: {}", one.recipient, one.text))).collect();
     if let Some(more) = worst.len().checked_sub(NAMED).filter(|more| *more > 0) {
         lines.push(format!("and {more} more"));
     }
@@ -115,16 +128,22 @@ fn unserved(list: &[Unserved]) -> Reply {
 
 fn seal(error: &SealError) -> Reply {
     match error {
-        SealError::Mime(error @ (MimeError::Ambiguous(_) | MimeError::Malformed(_) | MimeError::Limit(_) | MimeError::Forbidden(_))) => {
-            one(550, (5, 6, 0), format!("the message cannot be protected as it is: {error}"))
-        }
+        SealError::Mime(
+            error @ (MimeError::Ambiguous(_) | MimeError::Malformed(_) | MimeError::Limit(_) | MimeError::Forbidden(_)),
+        ) => one(550, (5, 6, 0), format!("the message cannot be protected as it is: {error}")),
         SealError::Cms(error @ (CmsError::Algorithm(_) | CmsError::Rule { .. })) => {
             one(550, (5, 7, 5), format!("the message cannot be protected with these certificates: {error}"))
         }
-        SealError::Key(error @ KeyError::Unsuitable(_)) => one(550, (5, 7, 5), format!("the message cannot be signed: {error}")),
-        SealError::Cms(_) | SealError::Key(_) => one(451, (4, 7, 5), "the message could not be protected now, try again".into()),
+        SealError::Key(error @ KeyError::Unsuitable(_)) => {
+            one(550, (5, 7, 5), format!("the message cannot be signed: {error}"))
+        }
+        SealError::Cms(_) | SealError::Key(_) => {
+            one(451, (4, 7, 5), "the message could not be protected now, try again".into())
+        }
         SealError::AlreadySigned | SealError::NotSigned | SealError::NoRecipient => Refusal::Internal.reply(),
-        SealError::SelfCheck(_) => one(451, (4, 7, 5), "the protected message did not pass its self-check; nothing was sent".into()),
+        SealError::SelfCheck(_) => {
+            one(451, (4, 7, 5), "the protected message did not pass its self-check; nothing was sent".into())
+        }
     }
 }
 
@@ -151,12 +170,18 @@ mod tests {
 
     fn unserved_one(address: &str, transient: bool) -> Unserved {
         let class = if transient { 4 } else { 5 };
-        Unserved { recipient: Mailbox::parse(address).unwrap(), transient, enhanced: (class, 7, 5), text: "no certificate".into() }
+        Unserved {
+            recipient: Mailbox::parse(address).unwrap(),
+            transient,
+            enhanced: (class, 7, 5),
+            text: "no certificate".into(),
+        }
     }
 
     #[test]
     fn one_permanent_failure_makes_the_reply_permanent_and_comes_first() {
-        let reply = Refusal::Unserved(vec![unserved_one("a@x.example", true), unserved_one("b@x.example", false)]).reply();
+        let reply =
+            Refusal::Unserved(vec![unserved_one("a@x.example", true), unserved_one("b@x.example", false)]).reply();
         assert_eq!((reply.code, reply.enhanced), (550, Some(Enhanced(5, 7, 5))));
         assert!(reply.lines[0].contains("b@x.example") && reply.lines[1].contains("a@x.example"), "{:?}", reply.lines);
         let reply = Refusal::Unserved(vec![unserved_one("a@x.example", true)]).reply();
@@ -166,7 +191,12 @@ mod tests {
     #[test]
     fn lines_are_ascii_and_short() {
         let reply = Refusal::Malformed("ü\r\n\u{1b}".repeat(1000)).reply();
-        assert!(reply.lines.iter().all(|line| line.is_ascii() && line.len() < 450 && !line.contains(|c: char| c.is_ascii_control())));
+        assert!(
+            reply
+                .lines
+                .iter()
+                .all(|line| line.is_ascii() && line.len() < 450 && !line.contains(|c: char| c.is_ascii_control()))
+        );
     }
 
     #[test]

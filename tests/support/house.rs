@@ -72,7 +72,8 @@ impl House {
         store.add_trust(ca.certificate.clone(), Some(AnchorScope::Global)).unwrap();
         let store = Arc::new(store);
         let text = config(plan, folder.path(), hop_out, hop_in);
-        let config = Config::parse(&text, "test.toml", &|_| Err("no list files here".into())).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+        let config = Config::parse(&text, "test.toml", &|_| Err("no list files here".into()))
+            .unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
         let gateway = Gateway::start(config, store.clone(), store.clone(), b"house").await.unwrap();
         Self { folder, store, ca, world, server, gateway }
     }
@@ -121,7 +122,11 @@ impl House {
     pub fn expired(address: &str) -> Recipe {
         let now = Timestamp::now();
         let day = SignedDuration::from_hours(24);
-        Recipe { not_before: now - day * 20, not_after: now - day * 10, ..Recipe::mailbox(address, now, NewKey::Rsa2048) }
+        Recipe {
+            not_before: now - day * 20,
+            not_after: now - day * 10,
+            ..Recipe::mailbox(address, now, NewKey::Rsa2048)
+        }
     }
 
     /// Sends outbound; the answer to the final dot (or the refusal before).

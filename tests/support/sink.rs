@@ -129,7 +129,11 @@ impl Sink {
             let path = || line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
             let code = match verb.as_str() {
                 "EHLO" => {
-                    stream.get_mut().write_all(b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n").await.ok()?;
+                    stream
+                        .get_mut()
+                        .write_all(b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n")
+                        .await
+                        .ok()?;
                     continue;
                 }
                 "MAIL" => match fault() {

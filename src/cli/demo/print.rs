@@ -30,7 +30,17 @@ pub struct Passed {
 impl Passed {
     pub fn new(title: &'static str, size: usize) -> Self {
         let zero = Duration::ZERO;
-        Self { title, size, sealed: 0, out: zero, back: zero, tree: String::new(), verdict: Vec::new(), parts: 0, problems: Vec::new() }
+        Self {
+            title,
+            size,
+            sealed: 0,
+            out: zero,
+            back: zero,
+            tree: String::new(),
+            verdict: Vec::new(),
+            parts: 0,
+            problems: Vec::new(),
+        }
     }
 
     pub fn is_good(&self) -> bool {
@@ -43,7 +53,10 @@ impl Passed {
             return self.problems.push("what came out cannot be read".into());
         };
         let marks = ["Authentication-Results", "X-Waxwing-Decrypted", "X-Waxwing-Signature"];
-        let lines = marks.iter().flat_map(|name| entity.header.all(name)).map(|field| format!("{}: {}", field.name(), field.value()));
+        let lines = marks
+            .iter()
+            .flat_map(|name| entity.header.all(name))
+            .map(|field| format!("{}: {}", field.name(), field.value()));
         self.verdict = lines.collect();
         if !self.verdict.iter().any(|line| line.contains("smime=pass")) {
             self.problems.push("the signature was not found to be good".into());
@@ -97,7 +110,10 @@ impl Printer {
         }
         if result.is_good() {
             let parts = if result.parts == 1 { "1 part".to_owned() } else { format!("{} parts", result.parts) };
-            println!("  {} what came out equals what went in ({parts}); the signature is good", self.paint("1;32", "ok   "));
+            println!(
+                "  {} what came out equals what went in ({parts}); the signature is good",
+                self.paint("1;32", "ok   ")
+            );
         }
         for problem in &result.problems {
             println!("  {} {problem}", self.paint("1;31", "FAIL "));
@@ -113,13 +129,19 @@ impl Printer {
             return;
         }
         let colour = if good == results.len() { "1;32" } else { "1;31" };
-        println!("\n{} in {}", self.paint(colour, &format!("{good} of {} mails as they should be", results.len())), time(took));
+        println!(
+            "\n{} in {}",
+            self.paint(colour, &format!("{good} of {} mails as they should be", results.len())),
+            time(took)
+        );
     }
 
     pub fn keep(&self, out: SocketAddr, inward: SocketAddr) {
         eprintln!("\nRunning until Ctrl-C. To play with:");
         eprintln!("  swaks --server {out} --from {ANNA} --to {BERT} --header 'Subject: hello' --body 'a secret'");
-        eprintln!("  swaks --server {out} --from {ANNA} --to nobody@example.com   # no certificate: refused, never sent in clear");
+        eprintln!(
+            "  swaks --server {out} --from {ANNA} --to nobody@example.com   # no certificate: refused, never sent in clear"
+        );
         eprintln!("  swaks --server {inward} --from stranger@example.com --to {BERT}   # comes in unsigned, marked so");
         eprintln!("  swaks --server {inward} --from stranger@example.com --to victim@example.com   # no open relay");
     }
@@ -128,7 +150,9 @@ impl Printer {
         let to = mail.to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let mut head = String::new();
         if let Ok(entity) = Entity::parse(mail.message.clone(), &MimeLimits::default()) {
-            for name in ["Subject", "Content-Type", "Authentication-Results", "X-Waxwing-Decrypted", "X-Waxwing-Signature"] {
+            for name in
+                ["Subject", "Content-Type", "Authentication-Results", "X-Waxwing-Decrypted", "X-Waxwing-Signature"]
+            {
                 for field in entity.header.all(name) {
                     // A stranger's text on a terminal: escaped (A28).
                     let value: String = field.value().chars().map(|c| if c.is_control() { '?' } else { c }).collect();

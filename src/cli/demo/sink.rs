@@ -68,7 +68,12 @@ impl Sink {
 impl Relay for Keep {
     type Transaction = Vec<Mailbox>;
 
-    async fn mail(&self, _peer: &Arc<Peer>, _from: ReversePath, _parameters: MailParameters) -> Result<Vec<Mailbox>, Reply> {
+    async fn mail(
+        &self,
+        _peer: &Arc<Peer>,
+        _from: ReversePath,
+        _parameters: MailParameters,
+    ) -> Result<Vec<Mailbox>, Reply> {
         Ok(Vec::new())
     }
 

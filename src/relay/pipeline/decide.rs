@@ -9,7 +9,10 @@ use super::{Message, shown};
 use crate::address::{Mailbox, MailboxKey};
 use crate::config::Direction;
 use crate::mime::entity::MimeLimits;
-use crate::policy::{Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode, resolve, select};
+use crate::policy::{
+    Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode, resolve,
+    select,
+};
 use crate::relay::refusal::{Refusal, Unserved};
 use crate::smime::open::OwnKey;
 use crate::smime::seal::is_signed_message;
@@ -55,7 +58,8 @@ impl<'m> Seen<'m> {
 
     /// The rule for one recipient, and what it means.
     pub(super) fn decide(&mut self, mailbox: &Mailbox) -> (&'m Rule, Decision) {
-        let facts = self.message.facts(Direction::Outbound, self.from.as_ref().ok(), self.signed, self.encrypted.is_some());
+        let facts =
+            self.message.facts(Direction::Outbound, self.from.as_ref().ok(), self.signed, self.encrypted.is_some());
         let rule = select(self.policy, &facts, mailbox);
         if let Some(proof) = self.encrypted.filter(|proof| passes_encrypted(self.policy, rule, *proof)) {
             return (rule, Decision::Encrypted(proof));
@@ -83,7 +87,11 @@ impl<'m> Seen<'m> {
             (MaySign::Yes, Ok(from)) => self.signer.get_or_insert_with(|| lookup.signer(from, now)).clone(),
             _ => none(),
         };
-        let recipient = if action.encrypt == EncryptMode::Never { none() } else { lookup.recipient(mailbox, action.domain_key, now) };
+        let recipient = if action.encrypt == EncryptMode::Never {
+            none()
+        } else {
+            lookup.recipient(mailbox, action.domain_key, now)
+        };
         Facts { signer, may_sign, recipient }
     }
 }

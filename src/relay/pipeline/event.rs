@@ -27,7 +27,8 @@ pub struct Event {
 
 impl Event {
     pub fn new(id: &str, peer: &Peer, from: &ReversePath, recipients: &[Accepted], size: usize) -> Self {
-        let to: Vec<String> = recipients.iter().take(20).map(|accepted| accepted.recipient.mailbox.to_string()).collect();
+        let to: Vec<String> =
+            recipients.iter().take(20).map(|accepted| accepted.recipient.mailbox.to_string()).collect();
         Self {
             id: id.to_owned(),
             peer: peer.address.to_string(),
@@ -57,7 +58,11 @@ impl Event {
 
     pub fn done(&mut self, done: &[String]) {
         let shown: Vec<&str> = done.iter().take(20).map(String::as_str).collect();
-        self.done = shown.join("; ").chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
+        self.done = shown
+            .join("; ")
+            .chars()
+            .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+            .collect();
     }
 
     /// What leaves.

@@ -47,14 +47,23 @@ impl PathCache {
         Self { cache: Cache::new(PATHS) }
     }
 
-    fn path(&self, leaf: &Certificate, trust: &TrustSet, purpose: Purpose, domain: &Domain, now: Timestamp) -> Result<ValidPath, String> {
-        let key = PathKey { leaf: leaf.fingerprint(), trust: trust.generation, purpose, domain: domain.as_str().into() };
+    fn path(
+        &self,
+        leaf: &Certificate,
+        trust: &TrustSet,
+        purpose: Purpose,
+        domain: &Domain,
+        now: Timestamp,
+    ) -> Result<ValidPath, String> {
+        let key =
+            PathKey { leaf: leaf.fingerprint(), trust: trust.generation, purpose, domain: domain.as_str().into() };
         if let Some(entry) = self.cache.get(&key)
             && (entry.from..=entry.until).contains(&now)
         {
             return entry.result;
         }
-        let result = validate(leaf, &[], trust, purpose, Some(domain), now, &PathLimits::default()).map_err(|error| error.to_string());
+        let result = validate(leaf, &[], trust, purpose, Some(domain), now, &PathLimits::default())
+            .map_err(|error| error.to_string());
         let until = match &result {
             Ok(path) => path.not_after(),
             Err(_) => now.checked_add(FAILURE_HOLDS).unwrap_or(now),
@@ -116,11 +125,14 @@ impl Lookup {
             let domain = mailbox.domain();
             let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Encryption, domain, now };
             let own = identity.certificates.iter();
-            let mut candidates: Vec<_> = own.map(|record| look.candidate(record, names(&identity, record, mailbox), false)).collect();
+            let mut candidates: Vec<_> =
+                own.map(|record| look.candidate(record, names(&identity, record, mailbox), false)).collect();
             if with_domain {
                 let identity = self.store.domain_identity(domain)?;
                 let usable = identity.certificates.iter().filter(|_| !identity.disabled);
-                candidates.extend(usable.map(|record| look.candidate(record, record.certificate.is_for_domain(domain), true)));
+                candidates.extend(
+                    usable.map(|record| look.candidate(record, record.certificate.is_for_domain(domain), true)),
+                );
             }
             Ok(Known::Candidates(candidates))
         };
@@ -140,8 +152,11 @@ impl Lookup {
             let trust = self.store.trust()?;
             let key = from.key();
             let with_key = identity.certificates.iter().filter(|record| record.key.is_some());
-            let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain: from.domain(), now };
-            Ok(Known::Candidates(with_key.map(|record| look.candidate(record, record.certificate.is_for(&key), false)).collect()))
+            let look =
+                Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain: from.domain(), now };
+            Ok(Known::Candidates(
+                with_key.map(|record| look.candidate(record, record.certificate.is_for(&key), false)).collect(),
+            ))
         };
         looked_up().unwrap_or_else(|error| {
             tracing::error!(%error, mailbox = %from, "the store cannot be read");
@@ -162,11 +177,19 @@ impl Lookup {
                 && (certificate.not_before()..=certificate.not_after()).contains(&now)
                 && certificate.fits(Purpose::Encryption).is_ok()
         });
-        usable.max_by_key(|record| (record.trust == TrustState::Pinned, record.certificate.not_before())).map(|record| record.certificate.clone())
+        usable
+            .max_by_key(|record| (record.trust == TrustState::Pinned, record.certificate.not_before()))
+            .map(|record| record.certificate.clone())
     }
 
     /// Whether the message may be signed with its author's key (A31).
-    pub fn may_sign(&self, peer: &Peer, reverse_path: &ReversePath, from: Result<&Mailbox, &str>, signed: bool) -> MaySign {
+    pub fn may_sign(
+        &self,
+        peer: &Peer,
+        reverse_path: &ReversePath,
+        from: Result<&Mailbox, &str>,
+        signed: bool,
+    ) -> MaySign {
         if signed {
             return MaySign::NotNeeded("already signed".into());
         }
@@ -208,7 +231,11 @@ impl Lookup {
 
     /// Whether the message is encrypted in the strict sense of A32: it parses, nothing weak, and every envelope recipient has a
     /// RecipientInfo that names a certificate of his own.
-    pub fn strictly_encrypted(&self, entity: &Entity, recipients: &[&Mailbox]) -> Result<Option<StrictlyEncrypted>, Refusal> {
+    pub fn strictly_encrypted(
+        &self,
+        entity: &Entity,
+        recipients: &[&Mailbox],
+    ) -> Result<Option<StrictlyEncrypted>, Refusal> {
         let Some(envelope) = envelope(entity, &MimeLimits::default(), Default::default()) else { return Ok(None) };
         if recipients.is_empty() {
             return Ok(None);
@@ -222,7 +249,9 @@ impl Lookup {
             let domain = self.store.domain_identity(recipient.domain()).map_err(unreadable)?;
             let named = envelope.recipients.iter().filter_map(|info| info.id.as_ref()).any(|id| {
                 let records = own.certificates.iter().chain(&domain.certificates);
-                records.filter(|record| matches!(record.trust, TrustState::Pinned | TrustState::Trusted)).any(|record| id.names(&record.certificate))
+                records
+                    .filter(|record| matches!(record.trust, TrustState::Pinned | TrustState::Trusted))
+                    .any(|record| id.names(&record.certificate))
             });
             if !named {
                 return Ok(None);
@@ -258,4 +287,3 @@ fn own(identity: &Arc<Identity>) -> Vec<OwnKey> {
     let with_key = identity.certificates.iter().filter_map(|record| record.key.map(|key| (record, key)));
     with_key.map(|(record, key)| OwnKey { certificate: record.certificate.clone(), key }).collect()
 }
-

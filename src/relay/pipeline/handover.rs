@@ -74,13 +74,23 @@ impl Inner {
     }
 
     /// One output, one next hop: its answer is ours, unless it defers or is lost (R5). Silent for too long is 451 (R6).
-    async fn go_through(&self, message: &Message, begun: HopTransaction, output: &Output, event: &mut Event) -> Through {
+    async fn go_through(
+        &self,
+        message: &Message,
+        begun: HopTransaction,
+        output: &Output,
+        event: &mut Event,
+    ) -> Through {
         let all = || output.recipients.clone();
         let data = tokio::time::timeout(self.config.limits.hop_timeout, begun.data(output.content.rope()));
         let replies = match data.await {
             Err(_) => {
                 event.hop("silent");
-                return Through::Answered(super::answer(message.peer.listener.lmtp, message.recipients.len(), Refusal::HopTimeout.reply()));
+                return Through::Answered(super::answer(
+                    message.peer.listener.lmtp,
+                    message.recipients.len(),
+                    Refusal::HopTimeout.reply(),
+                ));
             }
             Ok(Err(error @ HopError::NotTaken { .. })) => {
                 event.hop(&error.to_string());
@@ -105,7 +115,9 @@ impl Inner {
                 Through::Answered(super::answer(message.peer.listener.lmtp, message.recipients.len(), reply))
             }
             // Never 4xx or 5xx after a downstream 2xx (R3): the spool tells the sender of those refused.
-            (true, ..) => Through::Spool { recipients: deferred.into_iter().chain(refused).collect(), dup_possible: false },
+            (true, ..) => {
+                Through::Spool { recipients: deferred.into_iter().chain(refused).collect(), dup_possible: false }
+            }
             (false, ..) => Through::Spool { recipients: all(), dup_possible: false },
         }
     }
@@ -120,7 +132,8 @@ impl Inner {
         event: &mut Event,
     ) -> Answer {
         let lmtp = message.peer.listener.lmtp;
-        let entries: Vec<QueueEntry> = outputs.into_iter().map(|output| self.entry(message, output, dup_possible)).collect();
+        let entries: Vec<QueueEntry> =
+            outputs.into_iter().map(|output| self.entry(message, output, dup_possible)).collect();
         event.spooled(entries.len());
         let reply = if entries.is_empty() {
             accepted()
@@ -144,8 +157,12 @@ impl Inner {
     }
 
     fn entry(&self, message: &Message, output: Output, dup_possible: bool) -> QueueEntry {
-        let recipients: Vec<Recipient> =
-            output.recipients.iter().filter_map(|at| message.recipients.get(*at)).map(|accepted| accepted.recipient.clone()).collect();
+        let recipients: Vec<Recipient> = output
+            .recipients
+            .iter()
+            .filter_map(|at| message.recipients.get(*at))
+            .map(|accepted| accepted.recipient.clone())
+            .collect();
         let seven_bit = matches!(output.content, Content::Sealed(..));
         let parameters = MailParameters {
             size: None,
@@ -173,7 +190,8 @@ impl Inner {
 
 /// R2: all recipients, one treatment, and no private key of a recipient's is to be tried (A4).
 fn straight(output: &Output, message: &Message) -> bool {
-    output.recipients.len() == message.recipients.len() && !matches!(output.content, Content::Closed(_) | Content::Held(..))
+    output.recipients.len() == message.recipients.len()
+        && !matches!(output.content, Content::Closed(_) | Content::Held(..))
 }
 
 /// Recipients whose reply is of that kind; one reply may stand for all.
@@ -184,6 +202,9 @@ fn pick(output: &Output, replies: &[Reply], kind: impl Fn(&Reply) -> bool) -> Ve
 }
 
 fn words(reply: &Reply) -> String {
-    let enhanced = reply.enhanced.map(|Enhanced(class, subject, detail)| format!("{class}.{subject}.{detail} ")).unwrap_or_default();
+    let enhanced = reply
+        .enhanced
+        .map(|Enhanced(class, subject, detail)| format!("{class}.{subject}.{detail} "))
+        .unwrap_or_default();
     format!("{} {enhanced}{}", reply.code, reply.lines.join(" / "))
 }

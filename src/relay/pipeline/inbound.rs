@@ -61,7 +61,8 @@ impl Inner {
         let union: Vec<OwnKey> = with_keys.iter().flat_map(|(.., keys)| keys.iter().cloned()).collect();
         let probed = self.probe(&message.entity, union, &trust, message.at);
         for (at, mailbox, rule, keys) in with_keys {
-            let asks = probed.is_none() && !keys.is_empty() && self.probe(&message.entity, keys, &trust, message.at).is_none();
+            let asks =
+                probed.is_none() && !keys.is_empty() && self.probe(&message.entity, keys, &trust, message.at).is_none();
             treated.done.push(format!("{mailbox}: {}: {}", rule.name, if asks { "to be opened" } else { "judged" }));
             if asks {
                 closed.push(at);
@@ -73,7 +74,11 @@ impl Inner {
         if !closed.is_empty() {
             let mut rope = Rope::from(Bytes::from(message.trace(self, Direction::Inbound, &closed)));
             rope.push_raw(message.entity.raw.clone());
-            treated.outputs.push(Output { direction: Direction::Inbound, recipients: closed, content: Content::Closed(rope) });
+            treated.outputs.push(Output {
+                direction: Direction::Inbound,
+                recipients: closed,
+                content: Content::Closed(rope),
+            });
         }
         Ok(())
     }
@@ -90,7 +95,8 @@ impl Inner {
         if classes.is_empty() {
             return Ok(());
         }
-        let opened = probed.or_else(|| self.probe(&message.entity, Vec::new(), trust, message.at)).ok_or(Refusal::Internal)?;
+        let opened =
+            probed.or_else(|| self.probe(&message.entity, Vec::new(), trust, message.at)).ok_or(Refusal::Internal)?;
         treated.done.push(format!("verdict: {}", opened.verdict.reason));
         for class in classes {
             let trace = message.trace(self, Direction::Inbound, &class.recipients);
@@ -101,7 +107,11 @@ impl Inner {
             } else {
                 self.marked(&message.entity, &opened, class.strip_signature, trace)
             };
-            treated.outputs.push(Output { direction: Direction::Inbound, recipients: class.recipients, content: Content::Judged(rope) });
+            treated.outputs.push(Output {
+                direction: Direction::Inbound,
+                recipients: class.recipients,
+                content: Content::Judged(rope),
+            });
         }
         Ok(())
     }
@@ -122,7 +132,9 @@ impl Inner {
     fn marked(&self, received: &Entity, opened: &Opened, strip_signature: bool, trace: String) -> Rope {
         let mut rope = Rope::from(Bytes::from(self.marks.fields(&opened.verdict)));
         rope.push_raw(trace);
-        let fresh = (opened.message != received.raw).then(|| Entity::parse(opened.message.clone(), &MimeLimits::default()).ok()).flatten();
+        let fresh = (opened.message != received.raw)
+            .then(|| Entity::parse(opened.message.clone(), &MimeLimits::default()).ok())
+            .flatten();
         let entity = fresh.as_ref().unwrap_or(received);
         let clear_signed = matches!(opened.verdict.layers.first(), Some(Layer::Signed { .. }));
         if strip_signature && clear_signed && opened.verdict.signer.is_some() {
@@ -146,8 +158,12 @@ impl Inner {
     /// The signed content in place of the signed message: fields that are not MIME's, then the entity that was signed.
     fn unsigned(&self, entity: &Entity, content: &Bytes, rope: &mut Rope) {
         let stripped = Bytes::from([self.marks.strip(&entity.header).as_slice(), b"\r\n"].concat());
-        let fields = Entity::parse(stripped, &MimeLimits::default()).map(|entity| entity.header.fields).unwrap_or_default();
-        let is_mime = |name: &str| name.eq_ignore_ascii_case("MIME-Version") || name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"));
+        let fields =
+            Entity::parse(stripped, &MimeLimits::default()).map(|entity| entity.header.fields).unwrap_or_default();
+        let is_mime = |name: &str| {
+            name.eq_ignore_ascii_case("MIME-Version")
+                || name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"))
+        };
         for field in fields.iter().filter(|field| !is_mime(field.name())) {
             rope.push_raw(field.raw.clone());
         }
@@ -189,8 +205,13 @@ impl Inner {
 }
 
 /// See [`super::Pipeline::open_received`]. Recipients whose keys yield the same CEKs and the same message share a content.
-pub(super) async fn open_received(inner: &Inner, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
-    let entity = Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
+pub(super) async fn open_received(
+    inner: &Inner,
+    envelope: &Envelope,
+    received: Bytes,
+) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+    let entity =
+        Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
     let trust = inner.lookup.trust().map_err(unreadable)?;
     let now = Timestamp::now();
     let kept = inner.tokens.kept(&entity.header);
@@ -228,9 +249,12 @@ fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>) -> Message
 }
 
 fn classify(classes: &mut Vec<Class>, action: &Action, at: usize) {
-    match classes.iter_mut().find(|class| class.pass == action.pass && class.strip_signature == action.strip_signature) {
+    match classes.iter_mut().find(|class| class.pass == action.pass && class.strip_signature == action.strip_signature)
+    {
         Some(class) => class.recipients.push(at),
-        None => classes.push(Class { pass: action.pass, strip_signature: action.strip_signature, recipients: vec![at] }),
+        None => {
+            classes.push(Class { pass: action.pass, strip_signature: action.strip_signature, recipients: vec![at] })
+        }
     }
 }
 

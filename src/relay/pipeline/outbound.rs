@@ -18,8 +18,12 @@ use crate::relay::refusal::{Refusal, Unserved};
 use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
-const CAPABILITIES: [ContentEncryption; 4] =
-    [ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Gcm, ContentEncryption::Aes256Cbc, ContentEncryption::Aes128Cbc];
+const CAPABILITIES: [ContentEncryption; 4] = [
+    ContentEncryption::Aes256Gcm,
+    ContentEncryption::Aes128Gcm,
+    ContentEncryption::Aes256Cbc,
+    ContentEncryption::Aes128Cbc,
+];
 
 /// What recipients must have in common to share an output.
 #[derive(PartialEq, Eq, Clone)]
@@ -55,7 +59,17 @@ struct Group {
 
 impl Group {
     fn new(kind: Kind, recipient: usize, required: bool) -> Self {
-        Self { kind, recipients: vec![recipient], certificates: Vec::new(), signer: None, required, clear: None, encrypted: None, held: None, alone: false }
+        Self {
+            kind,
+            recipients: vec![recipient],
+            certificates: Vec::new(),
+            signer: None,
+            required,
+            clear: None,
+            encrypted: None,
+            held: None,
+            alone: false,
+        }
     }
 }
 
@@ -94,17 +108,27 @@ impl Inner {
         let edited = if same {
             outbound_edits(&entity.header, keywords)
         } else {
-            let header = Entity::parse(Bytes::from([stripped.as_slice(), b"\r\n"].concat()), &limits).map_err(unreadable)?.header;
+            let header = Entity::parse(Bytes::from([stripped.as_slice(), b"\r\n"].concat()), &limits)
+                .map_err(unreadable)?
+                .header;
             Some(outbound_edits(&header, keywords).unwrap_or(stripped))
         };
         match edited {
             None => Ok(entity.clone()),
-            Some(header) => Entity::parse(Bytes::from([header.as_slice(), b"\r\n", &entity.body].concat()), &limits).map_err(unreadable),
+            Some(header) => Entity::parse(Bytes::from([header.as_slice(), b"\r\n", &entity.body].concat()), &limits)
+                .map_err(unreadable),
         }
     }
 
     /// One output per group; a signature is made once per signing plan.
-    async fn seal(&self, message: &Message, seen: &Seen<'_>, entity: &Entity, groups: Vec<Group>, treated: &mut Treated) -> Result<(), Refusal> {
+    async fn seal(
+        &self,
+        message: &Message,
+        seen: &Seen<'_>,
+        entity: &Entity,
+        groups: Vec<Group>,
+        treated: &mut Treated,
+    ) -> Result<(), Refusal> {
         let mut signed: Vec<(SignKey, Draft)> = Vec::new();
         for group in groups {
             let trace = message.trace(self, Direction::Outbound, &group.recipients);
@@ -112,7 +136,11 @@ impl Inner {
                 Kind::Protect { sign, encrypt } => {
                     let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
                     let how = encrypt.map(|(content, rsa, kdf)| EncryptPlan {
-                        recipients: group.certificates.iter().map(|one| (one.clone(), RecipientScheme { rsa, kdf })).collect(),
+                        recipients: group
+                            .certificates
+                            .iter()
+                            .map(|one| (one.clone(), RecipientScheme { rsa, kdf }))
+                            .collect(),
                         content,
                     });
                     let sealed = match &how {
@@ -130,7 +158,9 @@ impl Inner {
                     None => return Err(Refusal::Internal),
                 },
                 // As received: policy looks at it anew when it is released.
-                Kind::Held => Content::Held(group.held.clone().unwrap_or_default(), Rope::from(message.entity.raw.clone())),
+                Kind::Held => {
+                    Content::Held(group.held.clone().unwrap_or_default(), Rope::from(message.entity.raw.clone()))
+                }
             };
             if group.required && !protected(&content, &group) {
                 tracing::error!(id = message.id, "a mail that must be encrypted came out unprotected: refused");
@@ -156,8 +186,11 @@ impl Inner {
         if let Some((_, draft)) = signed.iter().find(|(known, _)| *known == key) {
             return Ok(draft.clone());
         }
-        let encryption_certificate =
-            seen.from.as_ref().ok().and_then(|from| self.lookup.encryption_certificate(from, &signer.certificate, seen.now));
+        let encryption_certificate = seen
+            .from
+            .as_ref()
+            .ok()
+            .and_then(|from| self.lookup.encryption_certificate(from, &signer.certificate, seen.now));
         let plan = SignPlan {
             key: signer.key,
             certificate: signer.certificate.clone(),
@@ -267,7 +300,9 @@ fn failed(error: SealError) -> Refusal {
 
 fn digest_of(scheme: SignatureScheme) -> Digest {
     match scheme {
-        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => digest,
+        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => {
+            digest
+        }
         // RFC 8419 section 3.1.
         SignatureScheme::Ed25519 => Digest::Sha512,
     }
@@ -276,7 +311,9 @@ fn digest_of(scheme: SignatureScheme) -> Digest {
 /// The command that mends a refusal, where one does.
 fn mend(facts: &Facts, mailbox: &Mailbox) -> String {
     match &facts.recipient {
-        Known::Candidates(list) if list.is_empty() => format!("; mend it with: waxwing cert import --address {mailbox} FILE"),
+        Known::Candidates(list) if list.is_empty() => {
+            format!("; mend it with: waxwing cert import --address {mailbox} FILE")
+        }
         Known::Candidates(_) => format!("; look with: waxwing cert list {mailbox}"),
         Known::Disabled | Known::Unknown(_) => String::new(),
     }

@@ -55,8 +55,16 @@ impl LoopTokens {
 }
 
 /// The Received field. The recipient is named only where there is one: others may be blind copies.
-pub fn received(hostname: &Domain, peer: &Peer, smtputf8: bool, id: &str, only: Option<&Mailbox>, at: Timestamp) -> String {
-    let helo: String = peer.helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
+pub fn received(
+    hostname: &Domain,
+    peer: &Peer,
+    smtputf8: bool,
+    id: &str,
+    only: Option<&Mailbox>,
+    at: Timestamp,
+) -> String {
+    let helo: String =
+        peer.helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
     let helo = if helo.is_empty() { "unknown" } else { &helo };
     let address = match peer.address.ip().to_canonical() {
         std::net::IpAddr::V4(address) => format!("[{address}]"),
@@ -64,7 +72,10 @@ pub fn received(hostname: &Domain, peer: &Peer, smtputf8: bool, id: &str, only: 
     };
     let only = only.map(|mailbox| format!("\r\n\tfor <{mailbox}>")).unwrap_or_default();
     let date = at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000");
-    format!("Received: from {helo} ({address})\r\n\tby {hostname} (Waxwing) with {} id {id}{only};\r\n\t{date}\r\n", protocol(peer, smtputf8))
+    format!(
+        "Received: from {helo} ({address})\r\n\tby {hostname} (Waxwing) with {} id {id}{only};\r\n\t{date}\r\n",
+        protocol(peer, smtputf8)
+    )
 }
 
 /// RFC 3848 and RFC 6531 section 4.3.
@@ -156,7 +167,14 @@ mod tests {
     }
 
     fn field(peer: &Peer, smtputf8: bool, only: Option<&Mailbox>) -> String {
-        received(&Domain::parse("gw.example").unwrap(), peer, smtputf8, "1f", only, "2026-06-01T08:09:10Z".parse().unwrap())
+        received(
+            &Domain::parse("gw.example").unwrap(),
+            peer,
+            smtputf8,
+            "1f",
+            only,
+            "2026-06-01T08:09:10Z".parse().unwrap(),
+        )
     }
 
     #[test]
@@ -202,7 +220,9 @@ mod tests {
 
     #[test]
     fn keywords_and_bcc_go_and_the_rest_stays() {
-        let before = header("To: a@b.example\r\nBCC: c@d.example,\r\n e@f.example\r\nSubject: Re: [Encrypt]  [encrypt] x\r\nX: y\r\n");
+        let before = header(
+            "To: a@b.example\r\nBCC: c@d.example,\r\n e@f.example\r\nSubject: Re: [Encrypt]  [encrypt] x\r\nX: y\r\n",
+        );
         let after = outbound_edits(&before, &["[encrypt]"]).unwrap();
         assert_eq!(String::from_utf8(after).unwrap(), "To: a@b.example\r\nSubject: Re: x\r\nX: y\r\n");
         assert!(outbound_edits(&header("Subject: [other]\r\n"), &["[encrypt]"]).is_none());
