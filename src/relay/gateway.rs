@@ -172,7 +172,7 @@ fn new_entry(entry: QueueEntry) -> NewEntry {
         envelope: entry.envelope,
         next_hop: entry.hop,
         direction: entry.direction,
-        treatment: if entry.closed { Treatment::AsReceived } else { Treatment::Finished },
+        treatment: if entry.closed || entry.held.is_some() { Treatment::AsReceived } else { Treatment::Finished },
         private_key_tried: entry.closed,
         content: entry.content,
         next_attempt: None,

@@ -146,7 +146,7 @@ impl Inner {
     }
 
     /// Header without forged marks, and the rest as it is.
-    fn stripped(&self, entity: &Entity, rope: &mut Rope) {
+    pub(super) fn stripped(&self, entity: &Entity, rope: &mut Rope) {
         let stripped = self.marks.strip(&entity.header);
         if stripped.as_slice() == entity.header.raw.as_ref() {
             return rope.push_raw(entity.raw.clone());
@@ -214,6 +214,11 @@ pub(super) async fn open_received(
         Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
     let trust = inner.lookup.trust().map_err(unreadable)?;
     let now = Timestamp::now();
+    // What was held on its way out is no inbound mail: released, it must never leave as it is.
+    if !inner.tokens.passed(&entity.header, Direction::Inbound) {
+        tracing::error!("a held outbound message was released; policy has to look at it anew: send it again");
+        return Err(Refusal::Internal);
+    }
     let kept = inner.tokens.kept(&entity.header);
     let mut opened: Vec<(Box<Opened>, bool, Vec<usize>)> = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.

@@ -159,7 +159,9 @@ impl Inner {
                 },
                 // As received: policy looks at it anew when it is released.
                 Kind::Held => {
-                    Content::Held(group.held.clone().unwrap_or_default(), Rope::from(message.entity.raw.clone()))
+                    let mut rope = Rope::new();
+                    self.stripped(&message.entity, &mut rope);
+                    Content::Held(group.held.clone().unwrap_or_default(), rope)
                 }
             };
             if group.required && !protected(&content, &group) {
