@@ -63,7 +63,7 @@ enum Command {
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
     /// Explain what policy does with a mail.
-    #[command(after_help = "Example:\n  waxwing policy explain mail.eml")]
+    #[command(after_help = "Example:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example")]
     Policy(policy::Args),
     /// Check the configuration.
     #[command(after_help = "Example:\n  waxwing --config waxwing.toml config check")]

@@ -1,6 +1,6 @@
 //! TOML text to a valid `Config`; an unknown key is an error with its line. P.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +70,13 @@ pub struct Listener {
     pub lmtp: bool,
     /// Bare CR or LF from trusted peers is made CRLF before signing, in place of 550 (A16).
     pub repair_line_ends: bool,
+}
+
+impl Listener {
+    /// Whether a peer with this address may send from our domains to anywhere.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_networks.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// TLS towards a next hop.

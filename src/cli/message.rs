@@ -138,7 +138,7 @@ fn render(opened: &Opened, json: bool, verdict: bool) -> Result<String, Failure>
 }
 
 /// Reads a message: bare LF becomes CRLF, as it would on its way over SMTP.
-fn read_message(file: &Path) -> Result<Entity, Failure> {
+pub(super) fn read_message(file: &Path) -> Result<Entity, Failure> {
     let octets = canonical_line_ends(&Bytes::from(material::read(file)?));
     Entity::parse(octets, &MimeLimits::default())
         .map_err(|error| Failure::new(format!("{} is no message: {error}", file.display()), "give a message as it is in a .eml file"))

@@ -6,6 +6,7 @@
 
 mod decide;
 mod event;
+mod explain;
 mod facts;
 mod handover;
 mod inbound;
@@ -38,6 +39,7 @@ use crate::smime::verdict::Marks;
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
 use crate::store::CertStore;
 
+pub use explain::{ExplainError, Explained, Explanation, Question, explain};
 pub use facts::StrictlyEncrypted;
 pub use handover::{Committing, Queue, QueueEntry, QueueError};
 

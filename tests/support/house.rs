@@ -72,6 +72,7 @@ impl House {
         store.add_trust(ca.certificate.clone(), Some(AnchorScope::Global)).unwrap();
         let store = Arc::new(store);
         let text = config(plan, folder.path(), hop_out, hop_in);
+        std::fs::write(folder.path().join("waxwing.toml"), &text).unwrap();
         let config = Config::parse(&text, "test.toml", &|_| Err("no list files here".into()))
             .unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
         let gateway = Gateway::start(config, store.clone(), store.clone(), b"house").await.unwrap();

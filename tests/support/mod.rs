@@ -1,5 +1,5 @@
 //! A recording SMTP sink with programmable faults, a client, and a house with a PKI, a store and a gateway.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 pub mod client;

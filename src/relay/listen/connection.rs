@@ -154,7 +154,7 @@ fn content_deadline(started: Instant, now: Instant, received: u64, limits: &Limi
 
 impl<R: Relay> Conversation<R> {
     fn new(address: SocketAddr, tls: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> Self {
-        let trusted = context.listener.trusted_networks.iter().any(|network| network.contains(&address.ip()));
+        let trusted = context.listener.trusts(address.ip());
         let line_ends = if trusted && context.listener.repair_line_ends { LineEnds::Repair } else { LineEnds::Refuse };
         let session = Session::new(Arc::clone(&context.settings), line_ends, tls);
         let deadline = Instant::now() + context.limits.command_timeout;

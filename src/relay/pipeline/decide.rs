@@ -10,8 +10,8 @@ use crate::address::{Mailbox, MailboxKey};
 use crate::config::Direction;
 use crate::mime::entity::MimeLimits;
 use crate::policy::{
-    Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode, resolve,
-    select,
+    Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode,
+    Treatment, resolve, select,
 };
 use crate::relay::refusal::{Refusal, Unserved};
 use crate::smime::open::OwnKey;
@@ -120,4 +120,22 @@ pub(super) fn incoming<'p>(
     let opens = action.decrypt && !action.pass;
     let keys = if opens { lookup.own_keys(mailbox, action.domain_key)? } else { Vec::new() };
     Ok((rule, Ok(keys)))
+}
+
+/// Why a recipient cannot be served, and what mends it; `None`: he can.
+pub(super) fn refusal(resolution: &Resolution, facts: &Facts, mailbox: &Mailbox) -> Option<Unserved> {
+    let Treatment::Refuse { transient, enhanced, text } = &resolution.treatment else { return None };
+    let text = format!("{text} [rule {}]{}", resolution.rule, mend(facts, mailbox));
+    Some(Unserved { recipient: mailbox.clone(), transient: *transient, enhanced: *enhanced, text })
+}
+
+/// The command that mends a refusal, where one does.
+fn mend(facts: &Facts, mailbox: &Mailbox) -> String {
+    match &facts.recipient {
+        Known::Candidates(list) if list.is_empty() => {
+            format!("; mend it with: waxwing cert import --address {mailbox} FILE")
+        }
+        Known::Candidates(_) => format!("; look with: waxwing cert list {mailbox}"),
+        Known::Disabled | Known::Unknown(_) => String::new(),
+    }
 }

@@ -40,6 +40,7 @@ impl Inner {
             return Ok(());
         }
         let trust = self.lookup.trust().map_err(unreadable)?;
+        let operations = self.config.limits.key_operations;
         let from = message.entity.header.single_from().ok();
         let facts = inbound_facts(message, from.as_ref());
         let mut with_keys = Vec::new();
@@ -59,10 +60,11 @@ impl Inner {
         }
         // One probe for all: where no key of anyone is asked for, the result is the same for everyone.
         let union: Vec<OwnKey> = with_keys.iter().flat_map(|(.., keys)| keys.iter().cloned()).collect();
-        let probed = self.probe(&message.entity, union, &trust, message.at);
+        let probed = probe(operations, &message.entity, union, &trust, message.at);
         for (at, mailbox, rule, keys) in with_keys {
-            let asks =
-                probed.is_none() && !keys.is_empty() && self.probe(&message.entity, keys, &trust, message.at).is_none();
+            let asks = probed.is_none()
+                && !keys.is_empty()
+                && probe(operations, &message.entity, keys, &trust, message.at).is_none();
             treated.done.push(format!("{mailbox}: {}: {}", rule.name, if asks { "to be opened" } else { "judged" }));
             if asks {
                 closed.push(at);
@@ -95,8 +97,9 @@ impl Inner {
         if classes.is_empty() {
             return Ok(());
         }
-        let opened =
-            probed.or_else(|| self.probe(&message.entity, Vec::new(), trust, message.at)).ok_or(Refusal::Internal)?;
+        let opened = probed
+            .or_else(|| probe(self.config.limits.key_operations, &message.entity, Vec::new(), trust, message.at))
+            .ok_or(Refusal::Internal)?;
         treated.done.push(format!("verdict: {}", opened.verdict.reason));
         for class in classes {
             let trace = message.trace(self, Direction::Inbound, &class.recipients);
@@ -114,18 +117,6 @@ impl Inner {
             });
         }
         Ok(())
-    }
-
-    /// Opens until a key is asked for; `None`: one is.
-    fn probe(&self, entity: &Entity, keys: Vec<OwnKey>, trust: &Arc<TrustSet>, at: Timestamp) -> Option<Box<Opened>> {
-        match Opener::new(entity.clone(), self.context(keys, trust, at), substitute).step(None) {
-            Step::Key(_) => None,
-            Step::Done(opened) => Some(opened),
-        }
-    }
-
-    fn context(&self, keys: Vec<OwnKey>, trust: &Arc<TrustSet>, at: Timestamp) -> OpenContext {
-        OpenContext { operations: self.config.limits.key_operations, ..OpenContext::new(keys, trust.clone(), at) }
     }
 
     /// The message for the next hop: marks, trace, header without forged marks, body.
@@ -226,7 +217,7 @@ pub(super) async fn open_received(
     for (at, recipient) in envelope.recipients.iter().enumerate() {
         let action = inner.action_again(envelope, &entity, &recipient.mailbox);
         let keys = inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?;
-        let context = OpenContext { operations: left.max(1), ..inner.context(keys, &trust, now) };
+        let context = OpenContext { operations: left.max(1), ..OpenContext::new(keys, trust.clone(), now) };
         let one = inner.open(&entity, context).await;
         left = left.saturating_sub(one.operations);
         let strip = action.strip_signature;
@@ -246,7 +237,22 @@ fn same(one: &Opened, other: &Opened) -> bool {
     one.cek_digests == other.cek_digests && one.verdict.result == other.verdict.result && one.message == other.message
 }
 
-fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>) -> MessageFacts<'m> {
+/// Opens until a key is asked for; `None`: one is.
+pub(super) fn probe(
+    operations: usize,
+    entity: &Entity,
+    keys: Vec<OwnKey>,
+    trust: &Arc<TrustSet>,
+    at: Timestamp,
+) -> Option<Box<Opened>> {
+    let context = OpenContext { operations, ..OpenContext::new(keys, trust.clone(), at) };
+    match Opener::new(entity.clone(), context, substitute).step(None) {
+        Step::Key(_) => None,
+        Step::Done(opened) => Some(opened),
+    }
+}
+
+pub(super) fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>) -> MessageFacts<'m> {
     let limits = MimeLimits::default();
     let signed = is_signed_message(&message.entity, &limits);
     let encrypted = envelope(&message.entity, &limits, Default::default()).is_some();

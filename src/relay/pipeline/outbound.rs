@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::decide::{Decision, Seen};
+use super::decide::{Decision, Seen, refusal};
 use super::facts::StrictlyEncrypted;
 use super::trace::outbound_edits;
 use super::{Content, Inner, Message, Output, Treated};
@@ -13,8 +13,8 @@ use crate::config::Direction;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
-use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Facts, Known, Plan, Signer, Treatment};
-use crate::relay::refusal::{Refusal, Unserved};
+use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Plan, Signer, Treatment};
+use crate::relay::refusal::Refusal;
 use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
@@ -227,11 +227,11 @@ fn sort<'p>(seen: &mut Seen<'p>, at: usize, mailbox: &Mailbox, sorted: &mut Sort
         }
     };
     treated.done.push(format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
+    if let Some(why) = refusal(&resolution, &facts, mailbox) {
+        return treated.refused.push((at, why));
+    }
     match resolution.treatment {
-        Treatment::Refuse { transient, enhanced, text } => {
-            let text = format!("{text} [rule {}]{}", resolution.rule, mend(&facts, mailbox));
-            treated.refused.push((at, Unserved { recipient: mailbox.clone(), transient, enhanced, text }));
-        }
+        Treatment::Refuse { .. } => {}
         Treatment::Hold { text } => {
             let mut group = Group::new(Kind::Held, at, required);
             group.held = Some(text);
@@ -310,18 +310,8 @@ fn digest_of(scheme: SignatureScheme) -> Digest {
     }
 }
 
-/// The command that mends a refusal, where one does.
-fn mend(facts: &Facts, mailbox: &Mailbox) -> String {
-    match &facts.recipient {
-        Known::Candidates(list) if list.is_empty() => {
-            format!("; mend it with: waxwing cert import --address {mailbox} FILE")
-        }
-        Known::Candidates(_) => format!("; look with: waxwing cert list {mailbox}"),
-        Known::Disabled | Known::Unknown(_) => String::new(),
-    }
-}
-
-fn describe(treatment: &Treatment) -> String {
+/// What is done, in words.
+pub(super) fn describe(treatment: &Treatment) -> String {
     match treatment {
         Treatment::Refuse { transient: true, .. } => "deferred".into(),
         Treatment::Refuse { .. } => "refused".into(),

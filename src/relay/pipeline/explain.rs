@@ -1,0 +1,287 @@
+//! What the gateway would do with a mail, and why, without doing it. It asks what the gateway asks.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::decide::{Decision, Seen, incoming, refusal};
+use super::facts::Lookup;
+use super::inbound::{inbound_facts, probe};
+use super::outbound::describe;
+use super::{Accepted, Message};
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{Config, Direction, Listener};
+use crate::mime::entity::Entity;
+use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMode, Treatment};
+use crate::relay::listen::Peer;
+use crate::relay::refusal::Refusal;
+use crate::relay::route;
+use crate::smime::open::OwnKey;
+use crate::smtp::command::{MailParameters, RcptParameters, Recipient, Reply};
+use crate::store::CertStore;
+
+/// A mail that might come.
+pub struct Question {
+    /// Where it comes in; `None`: the first listener that takes it.
+    pub listener: Option<String>,
+    /// Who brings it; `None`: one whom the listener trusts where there is such a one and the sender's domain is ours.
+    pub peer: Option<IpAddr>,
+    pub reverse_path: ReversePath,
+    pub recipients: Vec<Mailbox>,
+    pub entity: Entity,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What would become of it.
+pub struct Explanation {
+    /// The listener it was taken to come in at.
+    pub listener: String,
+    pub peer: IpAddr,
+    /// The listener trusts the peer.
+    pub trusted: bool,
+    /// In the order asked.
+    pub recipients: Vec<Explained>,
+    /// One reply to the final dot for all (SMTP), or one for each (LMTP).
+    pub one_reply: bool,
+}
+
+/// What would become of one recipient's mail.
+pub struct Explained {
+    pub recipient: Mailbox,
+    /// `None`: refused at RCPT.
+    pub direction: Option<Direction>,
+    /// The rule that matched.
+    pub rule: Option<String>,
+    /// He would get it now.
+    pub served: bool,
+    /// What would be done, in words.
+    pub treatment: String,
+    /// The reply that refuses it.
+    pub reply: Option<Reply>,
+    /// Why nothing was looked up, or nothing found.
+    pub notes: Vec<String>,
+    /// Every certificate that was looked at.
+    pub considered: Vec<Considered>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// There is no such listener.
+    #[error("there is no listener {0:?}; the configuration has: {1}")]
+    NoListener(String, String),
+    /// The store cannot be read.
+    #[error("the certificate store cannot be read: {0}")]
+    Store(String),
+}
+
+/// What a gateway with this configuration and store would do.
+pub fn explain(config: &Config, store: Arc<dyn CertStore>, question: Question) -> Result<Explanation, ExplainError> {
+    let arrived = Arc::new(arrived(config, &question)?);
+    let lookup = Lookup::new(store);
+    let directions: Vec<_> =
+        question.recipients.iter().map(|recipient| route::direction(config, &arrived, recipient)).collect();
+    let accepted = question.recipients.iter().zip(&directions).filter_map(|(mailbox, direction)| {
+        let recipient = Recipient { mailbox: mailbox.clone(), parameters: RcptParameters::default() };
+        Some(Accepted { recipient, direction: *direction.as_ref().ok()? })
+    });
+    let message = Message {
+        id: String::new(),
+        peer: arrived.clone(),
+        reverse_path: question.reverse_path,
+        parameters: MailParameters::default(),
+        recipients: accepted.collect(),
+        entity: question.entity,
+        at: question.at,
+        began: Instant::now(),
+    };
+    let asking = Asking { config, lookup: &lookup, message: &message };
+    let mut seen =
+        Seen::new(&message, &config.policy, &lookup).map_err(|error| ExplainError::Store(format!("{error:?}")))?;
+    let mut recipients = Vec::new();
+    for (recipient, direction) in question.recipients.iter().zip(directions) {
+        recipients.push(match direction {
+            Err(why) => asking.denied(recipient, &why),
+            Ok(Direction::Outbound) => asking.outbound(&mut seen, recipient),
+            Ok(direction) => asking.inbound(recipient, direction)?,
+        });
+    }
+    let listener = &arrived.listener;
+    Ok(Explanation {
+        listener: listener.name.clone(),
+        peer: arrived.address.ip(),
+        trusted: arrived.trusted,
+        recipients,
+        one_reply: !listener.lmtp,
+    })
+}
+
+/// Who the mail is taken to come from, and where.
+fn arrived(config: &Config, question: &Question) -> Result<Peer, ExplainError> {
+    let ours = match &question.reverse_path {
+        ReversePath::Mailbox(mailbox) => config.domains.contains(mailbox.domain()),
+        ReversePath::Null => false,
+    };
+    let at = |listener: &Listener| {
+        let one_of_us = listener.trusted_networks.first().map(|network| network.addr()).filter(|_| ours);
+        // RFC 5737: an address of nobody.
+        let address = question.peer.or(one_of_us).unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        Peer {
+            address: SocketAddr::new(address, 0),
+            helo: String::new(),
+            extended: true,
+            tls: false,
+            listener: Arc::new(listener.clone()),
+            trusted: listener.trusts(address),
+            user: None,
+        }
+    };
+    let takes =
+        |peer: &Peer| question.recipients.iter().all(|recipient| route::direction(config, peer, recipient).is_ok());
+    let all = || config.listeners.iter();
+    let found = match &question.listener {
+        Some(name) => all().find(|listener| listener.name == *name).map(at),
+        None => all().map(at).find(takes).or(all().next().map(at)),
+    };
+    let names = || all().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| ExplainError::NoListener(question.listener.clone().unwrap_or_default(), names()))
+}
+
+/// What is asked of whom.
+struct Asking<'a> {
+    config: &'a Config,
+    lookup: &'a Lookup,
+    message: &'a Message,
+}
+
+impl Asking<'_> {
+    fn denied(&self, recipient: &Mailbox, why: &Refusal) -> Explained {
+        Explained {
+            recipient: recipient.clone(),
+            direction: None,
+            rule: None,
+            served: false,
+            treatment: "refused at RCPT, before any rule".into(),
+            reply: Some(why.reply()),
+            notes: Vec::new(),
+            considered: Vec::new(),
+        }
+    }
+
+    fn outbound(&self, seen: &mut Seen<'_>, recipient: &Mailbox) -> Explained {
+        let (rule, decision) = seen.decide(recipient);
+        let explained = |treatment: String| Explained {
+            recipient: recipient.clone(),
+            direction: Some(Direction::Outbound),
+            rule: Some(rule.name.clone()),
+            served: true,
+            treatment,
+            reply: None,
+            notes: Vec::new(),
+            considered: Vec::new(),
+        };
+        let (resolution, facts) = match decision {
+            Decision::Resolved(resolution, facts) => (resolution, facts),
+            Decision::Encrypted(proof) => {
+                return explained(format!(
+                    "passed on: it came encrypted for each recipient, with {}",
+                    proof.content().name()
+                ));
+            }
+        };
+        let reply = refusal(&resolution, &facts, recipient).map(|why| Refusal::Unserved(vec![why]).reply());
+        let mut treatment = describe(&resolution.treatment);
+        match &resolution.treatment {
+            Treatment::Hold { text } => treatment = format!("{treatment}: {text}"),
+            Treatment::Protect(plan) if seen.is_alone(recipient, plan) => {
+                treatment.push_str(", in a copy of his own (Bcc)")
+            }
+            _ => {}
+        }
+        let served = matches!(resolution.treatment, Treatment::Clear(_) | Treatment::Protect(_));
+        let notes = notes(rule, &facts, recipient);
+        Explained { served, reply, notes, considered: resolution.considered, ..explained(treatment) }
+    }
+
+    fn inbound(&self, recipient: &Mailbox, direction: Direction) -> Result<Explained, ExplainError> {
+        let unreadable = |error: crate::store::StoreError| ExplainError::Store(error.to_string());
+        let from = self.message.entity.header.single_from().ok();
+        let facts = inbound_facts(self.message, from.as_ref());
+        let (rule, keys) = incoming(&self.config.policy, self.lookup, &facts, recipient).map_err(unreadable)?;
+        let mut explained = Explained {
+            recipient: recipient.clone(),
+            direction: Some(direction),
+            rule: Some(rule.name.clone()),
+            served: true,
+            treatment: "handed on as it is, without forged marks".into(),
+            reply: None,
+            notes: Vec::new(),
+            considered: Vec::new(),
+        };
+        let keys = match keys {
+            Ok(keys) => keys,
+            Err(why) => {
+                (explained.served, explained.treatment) = (false, "refused".into());
+                explained.reply = Some(Refusal::Unserved(vec![why]).reply());
+                return Ok(explained);
+            }
+        };
+        if rule.action.pass {
+            return Ok(explained);
+        }
+        let trust = self.lookup.trust().map_err(unreadable)?;
+        let operations = self.config.limits.key_operations;
+        let opened = |keys: Vec<OwnKey>| probe(operations, &self.message.entity, keys, &trust, self.message.at);
+        explained.considered = keys.iter().map(|own| considered(own, opened(vec![own.clone()]).is_none())).collect();
+        if facts.encrypted && rule.action.decrypt && keys.is_empty() {
+            explained.notes.push(format!("no private key of <{recipient}> is in the store"));
+        }
+        if !rule.action.decrypt {
+            explained.notes.push("the rule does not decrypt".into());
+        }
+        explained.treatment = match opened(keys) {
+            None => "opened with his own keys when it is handed over, verified and marked".into(),
+            Some(opened) => format!("marked: {}", opened.verdict.reason),
+        };
+        Ok(explained)
+    }
+}
+
+fn considered(own: &OwnKey, asked_for: bool) -> Considered {
+    Considered {
+        role: "own key",
+        fingerprint: own.certificate.fingerprint(),
+        subject: own.certificate.subject_text(),
+        outcome: if asked_for { Ok(()) } else { Err("the mail is not encrypted to it".into()) },
+    }
+}
+
+/// Why no certificate was looked at, or none was found.
+fn notes(rule: &Rule, facts: &Facts, recipient: &Mailbox) -> Vec<String> {
+    let mut notes = Vec::new();
+    if rule.action.reject.is_some() || rule.action.pass {
+        return notes;
+    }
+    match (&facts.may_sign, &facts.signer) {
+        (MaySign::No(why) | MaySign::NotNeeded(why), _) => notes.push(format!("not signed: {why}")),
+        (MaySign::Yes, Known::Disabled) => notes.push("not signed: the author is disabled in the store".into()),
+        (MaySign::Yes, Known::Candidates(none)) if none.is_empty() && rule.action.sign != SignMode::Never => {
+            notes.push("not signed: no signing key of the author is in the store".into());
+        }
+        (MaySign::Yes, Known::Unknown(why)) => notes.push(format!("not signed: {why}")),
+        (MaySign::Yes, Known::Candidates(_)) => {}
+    }
+    match &facts.recipient {
+        _ if rule.action.encrypt == EncryptMode::Never => notes.push("not encrypted: the rule does not encrypt".into()),
+        Known::Disabled => notes.push(format!("not encrypted: <{recipient}> is disabled in the store")),
+        Known::Unknown(why) => notes.push(format!("not encrypted: {why}")),
+        Known::Candidates(none) if none.is_empty() => {
+            notes.push(format!("not encrypted: no certificate of <{recipient}> is in the store"))
+        }
+        Known::Candidates(_) => {}
+    }
+    notes
+}
