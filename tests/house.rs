@@ -1,5 +1,11 @@
 //! The documents tell the truth: every row of docs/threats.md is there, and every test it names exists.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +29,8 @@ fn rows() -> Vec<(String, String, Vec<String>)> {
     let rows = THREATS.lines().filter_map(|line| {
         let cells: Vec<&str> = line.strip_prefix("| ")?.trim_end_matches('|').split(" | ").map(str::trim).collect();
         let name = cells[0].to_owned();
-        let is_row = name.starts_with(['R', 'A', 'T']) && name[1..].chars().all(|c| c.is_ascii_digit()) && name.len() > 1;
+        let is_row =
+            name.starts_with(['R', 'A', 'T']) && name[1..].chars().all(|c| c.is_ascii_digit()) && name.len() > 1;
         let tests = cells.last()?.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         is_row.then(|| (name, cells[cells.len() - 2].to_owned(), tests))
     });

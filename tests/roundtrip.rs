@@ -1,5 +1,11 @@
 //! Real mails: sign, encrypt, decrypt, verify; the decoded tree of parts is what it was, for all of them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -141,7 +147,8 @@ fn mails(corpora: &Path) -> Vec<(String, Bytes)> {
     paths.sort();
     let mails = paths.iter().map(|path| {
         let octets = std::fs::read(path).unwrap();
-        let start = if octets.starts_with(b"From ") { octets.iter().position(|&octet| octet == b'\n').unwrap() + 1 } else { 0 };
+        let start =
+            if octets.starts_with(b"From ") { octets.iter().position(|&octet| octet == b'\n').unwrap() + 1 } else { 0 };
         let mut message = Vec::with_capacity(octets.len() + octets.len() / 20);
         for line in octets[start..].split_inclusive(|&octet| octet == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
