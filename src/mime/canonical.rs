@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
 
-use super::entity::{Entity, MimeLimits};
+use super::entity::{Entity, MimeLimits, Reading};
 use super::header::{Block, Header, MimeError};
 
 #[cfg(test)]
@@ -60,14 +60,24 @@ pub struct Prepared {
 /// Prepares a whole message: its MIME fields move inside; every leaf that a 7-bit hop could change (8-bit octets, lines over
 /// 998, "From " at the start of a line, trailing white space, bare CR or LF) is re-encoded as quoted-printable or base64,
 /// the rest is kept octet for octet. Inner multipart/signed and multipart/encrypted parts are never touched: where one would
-/// need it, the whole is an error. Where no Content-Type stands, the inner entity gets one.
+/// need it, the whole is an error; so it is where a multipart would have to be written anew that mail programs take apart
+/// differently. Where no Content-Type stands, the inner entity gets one.
 pub fn prepare(message: &Entity, limits: &MimeLimits) -> Result<Prepared, MimeError> {
+    prepare_as(message, Reading::Strict, limits)
+}
+
+/// The same with every multipart taken as most mail programs read it: for what has to be shown, whatever it is.
+pub fn prepare_lenient(message: &Entity, limits: &MimeLimits) -> Result<Prepared, MimeError> {
+    prepare_as(message, Reading::Lenient, limits)
+}
+
+fn prepare_as(message: &Entity, reading: Reading, limits: &MimeLimits) -> Result<Prepared, MimeError> {
     let Prepared { outer, inner } = take_apart(message, limits)?;
     if is_seven_bit_safe(&inner) {
         return Ok(Prepared { outer, inner });
     }
     // The same message with its MIME fields alone.
-    let inner = tree::seven_bit(&Entity::parse(inner, limits)?, limits)?;
+    let inner = tree::seven_bit(&Entity::parse(inner, limits)?, reading, limits)?;
     if !is_seven_bit_safe(&inner) {
         return Err(MimeError::Malformed("a message that cannot be made safe for 7-bit hops"));
     }
@@ -149,7 +159,11 @@ pub fn fuzz_canonical(data: &[u8]) {
     let ends = canonical_line_ends(&octets);
     assert!(first_bare(&ends).is_none());
     let limits = MimeLimits { depth: 8, parts: 200, fields: 200 };
-    let Ok(prepared) = Entity::parse(octets, &limits).and_then(|entity| prepare(&entity, &limits)) else { return };
+    let Ok(entity) = Entity::parse(octets, &limits) else { return };
+    if let Ok(prepared) = prepare_lenient(&entity, &limits) {
+        assert!(is_seven_bit_safe(&prepared.inner), "not safe: {:?}", prepared.inner);
+    }
+    let Ok(prepared) = prepare(&entity, &limits) else { return };
     assert!(is_seven_bit_safe(&prepared.inner), "not safe: {:?}", prepared.inner);
     let mut rest = prepared.outer.clone();
     while let Some(block) = Block::take(&mut rest) {

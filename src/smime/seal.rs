@@ -70,7 +70,9 @@ pub enum SealError {
     NoRecipient,
 }
 
-/// A message prepared for protection: outer fields and the inner entity, canonical, 7-bit safe.
+/// A message prepared for protection: outer fields and the inner entity, canonical, and 7-bit safe wherever it can be made so
+/// without a change of what it says. Where it cannot, its octets are kept, and it travels inside base64 alone: opaque-signed,
+/// encrypted, or both.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Fields that stay outside, each with its line end.
@@ -78,6 +80,10 @@ pub struct Draft {
     /// The entity as it stands: Content-* fields, empty line, body.
     entity: Rope,
     signed: bool,
+    /// The entity is to travel inside base64 alone.
+    kept: bool,
+    /// How it was signed here.
+    form: Option<Form>,
 }
 
 /// A signature under way: give `operation` to a `KeyHolder`, its answer to `finish`.
@@ -95,6 +101,7 @@ pub struct Signing {
 pub struct Sealed {
     rope: Rope,
     signed: bool,
+    form: Option<Form>,
     encrypted_to: Vec<[u8; 32]>,
 }
 
@@ -106,6 +113,11 @@ impl Sealed {
     pub fn is_signed(&self) -> bool {
         self.signed
     }
+    /// The form of the signature that was made here: opaque, whatever the plan says, where a clear one would not survive a 7-bit
+    /// hop. `None`: not signed, or signed before it came.
+    pub fn form(&self) -> Option<Form> {
+        self.form
+    }
     /// Fingerprints of the certificates it is encrypted to; empty: not encrypted.
     pub fn encrypted_to(&self) -> &[[u8; 32]] {
         &self.encrypted_to
@@ -113,26 +125,38 @@ impl Sealed {
 }
 
 impl Draft {
-    /// Takes a message apart (see `mime::canonical::prepare`). A message that is already signed keeps its octets.
+    /// Takes a message apart (see `mime::canonical::prepare`). A message that is already signed keeps its octets; so does one
+    /// that cannot be made safe for 7-bit hops without touching a signed or encrypted part, or without a guess.
     pub fn new(message: &Entity) -> Result<Self, SealError> {
         let limits = MimeLimits::default();
         if is_signed_message(message, &limits) {
             let (outer, mime) = split_fields(message);
             let mut entity = Rope::from(mime);
             entity.push_raw(message.body.clone());
-            return Ok(Self { outer, entity, signed: true });
+            return Ok(Self { outer, entity, signed: true, kept: false, form: None });
         }
-        let prepared = canonical::prepare(message, &limits)?;
-        Ok(Self { outer: ended(prepared.outer), entity: Rope::from(prepared.inner), signed: false })
+        let (prepared, kept) = match canonical::prepare(message, &limits) {
+            Ok(prepared) => (prepared, false),
+            // RFC 8551 section 3.1.3 asks for 7-bit data in multipart/signed alone.
+            Err(_) => (canonical::take_apart(message, &limits)?, true),
+        };
+        Ok(Self { outer: ended(prepared.outer), entity: Rope::from(prepared.inner), signed: false, kept, form: None })
     }
     /// Whether the message carries a signature: as it came, or made here.
     pub fn is_signed(&self) -> bool {
         self.signed
     }
-    /// Begins a signature. A message that is signed already is an error: [`Draft::is_signed`] tells before.
-    pub fn sign(self, plan: SignPlan) -> Result<Signing, SealError> {
+    /// The form of the signature that was made here, as [`Sealed::form`] has it.
+    pub fn form(&self) -> Option<Form> {
+        self.form
+    }
+    /// Begins a signature, opaque where the entity is to travel inside base64 alone. A message that is signed already is an error: [`Draft::is_signed`] tells before.
+    pub fn sign(self, mut plan: SignPlan) -> Result<Signing, SealError> {
         if self.signed {
             return Err(SealError::AlreadySigned);
+        }
+        if self.kept {
+            plan.form = Form::Opaque;
         }
         let content = self.entity.to_bytes();
         let digest = signed::digest(plan.digest, &content);
@@ -165,7 +189,7 @@ impl Draft {
         let mut rope = self.outer_rope();
         rope.append(pkcs7_mime(smime_type, envelope));
         let encrypted_to = plan.recipients.iter().map(|(certificate, _)| certificate.fingerprint()).collect();
-        Ok(Sealed { rope, signed: self.signed, encrypted_to })
+        Ok(Sealed { rope, signed: self.signed, form: self.form, encrypted_to })
     }
     /// The signed message as it is, for recipients whose plan does not encrypt. An error when it was not signed. A message
     /// that came signed is given back with its signed octets.
@@ -175,7 +199,7 @@ impl Draft {
         }
         let mut rope = self.outer_rope();
         rope.append(self.entity.clone());
-        Ok(Sealed { rope, signed: true, encrypted_to: Vec::new() })
+        Ok(Sealed { rope, signed: true, form: self.form, encrypted_to: Vec::new() })
     }
     fn outer_rope(&self) -> Rope {
         let mut rope = Rope::from(self.outer.clone());
@@ -202,7 +226,7 @@ impl Signing {
             Form::Opaque => pkcs7_mime("signed-data", object),
             Form::Clear => multipart_signed(&self.content, object, self.plan.digest, self_check)?,
         };
-        Ok(Draft { outer: self.outer, entity, signed: true })
+        Ok(Draft { outer: self.outer, entity, signed: true, kept: false, form: Some(self.plan.form) })
     }
 }
 

@@ -7,15 +7,17 @@ use crate::mime::entity::{
 use crate::mime::header::{ContentType, MimeError};
 use crate::mime::rope::encode_lines;
 
-/// One entity that has to be made safe.
-pub(super) fn seven_bit(entity: &Entity, limits: &MimeLimits) -> Result<Vec<u8>, MimeError> {
-    let mut walk = Walk { limits, parts: 0, out: Vec::with_capacity(entity.raw.len() + entity.raw.len() / 4) };
+/// One entity that has to be made safe. Strict: a multipart that mail programs take apart differently is an error, for which of
+/// them is right cannot be known; lenient: it is written as most of them read it.
+pub(super) fn seven_bit(entity: &Entity, reading: Reading, limits: &MimeLimits) -> Result<Vec<u8>, MimeError> {
+    let mut walk = Walk { limits, reading, parts: 0, out: Vec::with_capacity(entity.raw.len() + entity.raw.len() / 4) };
     walk.entity(entity, "text/plain")?;
     Ok(walk.out)
 }
 
 struct Walk<'a> {
     limits: &'a MimeLimits,
+    reading: Reading,
     parts: usize,
     out: Vec<u8>,
 }
@@ -60,6 +62,9 @@ impl Walk<'_> {
         let default = if essence == "multipart/digest" { "message/rfc822" } else { "text/plain" };
         let boundary = boundary(&entity.content_type_lenient()?)?;
         let spans = sections(&entity.body, &boundary, Reading::Lenient, self.limits)?;
+        if let (Reading::Strict, Some(doubt)) = (self.reading, spans.doubt) {
+            return Err(MimeError::Ambiguous(doubt));
+        }
         self.header(entity, Some(""))?;
         // Preamble and epilogue mean nothing (RFC 2046 section 5.1.1): unsafe ones are left out.
         let preamble = entity.body.get(..spans.first).unwrap_or_default();

@@ -14,6 +14,8 @@ pub(crate) enum Reading {
     Lenient,
 }
 
+const UNCLOSED: &str = "a multipart without its close delimiter";
+
 /// Spans of a multipart's body.
 #[derive(Debug, Default)]
 pub(crate) struct Sections {
@@ -23,6 +25,8 @@ pub(crate) struct Sections {
     pub first: usize,
     /// Where the epilogue begins, where there is a close delimiter.
     pub epilogue: Option<usize>,
+    /// Where mail programs part ways: set in a lenient reading of a multipart that does not end in one clear way.
+    pub doubt: Option<&'static str>,
 }
 
 /// What stands at a place where the delimiter's text was found.
@@ -35,6 +39,8 @@ enum Delimiter {
     Close(usize),
     /// Some readers would take it for a delimiter.
     Doubtful(&'static str),
+    /// Some readers would take it for the close delimiter.
+    DoubtfulClose(&'static str),
 }
 
 /// Finds the parts between delimiters. Strict: exactly one reading, closed, nothing like a delimiter elsewhere.
@@ -51,8 +57,11 @@ pub(crate) fn sections(
     for at in finder.find_iter(body) {
         match classify(body, at, delimiter.len()) {
             Delimiter::Text => {}
-            Delimiter::Doubtful(why) if reading == Reading::Strict => return Err(MimeError::Ambiguous(why)),
+            Delimiter::Doubtful(why) | Delimiter::DoubtfulClose(why) if reading == Reading::Strict => {
+                return Err(MimeError::Ambiguous(why));
+            }
             Delimiter::Doubtful(_) => {}
+            Delimiter::DoubtfulClose(why) => found.doubt = Some(why),
             _ if found.epilogue.is_some() => {
                 if reading == Reading::Strict {
                     return Err(MimeError::Ambiguous("a delimiter after the close delimiter"));
@@ -76,9 +85,12 @@ pub(crate) fn sections(
     match (open, found.epilogue) {
         (None, None) => return Err(MimeError::Malformed("a multipart without a delimiter")),
         (_, None) if reading == Reading::Strict => {
-            return Err(MimeError::Ambiguous("a multipart without its close delimiter"));
+            return Err(MimeError::Ambiguous(UNCLOSED));
         }
-        (Some(start), None) => push(&mut found, start..body.len(), limits)?,
+        (Some(start), None) => {
+            found.doubt = Some(UNCLOSED);
+            push(&mut found, start..body.len(), limits)?;
+        }
         _ => {}
     }
     if found.parts.is_empty() && reading == Reading::Strict {
@@ -128,6 +140,7 @@ fn classify(body: &[u8], at: usize, len: usize) -> Delimiter {
         [] => 0,
         [b'\n', ..] => 1,
         [b'\r', b'\n', ..] => 2,
+        _ if closing => return Delimiter::DoubtfulClose("a line that only begins like a close delimiter"),
         _ => return Delimiter::Doubtful("a line that only begins like a delimiter"),
     };
     let next = body.len() - rest.len() + padding + end;

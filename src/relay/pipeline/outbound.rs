@@ -207,6 +207,9 @@ impl Inner {
         let signing = Draft::new(entity).and_then(|draft| draft.sign(plan)).map_err(failed)?;
         let answer = self.key(signing.operation()).await.map_err(|error| failed(SealError::Key(error)))?;
         let draft = signing.finish(answer, self.config.self_check).map_err(failed)?;
+        if draft.form() != Some(key.form) {
+            tracing::info!("a part that may not be touched would not survive a 7-bit hop: signed in the opaque form");
+        }
         signed.push((key, draft.clone()));
         Ok(draft)
     }

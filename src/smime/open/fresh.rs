@@ -61,7 +61,7 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
         return (entity, Some("line ends of the decrypted content were repaired; a signature over it may no longer verify downstream"));
     }
     let prepared = Entity::parse(ends.clone(), limits)
-        .and_then(|entity| canonical::prepare(&entity, limits))
+        .and_then(|entity| canonical::prepare_lenient(&entity, limits))
         .and_then(|prepared| Entity::parse(prepared.inner, limits));
     if let Ok(entity) = prepared && is_well_lined(&entity.raw) {
         return (entity, Some("decrypted content was re-encoded for the next hop; a signature over it may no longer verify downstream"));

@@ -87,6 +87,48 @@ fn a_signed_message_is_not_signed_again_and_keeps_its_octets() {
     }
 }
 
+/// A PGP/MIME part that a 7-bit hop would change, and that is not ours to encode anew.
+fn untouchable() -> Bytes {
+    Bytes::from_static(
+        b"From: alice@example.org\r\nTo: bob@example.net\r\nSubject: s\r\nMIME-Version: 1.0\r\n\
+          Content-Type: multipart/signed; boundary=b; micalg=pgp-sha1;\r\n protocol=\"application/pgp-signature\"\r\n\r\n\
+          --b\r\nContent-Type: text/plain\r\n\r\nFrom me, with a blank \r\n-- \r\nAlice\r\n--b\r\n\
+          Content-Type: application/pgp-signature\r\n\r\nAAAA\r\n--b--\r\n",
+    )
+}
+
+#[test]
+fn what_may_not_be_touched_and_is_not_safe_goes_inside_base64_octet_for_octet() {
+    let pki = people(NewKey::P256);
+    let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
+    let message = untouchable();
+    let inner = message.slice(memchr::memmem::find(&message, b"Content-Type").unwrap()..);
+    for form in [Form::Clear, Form::Opaque] {
+        let draft = signed_draft(&pki, alice, form, message.clone());
+        assert_eq!(draft.form(), Some(Form::Opaque));
+        let plan = encrypt_plan(&[bob], ContentEncryption::Aes256Gcm);
+        for sealed in [draft.signed().unwrap(), draft.encrypt(&plan, true).unwrap()] {
+            assert_eq!((sealed.is_signed(), sealed.form()), (true, Some(Form::Opaque)));
+            let octets = sealed.rope().to_bytes();
+            assert!(canonical::is_seven_bit_safe(&octets));
+            let opened = open(&pki, &[bob], octets);
+            assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+            assert_eq!(opened.content, inner);
+        }
+    }
+    let opened = open(&pki, &[bob], encrypted(&[bob], ContentEncryption::Aes256Cbc, message.clone()));
+    assert_eq!((opened.verdict.result, opened.message), (SmimeResult::None, message));
+}
+
+#[test]
+fn what_can_be_made_safe_is_signed_in_the_form_asked_for() {
+    let pki = people(NewKey::P256);
+    for form in [Form::Clear, Form::Opaque] {
+        let draft = signed_draft(&pki, pki.leaf(ALICE).unwrap(), form, mail());
+        assert_eq!((draft.form(), draft.signed().unwrap().form()), (Some(form), Some(form)));
+    }
+}
+
 #[test]
 fn a_label_alone_is_no_signature() {
     let labelled = "From: alice@example.org\r\nMIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary=b; micalg=sha-256;\r\n \
