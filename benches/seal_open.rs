@@ -32,6 +32,7 @@ fn recipe(name: &str, mailbox: Option<&str>, now: Timestamp) -> Recipe {
     Recipe {
         common_name: name.into(),
         mailboxes: mailbox.map(str::to_owned).into_iter().collect(),
+        hosts: Vec::new(),
         not_before: now - 1.hour(),
         not_after: now + 24.hours(),
         ca: mailbox.is_none().then_some(None),

@@ -99,6 +99,8 @@ pub struct NextHop {
     pub host: String,
     pub port: u16,
     pub tls: HopTls,
+    /// PEM file of the CAs that `tls = "verified"` believes; `None`: the system's.
+    pub ca: Option<PathBuf>,
     pub lmtp: bool,
 }
 

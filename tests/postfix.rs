@@ -199,6 +199,7 @@ fn leaf(address: &str, ca: &Issued, now: Timestamp) -> Issued {
     let recipe = Recipe {
         common_name: address.to_owned(),
         mailboxes: vec![address.to_owned()],
+        hosts: Vec::new(),
         not_before: now - 1.hour(),
         not_after: now + 240.hours(),
         ca: None,
@@ -216,6 +217,7 @@ fn write_pki(folder: &Path) {
     let recipe = Recipe {
         common_name: "Test CA".into(),
         mailboxes: Vec::new(),
+        hosts: Vec::new(),
         not_before: now - 1.hour(),
         not_after: now + 2400.hours(),
         ca: Some(None),

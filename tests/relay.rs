@@ -143,7 +143,7 @@ async fn r05_a_refusal_for_good_is_passed_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t05_a_next_hop_silent_after_the_final_dot_is_451_by_the_deadline() {
-    let plan = Plan { policy: "[limits]\nhop_timeout = \"1 s\"\n[default]\nencrypt = \"never\"\n", top: "" };
+    let plan = Plan { policy: "[limits]\nhop_timeout = \"1 s\"\n[default]\nencrypt = \"never\"\n", ..Plan::default() };
     let house = House::build(&plan).await;
     house.world.fault(Fault::Silent);
     assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await.code, 451);
@@ -203,7 +203,7 @@ async fn a23_more_than_100_received_fields_are_a_loop() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a23_two_gateways_in_a_ring_stop() {
     // Each one's smarthost is the other: a plain forwarder in between breaks the knot of their ports.
-    let plan = Plan { policy: "[default]\nencrypt = \"never\"\n", top: "" };
+    let plan = Plan { policy: "[default]\nencrypt = \"never\"\n", ..Plan::default() };
     let knot = Sink::start().await;
     let first = House::between(&plan, Sink::start().await, Sink::start().await, knot.address, knot.address).await;
     let second = House::between(&plan, Sink::start().await, Sink::start().await, knot.address, knot.address).await;
@@ -478,7 +478,7 @@ async fn r01_delivery_queue_spools_first() {
 async fn more_bytes_in_flight_than_the_budget_are_452_before_data() {
     let plan = Plan {
         policy: "[limits]\nbytes_in_flight = \"1 MiB\"\nmessage_size = \"400 KiB\"\n[default]\nencrypt = \"never\"\n",
-        top: "",
+        ..Plan::default()
     };
     let house = House::build(&plan).await;
     let (mut one, mut two) = (house.submit().await, house.submit().await);

@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD};
 use crate::config::{Config, ConfigError, ListenTls};
+use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
 #[derive(Debug, clap::Args)]
@@ -83,6 +84,13 @@ fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!(
                 "listener {name:?} is outbound and trusts nobody: it will refuse all mail; set trusted_networks"
             ));
+        }
+    }
+    for (name, hop) in [("outbound", &config.outbound_hop), ("inbound", &config.inbound_hop)] {
+        if let Some(ca) = &hop.ca
+            && let Err(error) = Roots::file(ca)
+        {
+            warnings.push(format!("next_hop.{name}: ca {}: {error}; the gateway will not start", ca.display()));
         }
     }
     if let Err(error) = std::fs::File::open(&config.kek) {

@@ -226,7 +226,11 @@ fn hop(section: &Section<'_, '_>) -> Option<NextHop> {
         ("verified", HopTls::Verified),
     ];
     let tls = section.get("tls", choice(&words)).unwrap_or_default();
-    Some(NextHop { host: host?, port, tls, lmtp })
+    let ca = section.get("ca", text).map(PathBuf::from);
+    if ca.is_some() && tls != HopTls::Verified {
+        section.complain("ca", "CAs beside a `tls` that asks for none", "expected tls = \"verified\", or no ca");
+    }
+    Some(NextHop { host: host?, port, tls, ca, lmtp })
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -52,7 +52,7 @@ fn documented_defaults_are_the_defaults() {
 fn is_default(line: &str) -> bool {
     let key = line.split(" = ").next().unwrap_or_default();
     let bare = key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-');
-    line.contains(" = ") && bare && !matches!(key, "certificate" | "key")
+    line.contains(" = ") && bare && !matches!(key, "certificate" | "key" | "ca")
 }
 
 #[test]
@@ -74,6 +74,9 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
         ("direction = \"inbound\"", "direction = \"in\""),
         ("port = 10025", "port = 0"),
         ("port = 10025", "port = 65536"),
+        ("port = 10025", "port = 10025\nca = \"ca.pem\""),
+        ("port = 10025", "port = 10025\ntls = \"required\"\nca = \"ca.pem\""),
+        ("port = 10025", "port = 10025\ntls = \"verified\"\nca = 7"),
         ("address = \"127.0.0.1:2525\"", "address = \"localhost\""),
         ("# message_size = \"50 MiB\"", "message_size = \"50 MiBB\""),
         ("# message_size = \"50 MiB\"", "message_size = \"600 MiB\""),
@@ -115,6 +118,15 @@ fn list_files_are_read_and_their_errors_have_a_line() {
     let bad = |_: &Path| Ok("anna@example.org\nbob\n".to_owned());
     let errors = Config::parse(&text, "waxwing.toml", &bad).unwrap_err();
     assert!(errors[0].expected.contains("vault.list:2"), "{}", errors[0]);
+}
+
+#[test]
+fn a_next_hop_has_cas_of_its_own_or_the_systems() {
+    let text = DOCUMENTED.replacen("port = 10025", "port = 10025\ntls = \"verified\"\nca = \"/etc/hop.pem\"", 1);
+    let config = parse(&text).unwrap();
+    assert_eq!(config.outbound_hop.tls, HopTls::Verified);
+    assert_eq!(config.outbound_hop.ca.as_deref(), Some(Path::new("/etc/hop.pem")));
+    assert_eq!(config.inbound_hop.ca, None);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Recipe {
     pub common_name: String,
     /// rfc822Name entries of the SAN; SmtpUTF8Mailbox where the local part is not ASCII.
     pub mailboxes: Vec<String>,
+    /// dNSName entries of the SAN: the certificate of a server.
+    pub hosts: Vec<String>,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
     /// `Some(path length)` makes a CA.
@@ -51,6 +53,7 @@ impl Recipe {
         Self {
             common_name: common_name.to_owned(),
             mailboxes: Vec::new(),
+            hosts: Vec::new(),
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 87_600 * HOUR),
             ca: Some(None),
@@ -66,6 +69,7 @@ impl Recipe {
         Self {
             common_name: mailbox.to_owned(),
             mailboxes: vec![mailbox.to_owned()],
+            hosts: Vec::new(),
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 8_760 * HOUR),
             ca: None,
@@ -301,8 +305,9 @@ fn extensions(recipe: &Recipe, subject_key: &[u8], authority_key: &[u8]) -> Vec<
         let purpose = if email { ID_KP_EMAIL_PROTECTION } else { ID_KP_SERVER_AUTH };
         out.extend(extension(&ID_CE_EXT_KEY_USAGE, false, &sequence(&[&oid(&purpose)])));
     }
-    if !recipe.mailboxes.is_empty() {
-        let names: Vec<u8> = recipe.mailboxes.iter().flat_map(|mailbox| general_name(mailbox)).collect();
+    if !recipe.mailboxes.is_empty() || !recipe.hosts.is_empty() {
+        let hosts = recipe.hosts.iter().flat_map(|host| write(tag::context(2), &[host.as_bytes()]));
+        let names: Vec<u8> = recipe.mailboxes.iter().flat_map(|mailbox| general_name(mailbox)).chain(hosts).collect();
         out.extend(extension(&ID_CE_SUBJECT_ALT_NAME, false, &sequence(&[&names])));
     }
     if !recipe.permitted_mail.is_empty() {

@@ -28,6 +28,7 @@ impl House {
             &Recipe {
                 common_name: "Root".into(),
                 mailboxes: vec![],
+                hosts: Vec::new(),
                 not_before: at(-1000),
                 not_after: at(1000),
                 ca: Some(None),
@@ -46,6 +47,7 @@ impl House {
         let recipe = Recipe {
             common_name: format!("{address} {from}"),
             mailboxes: vec![address.into()],
+            hosts: Vec::new(),
             not_before: at(from),
             not_after: at(to),
             ca: None,

@@ -31,6 +31,14 @@ pub enum StartError {
     /// A listener's address or certificate.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// TLS with a next hop.
+    #[error("next_hop.{name}: {why}")]
+    Hop {
+        /// Its name in the configuration.
+        name: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// The spool's folder.
     #[error("spool folder {}: {why}", folder.display())]
     Folder {
@@ -80,6 +88,9 @@ impl Gateway {
         // The pipeline's own deadline comes first: silence is 451 (R6), a connection that is lost is "unknown" (R5).
         let patience = config.limits.hop_timeout.saturating_add(PATIENCE);
         let hops = Hops::new(config.hostname.clone(), patience, Roots::system());
+        for (name, hop) in [("outbound", &config.outbound_hop), ("inbound", &config.inbound_hop)] {
+            hops.check(hop).map_err(|why| StartError::Hop { name, why })?;
+        }
         let pipeline =
             Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), Arc::new(spool.clone()), loop_secret));
         let settings = Settings {

@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use tokio::time::Instant;
 
 use crate::address::{Domain, ReversePath};
-use crate::config::NextHop;
+use crate::config::{HopTls, NextHop};
 use crate::mime::rope::Rope;
 pub use crate::smtp::client::Offers;
 use crate::smtp::client::{Client, Event};
@@ -94,6 +94,14 @@ impl Hops {
         let inner =
             Inner { hostname, timeout, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether TLS can be done with this next hop as it is configured; says why not. Reads the file of its CAs.
+    pub fn check(&self, hop: &NextHop) -> Result<(), String> {
+        match hop.tls {
+            HopTls::Off => Ok(()),
+            _ => self.inner.tls.config(hop).map(|_| ()),
+        }
     }
 
     /// Takes an idle connection or makes one; MAIL is sent together with the first RCPT.

@@ -5,6 +5,8 @@
 //! frame and say which of how many they are: a frame that is not the segment's last was synced before the next began, so what is missing
 //! in it was damaged, not torn.
 
+use std::path::PathBuf;
+
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 
@@ -165,6 +167,8 @@ impl Payload {
             HopTls::Required => 2,
             HopTls::Verified => 3,
         });
+        // A path that is not UTF-8 fits no file: what was to be verified is then verified by nothing, never by less.
+        self.option(entry.next_hop.ca.as_deref().map(|ca| ca.to_str().unwrap_or("\u{fffd}")));
         self.u8(entry.next_hop.lmtp.into());
         self.u8(match entry.direction {
             Direction::Outbound => 0,
@@ -343,7 +347,8 @@ impl<'a> Fields<'a> {
         let port = u16::try_from(self.u32()?).ok()?;
         let tls =
             *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
-        let next_hop = NextHop { host, port, tls, lmtp: self.flag()? };
+        let ca = self.option()?.map(PathBuf::from);
+        let next_hop = NextHop { host, port, tls, ca, lmtp: self.flag()? };
         let direction =
             *[Direction::Outbound, Direction::Inbound, Direction::ByRecipient].get(usize::from(self.u8()?))?;
         let treatment = if self.flag()? { Treatment::AsReceived } else { Treatment::Finished };

@@ -173,7 +173,7 @@ fn new_entry(text: &str) -> NewEntry {
             parameters: MailParameters { size: Some(9), envid: Some("e".into()), ..MailParameters::default() },
             recipients: vec![recipient("one@b.example"), recipient("\"two words\"@b.example")],
         },
-        next_hop: NextHop { host: "mx.b.example".into(), port: 25, tls: HopTls::Required, lmtp: false },
+        next_hop: NextHop { host: "mx.b.example".into(), port: 25, tls: HopTls::Verified, ca: Some("/etc/ca.pem".into()), lmtp: false },
         direction: Direction::Outbound,
         treatment: Treatment::Finished,
         private_key_tried: false,

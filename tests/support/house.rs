@@ -24,11 +24,15 @@ pub struct Plan<'p> {
     pub policy: &'p str,
     /// Further top-level keys, as TOML.
     pub top: &'p str,
+    /// Host and TLS of the outbound next hop, as TOML.
+    pub hop: &'p str,
 }
+
+const HOP: &str = "host = \"127.0.0.1\"\ntls = \"off\"";
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { policy: "[default]\nsign = \"if-key\"\nencrypt = \"require\"\n", top: "" }
+        Self { policy: "[default]\nsign = \"if-key\"\nencrypt = \"require\"\n", top: "", hop: HOP }
     }
 }
 
@@ -169,9 +173,8 @@ direction = "outbound"
 trusted_networks = ["127.0.0.0/8"]
 lmtp = true
 [next_hop.outbound]
-host = "127.0.0.1"
 port = {out}
-tls = "off"
+{hop}
 [next_hop.inbound]
 host = "127.0.0.1"
 port = {inward}
@@ -182,6 +185,7 @@ first = "1 s"
 "#,
         folder = folder.display(),
         top = plan.top,
+        hop = plan.hop,
         policy = plan.policy,
         out = hop_out.port(),
         inward = hop_in.port(),

@@ -120,7 +120,7 @@ impl Connection {
     async fn handshake(&mut self, hop: &NextHop, tls: &Tls, patience: Patience) -> Result<(), String> {
         let name = ServerName::try_from(hop.host.clone())
             .map_err(|_| format!("{:?} is no host name that a certificate can hold", hop.host))?;
-        let connector = TlsConnector::from(tls.config(hop.tls)?);
+        let connector = TlsConnector::from(tls.config(hop)?);
         let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else {
             return Err("TLS within TLS".into());
         };

@@ -24,6 +24,7 @@ async fn server(scripts: Vec<Script>) -> (NextHop, JoinHandle<Vec<Vec<u8>>>) {
         host: "127.0.0.1".into(),
         port: listener.local_addr().unwrap().port(),
         tls: HopTls::Off,
+        ca: None,
         lmtp: false,
     };
     let task = tokio::spawn(async move {
@@ -270,6 +271,7 @@ async fn a_refusal_in_the_middle_of_the_content_is_heard() {
         host: "localhost".into(),
         port: listener.local_addr().unwrap().port(),
         tls: HopTls::Off,
+        ca: None,
         lmtp: false,
     };
     let server = tokio::spawn(async move {

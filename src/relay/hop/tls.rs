@@ -1,16 +1,17 @@
 //! TLS towards next hops.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dashmap::DashMap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 
-use crate::config::HopTls;
+use crate::config::{HopTls, NextHop};
 
 /// Where Linux distributions keep the certificates of the CAs they trust, in one file.
 const SYSTEM_FILES: [&str; 4] = [
@@ -37,8 +38,7 @@ impl Roots {
 
     /// The certificates of a PEM file. Fails when it cannot be read or has no usable certificate.
     pub fn file(path: &Path) -> io::Result<Self> {
-        let none =
-            || io::Error::new(io::ErrorKind::InvalidData, format!("{}: no CA certificate in PEM form", path.display()));
+        let none = || io::Error::new(io::ErrorKind::InvalidData, "no CA certificate in PEM form");
         Self::pem(&std::fs::read(path)?).ok_or_else(none)
     }
 
@@ -50,29 +50,57 @@ impl Roots {
     }
 }
 
-/// The two ways in which TLS is done.
+/// The ways in which TLS is done.
 pub(super) struct Tls {
+    provider: Arc<CryptoProvider>,
     any: Result<Arc<ClientConfig>, rustls::Error>,
+    /// By the CAs of next hops that name none.
     verified: Result<Arc<ClientConfig>, rustls::Error>,
+    /// Whether those are none.
+    none: bool,
+    /// By the CAs of a file, each read once.
+    files: DashMap<PathBuf, Arc<ClientConfig>>,
 }
 
 impl Tls {
     pub(super) fn new(roots: Roots) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
         let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
-        Self {
-            any: builder()
-                .map(|b| Arc::new(b.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())),
-            verified: builder().map(|b| Arc::new(b.with_root_certificates(roots.0).with_no_client_auth())),
-        }
+        let any = builder(&provider)
+            .map(|b| Arc::new(b.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()));
+        let none = roots.0.is_empty();
+        let verified = builder(&provider).map(|b| verifying(b, roots));
+        Self { provider, any, verified, none, files: DashMap::new() }
     }
 
-    pub(super) fn config(&self, tls: HopTls) -> Result<Arc<ClientConfig>, String> {
-        let config = if tls == HopTls::Verified { &self.verified } else { &self.any };
-        config.clone().map_err(|error| error.to_string())
+    /// How TLS is done with a next hop; fails where the CAs that are to judge it cannot be had.
+    pub(super) fn config(&self, hop: &NextHop) -> Result<Arc<ClientConfig>, String> {
+        let words = |error: rustls::Error| error.to_string();
+        match (hop.tls, &hop.ca) {
+            (HopTls::Verified, Some(file)) => {
+                if let Some(config) = self.files.get(file) {
+                    return Ok(config.clone());
+                }
+                let roots = Roots::file(file).map_err(|error| format!("ca {}: {error}", file.display()))?;
+                let config = verifying(builder(&self.provider).map_err(words)?, roots);
+                self.files.insert(file.clone(), config.clone());
+                Ok(config)
+            }
+            (HopTls::Verified, None) if self.none => {
+                Err("this system has no file of CAs; name one with ca = \"FILE\" beside tls = \"verified\"".into())
+            }
+            (HopTls::Verified, None) => self.verified.clone().map_err(words),
+            _ => self.any.clone().map_err(words),
+        }
     }
+}
+
+fn builder(provider: &Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()
+}
+
+fn verifying(builder: ConfigBuilder<ClientConfig, WantsVerifier>, roots: Roots) -> Arc<ClientConfig> {
+    Arc::new(builder.with_root_certificates(roots.0).with_no_client_auth())
 }
 
 /// Takes any certificate: who may bring any certificate gains nothing by a forged signature, so those are not checked either
