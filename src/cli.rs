@@ -3,12 +3,24 @@
 //! Exit status: 0 good, 1 not good, 2 could not be read or was not understood. Errors go to standard error as
 //! `waxwing: what; hint`.
 
+// In this module and below, what prints does not panic where the reader went away, and ends no work that was begun.
+macro_rules! println {
+    ($($text:tt)*) => { $crate::cli::output::out(format_args!("{}\n", format_args!($($text)*))) };
+}
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::cli::output::err(format_args!("{}\n", format_args!($($text)*))) };
+}
+macro_rules! eprint {
+    ($($text:tt)*) => { $crate::cli::output::err(format_args!($($text)*)) };
+}
+
 pub mod alias;
 pub mod cert;
 pub mod config;
 pub mod demo;
 pub mod kek;
 pub mod message;
+mod output;
 pub mod policy;
 pub mod serve;
 pub mod trust;
@@ -129,10 +141,17 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };
-    result.unwrap_or_else(|failure| {
+    let code = result.unwrap_or_else(|failure| {
         eprintln!("waxwing: {failure}");
         ExitCode::from(UNREADABLE)
-    })
+    });
+    match output::finish() {
+        None => code,
+        Some(why) => {
+            eprintln!("waxwing: standard output cannot be written: {why}");
+            ExitCode::from(UNREADABLE)
+        }
+    }
 }
 
 /// Reads the configuration; every error found is in the failure, one a line.

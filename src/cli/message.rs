@@ -13,7 +13,7 @@ use aws_lc_rs::rand;
 use bytes::Bytes;
 use clap::Subcommand;
 
-use super::{CommandResult, Context, Failure, NOT_GOOD};
+use super::{CommandResult, Context, Failure, NOT_GOOD, output};
 use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
 use crate::keys::{Cek, KeyError};
@@ -96,7 +96,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
     match args.command {
         Command::Show(args) => {
             let opened = judge(&args.file, &args.judge, context)?;
-            print(&render(&opened, args.json, false)?)?;
+            print(&render(&opened, args.json, false)?);
             let bad = matches!(opened.verdict.result, SmimeResult::Fail | SmimeResult::PermError);
             Ok(if bad { ExitCode::from(NOT_GOOD) } else { ExitCode::SUCCESS })
         }
@@ -110,7 +110,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
             }
             let text = render(&opened, args.json, true)?;
             let taken = [&args.output, &args.deliver].into_iter().flatten().any(|file| file == Path::new("-"));
-            if taken { eprint!("{text}") } else { print(&text)? }
+            if taken { eprint!("{text}") } else { print(&text) }
             Ok(if is_good(&opened) { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
         }
     }
@@ -190,19 +190,12 @@ fn key_failure(error: &KeyError) -> Failure {
 /// Writes a file, or standard output for `-`.
 fn write(file: &Path, octets: &[u8]) -> Result<(), Failure> {
     if file == Path::new("-") {
-        return print_octets(octets);
+        output::octets(octets);
+        return Ok(());
     }
     std::fs::write(file, octets).map_err(|error| Failure::new(format!("{} cannot be written: {error}", file.display()), ""))
 }
 
-fn print(text: &str) -> Result<(), Failure> {
-    print_octets(text.as_bytes())
-}
-
-fn print_octets(octets: &[u8]) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    out.write_all(octets)
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::new(format!("standard output cannot be written: {error}"), ""))
+fn print(text: &str) {
+    output::octets(text.as_bytes());
 }

@@ -42,6 +42,8 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 fn log(format: Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Told on standard error, where the reader may be gone: that must not cost a message.
+    let builder = builder.log_internal_errors(false);
     // A second subscriber cannot be set; the first one stays, which is as good.
     let _ = match format {
         Log::Text => builder.with_ansi(false).try_init(),

@@ -83,7 +83,7 @@ pub fn run(args: SealArgs, context: &Context) -> CommandResult {
     write(&output, &sealed.rope().to_bytes())?;
     if args.json {
         let text = format!("{}\n", summary(&sealed, &profile));
-        if args.output.is_some() { print(&text)? } else { eprint!("{text}") }
+        if args.output.is_some() { print(&text) } else { eprint!("{text}") }
     }
     Ok(ExitCode::SUCCESS)
 }
