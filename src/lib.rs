@@ -114,3 +114,7 @@ pub mod spool;
 #[cfg(feature = "server")]
 /// The command line: one file a subcommand.
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../tests/support/outside.rs"]
+mod outside;

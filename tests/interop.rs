@@ -2,6 +2,9 @@
 //! octet is refused by both sides. A peer that is not installed is left out, and named; WAXWING_REQUIRE_PEERS=1 makes that a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "support/outside.rs"]
+mod outside;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -27,17 +30,7 @@ const CONTENT: &str = "Content-Type: text/plain; charset=us-ascii\r\n\r\nAt eigh
 
 // --- peers -----------------------------------------------------------------------------------------------------------
 
-fn present(peers: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for peer in peers {
-        if !std::env::split_paths(&path).any(|folder| folder.join(peer).is_file()) {
-            println!("peer left out: {peer}");
-            assert!(std::env::var_os("WAXWING_REQUIRE_PEERS").is_none_or(|one| one != "1"), "{peer} is not installed");
-            return false;
-        }
-    }
-    true
-}
+use outside::peers as present;
 
 /// A folder with the people's certificates and keys as files, for programs that are not ours.
 struct Place {

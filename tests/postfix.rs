@@ -8,6 +8,9 @@
 )]
 #![cfg(feature = "server")]
 
+#[path = "support/outside.rs"]
+mod outside;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,29 +18,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use outside::find;
 use jiff::{Timestamp, ToSpan};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::pkcs12::{Bundle, export};
 
-const PROGRAMS: [&str; 2] = ["postfix", "openssl"];
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
-}
-
-/// Whether the peers are here; says which are not, and fails where they are required.
+/// Whether the peers are here, and may be started: Postfix wants root.
 fn peers_present() -> bool {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
-    let mut missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| find(program).is_none()).collect();
-    if !root {
-        missing.push("root, which Postfix wants");
-    }
-    for peer in &missing {
-        println!("peer left out: {peer}");
-    }
-    assert!(missing.is_empty() || std::env::var_os("WAXWING_REQUIRE_PEERS").is_none(), "missing: {missing:?}");
-    missing.is_empty()
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0
+");
+    outside::peers(if root { &["postfix", "openssl"] } else { &["postfix", "openssl", "root, which Postfix wants"] })
 }
 
 fn run(command: &mut Command) -> Output {

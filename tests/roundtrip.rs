@@ -8,6 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/outside.rs"]
+mod outside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -212,16 +215,15 @@ fn listed() -> BTreeMap<&'static str, &'static str> {
 
 #[test]
 fn real_mails_come_back_as_they_went() {
-    let Some(corpora) = std::env::var_os("WAXWING_CORPORA") else {
-        println!("skipped: no corpora");
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none());
+    let Some(corpora) = outside::corpora() else { return };
+    if !outside::peers(&["tar", "xz"]) {
         return;
-    };
+    }
     let world = World::new();
     let listed = listed();
     let (mut same, mut opaque, mut before, mut excused) = (0, 0, 0, BTreeSet::new());
     let mut complaints = Vec::new();
-    for (number, (name, message)) in mails(Path::new(&corpora)).into_iter().enumerate() {
+    for (number, (name, message)) in mails(&corpora).into_iter().enumerate() {
         let form = if number % 2 == 0 { Form::Clear } else { Form::Opaque };
         let what = match fate(&world, &message, form) {
             Fate::Same(got) => {

@@ -2,6 +2,10 @@
 //! WAXWING_CORPORA; a row that disagrees stands in `vectors_listed.tsv` with its reason, a false "ok" never.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice, reason = "a test fails by panicking")]
 
+#[path = "support/outside.rs"]
+mod outside;
+
+use outside::corpora;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -124,15 +128,6 @@ fn mails(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-fn corpora() -> Option<PathBuf> {
-    let root = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
-    if root.is_none() {
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|one| one != "1"), "WAXWING_CORPORA is not set");
-        println!("skipped: no corpora");
-    }
-    root
 }
 
 /// Rows that may disagree: folder, file, key, reason.

@@ -340,13 +340,9 @@ mod tests {
 
     #[test]
     fn a16_foreign_end_of_data_sequences() {
-        let Some(folder) = std::env::var_os("WAXWING_CORPORA") else {
-            assert_ne!(std::env::var("WAXWING_REQUIRE_CORPORA").as_deref(), Ok("1"), "no corpora");
-            println!("skipped: no corpora");
-            return;
-        };
+        let Some(folder) = crate::outside::corpora() else { return };
         let table =
-            std::fs::read_to_string(std::path::Path::new(&folder).join("smtp-attack/eod-sequences.tsv")).unwrap();
+            std::fs::read_to_string(folder.join("smtp-attack/eod-sequences.tsv")).unwrap();
         let mut seen = 0;
         for line in table.lines().skip(1) {
             let columns: Vec<_> = line.split('\t').collect();

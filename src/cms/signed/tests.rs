@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use super::attributes::attribute_parts;
@@ -25,27 +25,12 @@ pub(crate) fn identity(kind: NewKey) -> Issued {
     made.entry(kind).or_insert_with(|| issue(&Recipe::mailbox("alice@example.org", now(), kind), None)).clone()
 }
 
-/// The corpora's folder, or `None` with a line that says so.
-pub(crate) fn corpora() -> Option<PathBuf> {
-    match std::env::var_os("WAXWING_CORPORA") {
-        Some(dir) => Some(PathBuf::from(dir)),
-        None if std::env::var_os("WAXWING_REQUIRE_CORPORA").is_some() => panic!("WAXWING_CORPORA is not set"),
-        None => {
-            eprintln!("skipped: no corpora");
-            None
-        }
-    }
-}
+pub(crate) use crate::outside::corpora;
 
 /// Runs `openssl` in `dir`; `None` with a line that says so where there is none.
 pub(in crate::cms) fn openssl(dir: &Path, arguments: &[&str]) -> Option<Output> {
-    match Command::new("openssl").args(arguments).current_dir(dir).output() {
-        Ok(output) => Some(output),
-        Err(error) => {
-            eprintln!("skipped: no openssl ({error})");
-            None
-        }
-    }
+    let present = crate::outside::peers(&["openssl"]);
+    present.then(|| Command::new("openssl").args(arguments).current_dir(dir).output().expect("openssl runs"))
 }
 
 /// DER of a file that may be PEM.

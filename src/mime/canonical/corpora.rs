@@ -1,19 +1,11 @@
 //! Foreign mail: nothing crashes, and what is prepared decodes to the tree of parts it was.
 
+use crate::outside::corpora;
 use super::*;
 use mail_parser::{MessageParser, MimeHeaders as _, PartType};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-fn corpora() -> Option<PathBuf> {
-    let dir = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
-    if dir.is_none() {
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|v| v != "1"), "WAXWING_CORPORA is not set");
-        println!("skipped: no corpora");
-    }
-    dir
-}
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -104,7 +96,10 @@ fn real_mails(dir: &Path) -> Option<tempfile::TempDir> {
 #[test]
 fn real_mails_decode_to_the_same_parts_when_prepared() {
     let Some(dir) = corpora() else { return };
-    let Some(unpacked) = real_mails(&dir) else { return println!("skipped: no tar with xz") };
+    if !crate::outside::peers(&["tar", "xz"]) {
+        return;
+    }
+    let unpacked = real_mails(&dir).expect("tar unpacks the corpus");
     let mut all = Vec::new();
     files(unpacked.path(), &mut all);
     let limits = MimeLimits::default();

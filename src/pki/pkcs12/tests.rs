@@ -106,8 +106,7 @@ fn openssl(args: &[&str], input: &PathBuf) -> Option<Vec<u8>> {
 
 #[test]
 fn openssl_reads_what_is_written_and_the_other_way_round() {
-    if Command::new("openssl").arg("version").output().is_err() {
-        println!("skipped: no openssl");
+    if !crate::outside::peers(&["openssl"]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -166,13 +165,11 @@ fn nss_and_gpgsm_read_what_is_written() {
             .unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
-    if run("command -v pk12util && command -v certutil").0 {
+    if crate::outside::peers(&["pk12util", "certutil"]) {
         let (good, said) = run(
             "mkdir nss && certutil -N -d sql:nss --empty-password && pk12util -d sql:nss -i all.p12 -W secret && certutil -K -d sql:nss",
         );
         assert!(good && said.contains("rsa ") && said.contains("ec "), "{said}");
-    } else {
-        println!("skipped: no pk12util");
     }
     // GnuPG 2.2 knows PBES2 with HMAC-SHA-1 and AES-128 alone.
     if run("gpgsm --version | grep -Eq '^gpgsm .* 2\\.([4-9]|[1-9][0-9])'").0 {
@@ -181,8 +178,6 @@ fn nss_and_gpgsm_read_what_is_written() {
              gpgconf --kill gpg-agent",
         );
         assert!(said.contains("secret keys imported: 1"), "{said}");
-    } else {
-        println!("skipped: no gpgsm of version 2.4 or later");
     }
 }
 

@@ -171,12 +171,8 @@ fn after_tls_everything_is_asked_again() {
 
 #[test]
 fn hostile_servers_of_the_corpus() {
-    let Some(dir) = std::env::var_os("WAXWING_CORPORA") else {
-        assert!(std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none(), "corpora required");
-        println!("skipped: no corpora");
-        return;
-    };
-    let folder = std::path::Path::new(&dir).join("smtp-attack/fake-mail-server/testcases/smtp/Negotiation");
+    let Some(dir) = crate::outside::corpora() else { return };
+    let folder = dir.join("smtp-attack/fake-mail-server/testcases/smtp/Negotiation");
     let mut seen = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();

@@ -222,12 +222,8 @@ fn content_can_be_refused_while_it_comes() {
 /// The three foreign scripts, each by what it must not bring about.
 #[test]
 fn foreign_attack_sessions() {
-    let Some(folder) = std::env::var_os("WAXWING_CORPORA") else {
-        assert_ne!(std::env::var("WAXWING_REQUIRE_CORPORA").as_deref(), Ok("1"), "no corpora");
-        println!("skipped: no corpora");
-        return;
-    };
-    let table = std::fs::read_to_string(std::path::Path::new(&folder).join("smtp-attack/sessions.tsv")).unwrap();
+    let Some(folder) = crate::outside::corpora() else { return };
+    let table = std::fs::read_to_string(folder.join("smtp-attack/sessions.tsv")).unwrap();
     let mut seen = vec![];
     for line in table.lines().skip(1) {
         let (name, rest) = line.split_once('\t').unwrap();

@@ -1,20 +1,9 @@
 //! Paths that others made, with their verdicts.
 
-use std::path::{Path, PathBuf};
+use crate::outside::corpora;
+use std::path::Path;
 
 use super::*;
-
-fn corpora() -> Option<PathBuf> {
-    let found = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
-    if found.is_none() {
-        assert!(
-            std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|value| value != "1"),
-            "WAXWING_CORPORA is not set"
-        );
-        println!("skipped: no corpora");
-    }
-    found
-}
 
 fn read(file: &Path) -> Result<Vec<Certificate>, CertificateError> {
     Certificate::from_pem_or_der(&std::fs::read(file).unwrap())

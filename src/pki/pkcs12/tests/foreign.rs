@@ -1,18 +1,7 @@
 //! Files that others wrote.
 
+use crate::outside::corpora;
 use super::*;
-
-fn corpora() -> Option<PathBuf> {
-    let found = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
-    if found.is_none() {
-        assert!(
-            std::env::var_os("WAXWING_REQUIRE_CORPORA").is_none_or(|value| value != "1"),
-            "WAXWING_CORPORA is not set"
-        );
-        println!("skipped: no corpora");
-    }
-    found
-}
 
 fn files(folder: &PathBuf, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();

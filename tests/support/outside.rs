@@ -1,0 +1,37 @@
+//! What tests need from outside: foreign material and foreign programs. Where one is missing the test is left out and says so, past the
+//! harness's capture; where it is required (`WAXWING_REQUIRE_CORPORA=1`, `WAXWING_REQUIRE_PEERS=1`) that is a failure.
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+fn left_out(what: &str, required: &str) {
+    // `println!` would be captured; a person who runs `cargo test` is to see this.
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "left out: {test}: {what}");
+    assert!(std::env::var_os(required).is_none_or(|value| value != "1"), "{what}, and {required}=1");
+}
+
+/// The folder of foreign test material, from `WAXWING_CORPORA`.
+pub fn corpora() -> Option<PathBuf> {
+    let folder = std::env::var_os("WAXWING_CORPORA").map(PathBuf::from);
+    if folder.is_none() {
+        left_out("skipped: no corpora (WAXWING_CORPORA is not set)", "WAXWING_REQUIRE_CORPORA");
+    }
+    folder
+}
+
+/// Where a program is, in PATH or the system's own folders.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
+}
+
+/// Whether all these programs are here.
+pub fn peers(programs: &[&str]) -> bool {
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| find(program).is_none()).collect();
+    if !missing.is_empty() {
+        left_out(&format!("peer left out: {}", missing.join(", ")), "WAXWING_REQUIRE_PEERS");
+    }
+    missing.is_empty()
+}
