@@ -7,6 +7,8 @@ use crate::address::Mailbox;
 use crate::cms::algorithm::SignatureScheme;
 use crate::cms::error::CmsError;
 use crate::cms::signed::{CertificateId, SignedData, SignerInfo};
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path;
@@ -73,7 +75,38 @@ pub(super) fn judge(data: &SignedData, content: &Bytes, author: &Result<Mailbox,
     } else {
         conclude(&mut judgement, data)
     };
+    if judgement.signer.is_some() && let Err(why) = names_no_other(content, author, &context.mime) {
+        judgement.standing = Standing::OtherAuthor(why);
+        judgement.signer = None;
+        judgement.certificates.clear();
+    }
     judgement
+}
+
+/// Whether the signed part shows no other author than the message: mail programs that honour protected header fields
+/// (RFC 9788), or unwrap a message/rfc822 (RFC 8551 section 3.1), show the From in it.
+fn names_no_other(content: &Bytes, author: &Result<Mailbox, String>, limits: &MimeLimits) -> Result<(), String> {
+    // What cannot be read as an entity shows no header.
+    let Ok(entity) = Entity::parse(content.clone(), limits) else { return Ok(()) };
+    only_author(&entity.header, author)?;
+    let wrapped = entity.content_type_lenient().is_ok_and(|one| matches!(one.essence.as_str(), "message/rfc822" | "message/global"));
+    if !wrapped {
+        return Ok(());
+    }
+    let body = entity.decoded_body().map_err(|error| format!("the signed message cannot be read: {error}"))?;
+    let message = Entity::parse(body, limits).map_err(|error| format!("the signed message cannot be read: {error}"))?;
+    only_author(&message.header, author)
+}
+
+fn only_author(header: &Header, author: &Result<Mailbox, String>) -> Result<(), String> {
+    if header.all("From").next().is_none() {
+        return Ok(());
+    }
+    let shown = header.single_from().map_err(|error| format!("From in the signed part names no single author: {error}"))?;
+    match author {
+        Ok(author) if author.key() == shown.key() => Ok(()),
+        _ => Err(format!("From in the signed part is {shown}, and not the message's")),
+    }
 }
 
 /// All known signatures are good: is one signer the author, with a valid path?
