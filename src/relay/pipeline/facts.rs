@@ -237,7 +237,8 @@ impl Lookup {
         recipients: &[&Mailbox],
     ) -> Result<Option<StrictlyEncrypted>, Refusal> {
         let Some(envelope) = envelope(entity, &MimeLimits::default(), Default::default()) else { return Ok(None) };
-        if recipients.is_empty() {
+        // What follows the envelope would leave as it is.
+        if recipients.is_empty() || !envelope.odd.is_empty() {
             return Ok(None);
         }
         for recipient in recipients {
