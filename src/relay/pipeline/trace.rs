@@ -93,12 +93,12 @@ fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
     }
 }
 
-/// The header without Bcc, and with `keywords` taken out of the Subject; `None`: nothing to change.
+/// The header without Bcc and Resent-Bcc, and with `keywords` taken out of the Subject; `None`: nothing to change.
 pub fn outbound_edits(header: &Header, keywords: &[&str]) -> Option<Vec<u8>> {
     let mut changed = false;
     let mut octets = Vec::with_capacity(header.raw.len());
     for field in &header.fields {
-        if field.is("Bcc") {
+        if field.is("Bcc") || field.is("Resent-Bcc") {
             changed = true;
             continue;
         }
