@@ -21,6 +21,7 @@ use crate::cms::error::CmsError;
 use crate::cms::signed::{self, CertificateId, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyError, KeyId, KeyOperation};
 use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{PathLimits, TrustSet};
@@ -545,6 +546,14 @@ pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option
         Ok(Shape::Pkcs7 { object }) if object_kind(&object) == Some(ObjectKind::Enveloped) => EnvelopedData::parse(&object, legacy).ok(),
         _ => None,
     }
+}
+
+/// What was signed in place of the signed message: outer fields that are not MIME's, then the MIME fields and the body of `content`,
+/// and nothing else of its header: there the signer could have put what only we may say (A8). Its lines are well-formed
+/// (A16). `None`: the header of `content` can be read two ways (A14).
+pub fn unwrapped(outer: &Header, content: &Bytes, limits: &MimeLimits) -> Option<Bytes> {
+    let inner = Entity::parse(content.clone(), limits).ok().filter(|inner| inner.header.defects.is_empty())?;
+    Some(fresh::message(outer, None, &inner, limits).0)
 }
 
 /// Which certificates an encrypted message names, without opening it: for A32 and for `message show`. `None` where it is not

@@ -19,7 +19,7 @@ use crate::mime::rope::Rope;
 use crate::pki::path::TrustSet;
 use crate::policy::{Action, MessageFacts, select};
 use crate::relay::refusal::Refusal;
-use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope};
+use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope, unwrapped};
 use crate::smime::seal::is_signed_message;
 use crate::smime::verdict::Layer;
 use crate::smtp::command::Envelope;
@@ -128,11 +128,11 @@ impl Inner {
             .flatten();
         let entity = fresh.as_ref().unwrap_or(received);
         let clear_signed = matches!(opened.verdict.layers.first(), Some(Layer::Signed { .. }));
-        if strip_signature && clear_signed && opened.verdict.signer.is_some() {
-            self.unsigned(entity, &opened.content, &mut rope);
-        } else {
-            self.stripped(entity, &mut rope);
-        }
+        let bare = (strip_signature && clear_signed && opened.verdict.signer.is_some())
+            .then(|| unwrapped(&entity.header, &opened.content, &MimeLimits::default()))
+            .flatten()
+            .and_then(|octets| Entity::parse(octets, &MimeLimits::default()).ok());
+        self.stripped(bare.as_ref().unwrap_or(entity), &mut rope);
         rope
     }
 
@@ -144,22 +144,6 @@ impl Inner {
         }
         rope.push_raw(stripped);
         rope.push_raw(entity.raw.slice(entity.header.raw.len().min(entity.raw.len())..));
-    }
-
-    /// The signed content in place of the signed message: fields that are not MIME's, then the entity that was signed.
-    fn unsigned(&self, entity: &Entity, content: &Bytes, rope: &mut Rope) {
-        let stripped = Bytes::from([self.marks.strip(&entity.header).as_slice(), b"\r\n"].concat());
-        let fields =
-            Entity::parse(stripped, &MimeLimits::default()).map(|entity| entity.header.fields).unwrap_or_default();
-        let is_mime = |name: &str| {
-            name.eq_ignore_ascii_case("MIME-Version")
-                || name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("Content-"))
-        };
-        for field in fields.iter().filter(|field| !is_mime(field.name())) {
-            rope.push_raw(field.raw.clone());
-        }
-        rope.push_raw(&b"MIME-Version: 1.0\r\n"[..]);
-        rope.push_raw(content.clone());
     }
 
     /// Opens for one recipient; private-key operations are done by the key holder.

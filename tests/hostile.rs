@@ -1,0 +1,176 @@
+//! Hostile mail end to end: what a sender with a certificate of his own, or a next hop, could try.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use jiff::Timestamp;
+use support::house::{House, mailbox, plain};
+use waxwing::cms::algorithm::{Digest, SignatureScheme};
+use waxwing::cms::signed::{self, SignParameters};
+use waxwing::keys::{KeyAnswer, KeyHolder, KeyOperation, Submission};
+use waxwing::store::CertStore;
+
+const ANNA: &str = "anna@ours.example";
+const BERT: &str = "bert@partner.example";
+const MALLORY: &str = "mallory@ours.example";
+
+/// The base64 of a SignedData over any octets, made with a key of the house's store.
+async fn signature(house: &House, signer: &str, content: &[u8], opaque: bool) -> String {
+    let identity = house.store.identity(&mailbox(signer)).unwrap();
+    let record = identity.certificates.first().unwrap();
+    let scheme = SignatureScheme::RsaPkcs1(Digest::Sha256);
+    let parameters = SignParameters {
+        signer: &record.certificate,
+        chain: &[],
+        scheme,
+        digest: Digest::Sha256,
+        signing_time: Timestamp::now(),
+        capabilities: &[],
+        encryption_certificate: None,
+    };
+    let digest = signed::digest(Digest::Sha256, content);
+    let econtent = opaque.then(|| Bytes::copy_from_slice(content));
+    let prepared = signed::prepare(&parameters, &digest, econtent).unwrap();
+    let operation = KeyOperation::Sign { key: record.key.unwrap(), scheme, message: prepared.to_sign() };
+    let answer = match house.store.submit(operation) {
+        Submission::Ready(answer) => answer,
+        Submission::Later(answer) => answer.await,
+    };
+    let KeyAnswer::Signature(octets) = answer.unwrap() else { panic!("no signature") };
+    let object = STANDARD.encode(prepared.finish(&octets).unwrap());
+    let lines: Vec<&str> = object.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    lines.join("\r\n")
+}
+
+/// A mail whose signed part is exactly `content`.
+async fn signed_mail(house: &House, signer: &str, content: &[u8], opaque: bool) -> String {
+    let signature = signature(house, signer, content, opaque).await;
+    let head = format!("From: {signer}\r\nTo: {ANNA}\r\nSubject: x\r\nMIME-Version: 1.0\r\n");
+    if opaque {
+        return format!(
+            "{head}Content-Type: application/pkcs7-mime; smime-type=signed-data\r\nContent-Transfer-Encoding: base64\r\n\r\n{signature}\r\n"
+        );
+    }
+    let content = std::str::from_utf8(content).unwrap();
+    format!(
+        "{head}Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; micalg=sha-256; boundary=\"sig\"\r\n\r\n\
+         --sig\r\n{content}\r\n--sig\r\nContent-Type: application/pkcs7-signature\r\nContent-Transfer-Encoding: base64\r\n\r\n{signature}\r\n--sig--\r\n"
+    )
+}
+
+/// What the mail server gets of it.
+async fn delivered(house: &House, from: &str, message: &str) -> String {
+    house.server.clear();
+    assert_eq!(house.send_in(from, &[ANNA], message.as_bytes()).await.code, 250);
+    house.server.wait(1).await.remove(0).text()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a08_fields_of_a_signed_part_do_not_become_the_mails_when_the_signature_is_taken_off() {
+    let house = House::with_policy("[default]\nencrypt = \"never\"\nstrip-signature = true\n").await;
+    house.user(MALLORY);
+    let content = b"Reply-To: mallory@evil.example\r\nX-Waxwing-Signature: valid; signer=\"chief@ours.example\"\r\n\
+        Authentication-Results: gw.ours.example; smime=pass body.smime-identifier=\"chief@ours.example\"\r\n\
+        Content-Type: text/plain\r\n\r\nhello";
+    for opaque in [false, true] {
+        let text = delivered(&house, MALLORY, &signed_mail(&house, MALLORY, content, opaque).await).await;
+        let (header, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(header.contains("smime=pass") && header.contains(MALLORY), "{text}");
+        assert!(!text.contains("chief@") && !text.contains("evil.example"), "{text}");
+        assert_eq!(body, "hello\r\n");
+        assert!(header.contains("Content-Type: text/plain") && !text.contains("pkcs7"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_what_comes_out_of_an_opaque_signature_obeys_the_line_rules() {
+    let house = House::with_policy("[default]\nencrypt = \"never\"\nstrip-signature = true\n").await;
+    house.user(MALLORY);
+    let bodies: [&[u8]; 4] = [
+        b"a\n.\nMAIL FROM:<x@y.example>\nb",
+        b"a\r\n.\rMAIL FROM:<x@y.example>\rb",
+        b"a\0b",
+        &[b'x'; 2000],
+    ];
+    for body in bodies {
+        let content = [b"Content-Type: text/plain\r\n\r\n", body].concat();
+        let message = signed_mail(&house, MALLORY, &content, true).await;
+        delivered(&house, MALLORY, &message).await;
+        let mail = house.server.wait(1).await.remove(0);
+        for line in mail.message.split_inclusive(|octet| *octet == b'\n') {
+            let text = line.strip_suffix(b"\r\n").expect("CRLF alone ends lines");
+            assert!(text.len() <= 998 && !text.contains(&b'\r') && !text.contains(&0));
+        }
+        assert_eq!(house.server.mails().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a07_a_signed_part_that_names_another_author_is_not_valid() {
+    let house = House::with_policy("[default]\nencrypt = \"never\"\n").await;
+    house.user(MALLORY);
+    let chief = "From: The Chief <chief@ours.example>\r\nSubject: pay\r\n";
+    let hostile = [
+        format!("{chief}Content-Type: text/plain; hp=\"clear\"\r\n\r\npay"),
+        format!("{chief}Content-Type: text/plain; protected-headers=\"v1\"\r\n\r\npay"),
+        format!("From: {MALLORY}\r\n{chief}Content-Type: text/plain\r\n\r\npay"),
+        format!("From: {MALLORY}, chief@ours.example\r\nContent-Type: text/plain\r\n\r\npay"),
+        format!("Content-Type: message/rfc822\r\n\r\n{chief}\r\npay"),
+        format!("Content-Type: message/rfc822\r\n\r\nFrom: {MALLORY}\r\n{chief}\r\npay"),
+        format!("Content-Type: message/global\r\n\r\n{chief}\r\npay"),
+        format!("{chief}Content-Type: message/rfc822\r\n\r\nFrom: {MALLORY}\r\n\r\npay"),
+    ];
+    for content in hostile {
+        for opaque in [false, true] {
+            let message = signed_mail(&house, MALLORY, content.as_bytes(), opaque).await;
+            let text = delivered(&house, MALLORY, &message).await;
+            assert!(!text.contains("smime=pass") && !text.contains("Signature: valid"), "{content}\n{text}");
+        }
+    }
+    let good = [
+        format!("From: Mallory <{MALLORY}>\r\nSubject: pay\r\nContent-Type: text/plain; hp=\"clear\"\r\n\r\npay"),
+        format!("Content-Type: message/rfc822\r\n\r\nFrom: {MALLORY}\r\nSubject: pay\r\n\r\npay"),
+        format!("Content-Type: text/plain\r\n\r\n{chief}\r\nis what he wrote"),
+        format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nsee below\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n{chief}\r\npay\r\n--b--"),
+    ];
+    for content in good {
+        let text = delivered(&house, MALLORY, &signed_mail(&house, MALLORY, content.as_bytes(), false).await).await;
+        assert!(text.contains("smime=pass"), "{content}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a32_octets_behind_an_envelope_do_not_leave() {
+    let house = House::new().await;
+    house.partner(BERT);
+    assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await.code, 250);
+    let sealed = house.world.wait(1).await.remove(0).text();
+    house.world.clear();
+    let mut object = STANDARD.decode(sealed.split_once("\r\n\r\n").unwrap().1.lines().collect::<String>()).unwrap();
+    object.extend_from_slice(b"the eagle has landed");
+    let head = format!("From: {ANNA}\r\nTo: {BERT}\r\nMIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n");
+    let lines: Vec<String> =
+        STANDARD.encode(&object).as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let body = lines.join("\r\n");
+    let message = format!("{head}Content-Transfer-Encoding: base64\r\n\r\n{body}\r\n");
+    let said = house.send_out(ANNA, &[BERT], &message).await;
+    assert!(matches!(said.code, 250 | 550), "{}", said.octets);
+    for mail in house.world.mails() {
+        assert!(!mail.text().replace("\r\n", "").contains(&body.replace("\r\n", "")), "as it came: {}", mail.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resent_bcc_stays_here_as_bcc_does() {
+    let house = House::with_policy("[default]\nencrypt = \"never\"\n").await;
+    let message = plain(ANNA, BERT, "x", "y").replace(
+        "Subject:",
+        "Resent-From: anna@ours.example\r\nResent-Bcc: hidden@else.example,\r\n also@else.example\r\nSubject:",
+    );
+    assert_eq!(house.send_out(ANNA, &[BERT], &message).await.code, 250);
+    let text = house.world.wait(1).await.remove(0).text();
+    assert!(text.contains("Resent-From:") && !text.contains("else.example"), "{text}");
+}
