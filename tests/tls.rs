@@ -14,8 +14,9 @@ mod support;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -483,10 +484,17 @@ async fn a_ca_file_that_cannot_be_used_stops_the_start_and_is_named() {
     };
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_waxwing"));
-        let output =
-            command.arg("--config").arg("waxwing.toml").args(arguments).current_dir(folder.path()).output().unwrap();
+        command.arg("--config").arg("waxwing.toml").args(arguments).current_dir(folder.path());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A gateway that starts after all would never end.
+        let until = Instant::now() + Duration::from_secs(20);
+        while child.try_wait().unwrap().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
         (
-            output.status.code().unwrap(),
+            output.status.code().unwrap_or(-1),
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
         )
     };
