@@ -33,7 +33,10 @@ pub(super) struct Seen<'m> {
 }
 
 /// What becomes of one recipient's outbound mail.
-#[expect(clippy::large_enum_variant, reason = "made and taken apart at once; a box would be an allocation per recipient")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart at once; a box would be an allocation per recipient"
+)]
 pub(super) enum Decision {
     /// It came encrypted for all its recipients, and the rule lets it pass (A32).
     Encrypted(StrictlyEncrypted),
