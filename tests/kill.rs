@@ -1,0 +1,363 @@
+//! The real program, killed and stopped: what was answered 250 arrives all the same (T1), and a stop finishes what was begun.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use waxwing::store::embedded::EmbeddedStore;
+use waxwing::store::keyring::Kek;
+
+/// A next hop that counts mails by their number.
+#[derive(Clone)]
+struct Sink {
+    address: SocketAddr,
+    seen: Arc<Mutex<HashMap<u64, usize>>>,
+    /// How long it thinks before it answers a final dot.
+    thinks: Duration,
+}
+
+impl Sink {
+    fn start(thinks: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sink = Self { address: listener.local_addr().unwrap(), seen: Arc::default(), thinks };
+        let serving = sink.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let sink = serving.clone();
+                std::thread::spawn(move || sink.serve(stream));
+            }
+        });
+        sink
+    }
+
+    fn serve(&self, stream: TcpStream) -> Option<()> {
+        let mut say = stream.try_clone().ok()?;
+        let mut lines = BufReader::new(stream);
+        say.write_all(b"220 sink\r\n").ok()?;
+        loop {
+            let line = line(&mut lines)?;
+            let answer = match line.get(..4)? {
+                "EHLO" => "250-sink\r\n250-8BITMIME\r\n250 PIPELINING\r\n",
+                "DATA" => {
+                    say.write_all(b"354 go\r\n").ok()?;
+                    self.content(&mut lines)?;
+                    "250 taken\r\n"
+                }
+                _ => "250 ok\r\n",
+            };
+            say.write_all(answer.as_bytes()).ok()?;
+        }
+    }
+
+    fn content(&self, lines: &mut impl BufRead) -> Option<()> {
+        let mut number = None;
+        loop {
+            let line = line(lines)?;
+            if line == ".\r\n" {
+                break;
+            }
+            number = number.or(line.strip_prefix("Subject: mail ").and_then(|rest| rest.trim_end().parse().ok()));
+        }
+        std::thread::sleep(self.thinks);
+        *self.seen.lock().unwrap().entry(number?).or_default() += 1;
+        Some(())
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.seen.lock().unwrap().contains_key(&number)
+    }
+}
+
+fn line(lines: &mut impl BufRead) -> Option<String> {
+    let mut line = String::new();
+    lines.read_line(&mut line).ok().filter(|octets| *octets > 0).map(|_| line)
+}
+
+/// A configuration and its folders.
+struct House {
+    folder: TempDir,
+}
+
+/// `waxwing serve` at work.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    /// From its start until it listened.
+    took: Duration,
+}
+
+impl House {
+    fn new(sink: SocketAddr, delivery: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let kek = folder.path().join("kek");
+        Kek::create(&kek).unwrap();
+        drop(EmbeddedStore::create(&folder.path().join("store"), &kek).unwrap());
+        let text = format!(
+            r#"hostname = "gw.ours.example"
+domains = ["ours.example"]
+store = "{folder}/store"
+kek = "{folder}/kek"
+spool = "{folder}/spool"
+delivery = "{delivery}"
+[[listener]]
+name = "out"
+address = "127.0.0.1:0"
+direction = "outbound"
+trusted_networks = ["127.0.0.0/8"]
+[next_hop.outbound]
+host = "127.0.0.1"
+port = {out}
+tls = "off"
+[next_hop.inbound]
+host = "127.0.0.1"
+port = {out}
+tls = "off"
+[retry]
+first = "1 s"
+[default]
+pass = true
+"#,
+            folder = folder.path().display(),
+            out = sink.port(),
+        );
+        std::fs::write(folder.path().join("waxwing.toml"), text).unwrap();
+        Self { folder }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("waxwing.toml")
+    }
+
+    fn serve(&self) -> Served {
+        let began = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_waxwing"))
+            .arg("--config")
+            .arg(self.config())
+            .arg("serve")
+            .env("RUST_LOG", "info,waxwing::relay=warn,waxwing::relay::deliver=error")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut told = String::new();
+        let address = loop {
+            let Some(line) = line(&mut lines) else { panic!("it did not start: {told}") };
+            if let Some((_, address)) = line.split_once("listening listener=\"out\" address=") {
+                break address.trim_end().parse().unwrap();
+            }
+            told.push_str(&line);
+        };
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut lines, &mut std::io::sink());
+        });
+        Served { child, address, took: began.elapsed() }
+    }
+}
+
+impl Served {
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap().success());
+    }
+
+    /// Its exit code, within a minute.
+    fn ended(&mut self) -> Option<i32> {
+        for _ in 0..6000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not end");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+        let mut client = Self { stream: BufReader::new(stream) };
+        client.hear("220")?;
+        client.say("EHLO client\r\n", "250")?;
+        Some(client)
+    }
+
+    fn hear(&mut self, code: &str) -> Option<()> {
+        loop {
+            let line = line(&mut self.stream)?;
+            if line.as_bytes().get(3) == Some(&b' ') {
+                return line.starts_with(code).then_some(());
+            }
+        }
+    }
+
+    fn say(&mut self, octets: &str, code: &str) -> Option<()> {
+        self.write(octets)?;
+        self.hear(code)
+    }
+
+    fn write(&mut self, octets: &str) -> Option<()> {
+        self.stream.get_mut().write_all(octets.as_bytes()).ok()
+    }
+
+    fn to_content(&mut self) -> Option<()> {
+        self.write("MAIL FROM:<anna@ours.example>\r\nRCPT TO:<x@else.example>\r\nDATA\r\n")?;
+        ["250", "250", "354"].into_iter().try_for_each(|code| self.hear(code))
+    }
+
+    /// `Some`: 250 to the final dot.
+    fn send(&mut self, number: u64, octets: usize) -> Option<()> {
+        self.to_content()?;
+        self.write(&message(number, octets))?;
+        self.say(".\r\n", "250")
+    }
+}
+
+fn message(number: u64, octets: usize) -> String {
+    format!(
+        "From: anna@ours.example\r\nTo: x@else.example\r\nSubject: mail {number}\r\n\r\n{}",
+        "a line of the body\r\n".repeat(octets / 20)
+    )
+}
+
+fn random(below: u64) -> u64 {
+    let mut octets = [0; 8];
+    aws_lc_rs::rand::fill(&mut octets).unwrap();
+    u64::from_le_bytes(octets) % below
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn t01_kill_at_random_moments_loses_nothing_that_was_answered() {
+    const CYCLES: usize = 15;
+    /// Deliveries to one next hop at once: each may have ended without that it was recorded.
+    const IN_FLIGHT: usize = 16;
+    let sink = Sink::start(Duration::ZERO);
+    let house = House::new(sink.address, "queue");
+    let target = Arc::new(Mutex::new(None::<SocketAddr>));
+    let (over, numbers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (target, over, numbers) = (Arc::clone(&target), Arc::clone(&over), Arc::clone(&numbers));
+            std::thread::spawn(move || {
+                let mut answered = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(2));
+                    let Some(mut client) = target.lock().unwrap().and_then(Client::connect) else { continue };
+                    loop {
+                        let number = numbers.fetch_add(1, Ordering::Relaxed);
+                        // Now and then one that has a file of its own.
+                        if client.send(number, if number % 50 == 7 { 1_500_000 } else { 2_000 }).is_none() {
+                            break;
+                        }
+                        answered.push(number);
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..CYCLES {
+        let mut served = house.serve();
+        slowest = slowest.max(served.took);
+        *target.lock().unwrap() = Some(served.address);
+        std::thread::sleep(Duration::from_millis(100 + random(1200)));
+        served.child.kill().unwrap();
+        served.child.wait().unwrap();
+        *target.lock().unwrap() = None;
+    }
+    over.store(true, Ordering::Relaxed);
+    let answered: Vec<u64> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    let mut served = house.serve();
+    slowest = slowest.max(served.took);
+    let lost = || answered.iter().filter(|number| !sink.has(**number)).count();
+    let began = Instant::now();
+    while lost() > 0 && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    served.signal("-TERM");
+    assert_eq!(served.ended(), Some(0));
+    let duplicates: usize = sink.seen.lock().unwrap().values().map(|count| count - 1).sum();
+    println!(
+        "T1: {CYCLES} kills, {} mails answered 250 of {} begun, {} lost, {duplicates} duplicates, slowest start {slowest:?}",
+        answered.len(),
+        numbers.load(Ordering::Relaxed),
+        lost(),
+    );
+    assert!(answered.len() > CYCLES, "too few to say anything");
+    assert_eq!(lost(), 0);
+    assert!(duplicates <= CYCLES * IN_FLIGHT, "{duplicates}");
+}
+
+#[test]
+fn a_stop_finishes_what_was_begun_and_turns_idle_clients_away() {
+    let sink = Sink::start(Duration::from_millis(200));
+    for signal in ["-TERM", "-INT"] {
+        for delivery in ["cut-through", "queue"] {
+            let house = House::new(sink.address, delivery);
+            let mut served = house.serve();
+            let (mut idle, mut busy) =
+                (Client::connect(served.address).unwrap(), Client::connect(served.address).unwrap());
+            let number = random(1 << 60);
+            busy.to_content().unwrap();
+            busy.write("Subject: mail ").unwrap();
+            served.signal(signal);
+            assert!(idle.hear("421").is_some(), "{signal} {delivery}: an idle client is told");
+            busy.write(&format!("{number}\r\n\r\nthe rest after the signal\r\n")).unwrap();
+            assert!(busy.say(".\r\n", "250").is_some(), "{signal} {delivery}: what was begun is taken");
+            assert_eq!(served.ended(), Some(0), "{signal} {delivery}");
+            if !sink.has(number) {
+                // It is in the spool, then, and goes out after the next start.
+                let _served = house.serve();
+                until("delivered after a restart", || sink.has(number));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let sink = Sink::start(Duration::from_secs(20));
+    let house = House::new(sink.address, "queue");
+    let mut served = house.serve();
+    let mut client = Client::connect(served.address).unwrap();
+    client.send(1, 2000).unwrap();
+    let mut idle = Client::connect(served.address).unwrap();
+    client.to_content().unwrap();
+    served.signal("-INT");
+    assert!(idle.hear("421").is_some());
+    assert!(served.child.try_wait().unwrap().is_none(), "one transaction is open, and one delivery");
+    let began = Instant::now();
+    served.signal("-INT");
+    assert_eq!(served.ended(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(client.stream.read(&mut [0; 64]).is_ok_and(|octets| octets == 0) || client.hear("250").is_none());
+}
