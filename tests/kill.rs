@@ -360,4 +360,12 @@ fn a_second_signal_stops_at_once() {
     assert_eq!(served.ended(), Some(1));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(client.stream.read(&mut [0; 64]).is_ok_and(|octets| octets == 0) || client.hear("250").is_none());
+    drop(served);
+    // The next hop moves: what is spooled goes to where the configuration says now.
+    let moved = Sink::start(Duration::ZERO);
+    let text = std::fs::read_to_string(house.config()).unwrap();
+    let (old, new) = (format!("port = {}", sink.address.port()), format!("port = {}", moved.address.port()));
+    std::fs::write(house.config(), text.replace(&old, &new)).unwrap();
+    let _served = house.serve();
+    until("delivered to the new next hop", || moved.has(1));
 }

@@ -60,6 +60,10 @@ pub trait Handover: Send + Sync + 'static {
     fn is_ours(&self, mailbox: &Mailbox) -> bool;
     /// Where mail for a mailbox of ours goes.
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction);
+    /// Where an entry goes now: the next hop may have moved since it was spooled.
+    fn next_hop(&self, entry: &Entry) -> NextHop {
+        entry.next_hop.clone()
+    }
     /// A person should look at an entry: it is held.
     fn alert(&self, entry: &Entry, why: &str) {
         tracing::error!(entry = %entry.id, reverse_path = %entry.reverse_path, %why, "mail held");
@@ -314,7 +318,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     }
 
     async fn exchange(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
-        match self.transport.deliver(&entry.next_hop, part, rope).await {
+        match self.transport.deliver(&self.handover.next_hop(entry), part, rope).await {
             Ok(replies) => {
                 self.hop_is(&entry.next_hop, None);
                 replies.iter().map(Verdict::of).collect()

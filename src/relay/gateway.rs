@@ -17,7 +17,7 @@ use crate::config::{Config, Direction, NextHop};
 use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
-use crate::spool::{Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
+use crate::spool::{Entry, Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
 use crate::store::CertStore;
 
 /// How much longer a connection waits than the pipeline.
@@ -158,6 +158,10 @@ impl Handover for Opening {
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction) {
         let direction = if self.is_ours(mailbox) { Direction::Inbound } else { Direction::Outbound };
         (route::next_hop(&self.config, direction).clone(), direction)
+    }
+
+    fn next_hop(&self, entry: &Entry) -> NextHop {
+        route::next_hop(&self.config, entry.direction).clone()
     }
 }
 
