@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::disk::DiskFile;
 use super::record::{BodyAt, CHECKSUM, Change, HEADER, Payload, frame_record};
@@ -44,6 +44,7 @@ pub(super) fn start(shared: Arc<Shared>, number: u64, damaged: Vec<u64>) -> Resu
 
 impl Writer {
     fn run(mut self, jobs: &Receiver<Job>) {
+        let mut next_probe = Instant::now();
         loop {
             let job = match jobs.recv_timeout(PROBE) {
                 Ok(job) => Some(job),
@@ -51,7 +52,12 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let broken = self.file.is_none() || !self.shared.works.load(Ordering::Acquire);
-            if job.is_none() && !(broken && self.probe()) {
+            // By the clock, not when idle: those who ask again and again must not keep the disk from being tried.
+            let try_disk = broken && Instant::now() >= next_probe;
+            if try_disk {
+                next_probe = Instant::now() + PROBE;
+            }
+            if !(try_disk && self.probe()) && job.is_none() {
                 continue;
             }
             let mut group: Vec<Job> = self.waiting.drain(..).chain(job).collect();
