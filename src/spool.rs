@@ -354,11 +354,16 @@ impl Spool {
         taken
     }
 
-    /// Claims waiting entries committed before `before`, whether due or not: they have expired.
-    pub fn claim_expired(&self, before: Timestamp, most: usize) -> Vec<Arc<Entry>> {
+    /// Claims waiting entries whether due or not: those committed before `before` have expired, and those due after `beyond` were put
+    /// off by a clock that was wrong.
+    pub fn claim_out_of_time(&self, before: Timestamp, beyond: Timestamp, most: usize) -> Vec<Arc<Entry>> {
         let mut index = lock(&self.shared.index);
-        let old = |slot: &&Slot| !slot.claimed && slot.entry.held.is_none() && slot.entry.created < before;
-        let taken: Vec<_> = index.slots.values().filter(old).take(most).map(|slot| Arc::clone(&slot.entry)).collect();
+        let out_of_time = |slot: &&Slot| {
+            let entry = &slot.entry;
+            !slot.claimed && entry.held.is_none() && (entry.created < before || entry.next_attempt > beyond)
+        };
+        let taken: Vec<_> =
+            index.slots.values().filter(out_of_time).take(most).map(|slot| Arc::clone(&slot.entry)).collect();
         for entry in &taken {
             index.unqueue(entry);
             index.slots.entry(entry.id).and_modify(|slot| slot.claimed = true);
@@ -614,6 +619,9 @@ impl Shared {
             match octets {
                 // Compaction may have moved it between look-up and reading.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+                    return Err(SpoolError::Damaged(id));
+                }
                 Err(error) => return Err(error.into()),
                 Ok(octets) if sha256(&octets) == slot.digest => return Ok(octets.into()),
                 Ok(_) => return Err(SpoolError::Damaged(id)),

@@ -23,10 +23,12 @@ use crate::spool::{Entry, EntryId, Outcome, RecipientState, Spool, SpoolError, T
 
 /// Waiting for a spool in trouble before it is asked again.
 const SPOOL_WAIT: Duration = Duration::from_secs(1);
-/// How often entries are looked through for those that have expired behind a dead next hop.
-const EXPIRY_CHECK: Duration = Duration::from_secs(60);
-/// Expired entries taken at once.
-const EXPIRED_AT_ONCE: usize = 16;
+/// How often entries are looked through for those that have expired behind a dead next hop, or that are due in years.
+const TIME_CHECK: Duration = Duration::from_secs(60);
+/// Such entries taken at once.
+const OUT_OF_TIME_AT_ONCE: usize = 16;
+/// What is due later than the longest wait and this was put off by a clock that was wrong.
+const CLOCK_ERROR: Duration = Duration::from_secs(3600);
 /// Longest sleep: a clock that is set forward is noticed within it.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -187,13 +189,14 @@ struct Verdict {
 async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let mut running = HashMap::new();
-    let mut expiry_check = Timestamp::MIN;
+    let mut time_check = Timestamp::MIN;
     while !*stopping.borrow() {
         let now = work.settings.clock.now();
         let mut claimed = work.claim(now);
-        if now >= expiry_check {
-            claimed.extend(work.claim_expired(now));
-            expiry_check = after(now, EXPIRY_CHECK);
+        // Either way: the clock may have been set back.
+        if now >= time_check || time_check > after(now, TIME_CHECK) {
+            claimed.extend(work.claim_out_of_time(now));
+            time_check = after(now, TIME_CHECK);
         }
         for entry in claimed {
             let key = (entry.id, entry.next_hop.clone());
@@ -232,12 +235,14 @@ impl<T: Transport, H: Handover> Work<T, H> {
         entries
     }
 
-    fn claim_expired(&self, now: Timestamp) -> Vec<Arc<Entry>> {
-        let expired = self.spool.claim_expired(before(now, self.settings.retry.expire), EXPIRED_AT_ONCE);
-        for entry in &expired {
+    fn claim_out_of_time(&self, now: Timestamp) -> Vec<Arc<Entry>> {
+        let Retry { longest, expire, .. } = self.settings.retry;
+        let beyond = after(now, longest.saturating_add(CLOCK_ERROR));
+        let claimed = self.spool.claim_out_of_time(before(now, expire), beyond, OUT_OF_TIME_AT_ONCE);
+        for entry in &claimed {
             lock(&self.hops).entry(entry.next_hop.clone()).or_default().under_way += 1;
         }
-        expired
+        claimed
     }
 
     /// Takes note that a delivery ended. One that panicked is a defect of ours: that mail alone is held.
@@ -275,20 +280,27 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let content = match self.spool.content(entry.id).await {
             Ok(content) => content,
             Err(SpoolError::NoEntry(_)) => return,
-            Err(error @ SpoolError::Damaged(_)) => {
-                self.handover.alert(&entry, &error.to_string());
-                let _ = self.spool.hold(entry.id, &error.to_string()).await;
-                return;
-            }
-            Err(error) => {
-                tracing::error!(entry = %entry.id, %error, "spool cannot be read");
-                tokio::time::sleep(SPOOL_WAIT).await;
-                return self.spool.give_back(entry.id);
-            }
+            Err(error) => return self.unreadable(&entry, &envelope, &error).await,
         };
         let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
         let now = self.settings.clock.now();
         let outcome = self.judge(&entry, &envelope, verdicts, &content, now);
+        self.settle(entry.id, outcome).await;
+    }
+
+    /// The content cannot be read. Damaged, or for as long as mail is kept: a person should look. Else tried again later, so that it
+    /// takes no place from mail that can be read.
+    async fn unreadable(&self, entry: &Entry, envelope: &Envelope, error: &SpoolError) {
+        let now = self.settings.clock.now();
+        let expired = now >= after(entry.created, self.settings.retry.expire);
+        if expired || matches!(error, SpoolError::Damaged(_)) {
+            self.handover.alert(entry, &error.to_string());
+            let _ = self.spool.hold(entry.id, &error.to_string()).await;
+            return;
+        }
+        tracing::error!(entry = %entry.id, %error, "spool cannot be read");
+        let verdicts = vec![Verdict::put_off(&error.to_string()); envelope.recipients.len()];
+        let outcome = self.judge(entry, envelope, verdicts, &Bytes::new(), now);
         self.settle(entry.id, outcome).await;
     }
 

@@ -77,7 +77,8 @@ impl Found {
         Ok(())
     }
 
-    /// Body files without an entry go (they were never acknowledged), unless damage may have taken their entries.
+    /// Body files without an entry go (they were never acknowledged), unless damage may have taken their entries. Of an entry that is
+    /// held a person knows already.
     fn bodies(&mut self, disk: &dyn Disk, names: &[String]) -> io::Result<()> {
         for name in names {
             let unfinished = name.ends_with(".unfinished") || name.ends_with(".probe");
@@ -88,8 +89,8 @@ impl Found {
             }
         }
         let in_files = self.index.slots.iter().filter_map(|(id, slot)| match slot.body {
-            Body::File { len } => Some((*id, len)),
-            Body::Log { .. } => None,
+            Body::File { len } if slot.entry.held.is_none() => Some((*id, len)),
+            Body::File { .. } | Body::Log { .. } => None,
         });
         for (id, len) in in_files {
             if disk.len(&body_name(id)).ok() != Some(len) {

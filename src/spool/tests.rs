@@ -354,6 +354,44 @@ async fn r7_a_full_disk_refuses_at_once_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn r7_a_disk_in_trouble_is_tried_again_however_much_is_asked_of_it() {
+    let disk = Simulated::default();
+    let (spool, _) = open(&disk);
+    let id = spool.commit(vec![new_entry("bounces")]).await.unwrap()[0];
+    disk.0.lock().unwrap().full = true;
+    assert!(spool.commit(vec![new_entry("refused")]).await.is_err());
+    disk.0.lock().unwrap().full = false;
+    // A deliverer with a DSN to record tries again and again, faster than the writer is idle.
+    let failed = Outcome {
+        recipients: vec![(RecipientState::Failed, None)],
+        next_attempt: later(1),
+        new_entries: vec![new_entry("DSN")],
+    };
+    let mut tries = 0;
+    while spool.settle(id, failed.clone()).await.is_err() {
+        tries += 1;
+        assert!(tries < 100, "the disk is never tried");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_file_that_is_gone_is_damage_and_tells_so_at_start_until_it_is_held() {
+    let disk = Simulated::default();
+    let (spool, _) = open(&disk);
+    let id = spool.commit(vec![new_entry(&text(1, 5000))]).await.unwrap()[0];
+    disk.remove(&body_name(id)).unwrap();
+    assert_eq!(spool.content(id).await, Err(SpoolError::Damaged(id)));
+    drop(spool);
+    let (spool, recovered) = open(&disk);
+    assert_eq!((recovered.damage.len(), spool.is_healthy()), (1, false));
+    spool.hold(id, "damaged").await.unwrap();
+    drop(spool);
+    let (spool, recovered) = open(&disk);
+    assert_eq!((recovered.entries, recovered.damage.len(), spool.is_healthy()), (1, 0, true));
+}
+
+#[tokio::test]
 async fn r7_a_full_disk_while_a_body_file_is_written_recovers_too() {
     let disk = Simulated::default();
     let (spool, _) = open(&disk);

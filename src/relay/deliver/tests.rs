@@ -240,6 +240,35 @@ async fn what_waits_too_long_expires_with_a_dsn() {
 }
 
 #[tokio::test]
+async fn what_a_wrong_clock_put_off_for_years_is_delivered() {
+    let bench = bench(all(250));
+    let next_attempt = Some(Timestamp::now() + jiff::SignedDuration::from_hours(5 * 8760));
+    bench.spool.commit(vec![NewEntry { next_attempt, ..mail("a@ours.example", &["x@b.example"]) }]).await.unwrap();
+    bench.step(61);
+    bench.until("delivered", |bench| bench.spool.list().is_empty()).await;
+}
+
+#[tokio::test]
+async fn mail_whose_content_is_gone_is_held_and_holds_up_no_other() {
+    let bench = bench(all(250));
+    let big = Rope::from(Bytes::from(vec![b'x'; 1_100_000]));
+    let held = || NewEntry {
+        held: Some("test".into()),
+        content: big.clone(),
+        ..mail("a@ours.example", &["x@b.example"])
+    };
+    let broken = bench.spool.commit(vec![held(), held(), held()]).await.unwrap();
+    for id in &broken {
+        std::fs::remove_file(bench._folder.path().join(format!("{id}.body"))).unwrap();
+        bench.spool.release(*id).await.unwrap();
+    }
+    bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    bench.until("the other delivered", |bench| bench.spool.list().len() == 3).await;
+    bench.until("held", |bench| bench.spool.list().iter().all(|entry| entry.held.is_some())).await;
+    assert_eq!(bench.gateway.alerts.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
 async fn a_dead_hop_holds_up_no_other() {
     let bench = bench(all(250));
     let dead = (0..20).map(|_| NewEntry { next_hop: hop("dead"), ..mail("a@ours.example", &["x@b.example"]) });
