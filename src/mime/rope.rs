@@ -90,6 +90,13 @@ impl Rope {
     pub fn is_empty(&self) -> bool {
         self.pieces.iter().all(|piece| piece.encoded_len() == 0)
     }
+    /// Whether all octets are ASCII when written: 7-bit content (RFC 6152). Base64 is not looked at.
+    pub fn is_ascii(&self) -> bool {
+        self.pieces.iter().all(|piece| match piece {
+            Piece::Raw(octets) => octets.is_ascii(),
+            Piece::Base64(_) => true,
+        })
+    }
     /// Octets when written, without dot-stuffing.
     pub fn encoded_len(&self) -> usize {
         self.pieces.iter().map(Piece::encoded_len).fold(0, usize::saturating_add)

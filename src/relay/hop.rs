@@ -16,7 +16,7 @@ use crate::config::{HopTls, NextHop};
 use crate::mime::rope::Rope;
 pub use crate::smtp::client::Offers;
 use crate::smtp::client::{Client, Event};
-use crate::smtp::command::{Envelope, MailParameters, Recipient, Reply};
+use crate::smtp::command::{Body, Enhanced, Envelope, MailParameters, Recipient, Reply};
 use connection::{Connection, ContentError, Patience};
 pub use tls::Roots;
 use tls::Tls;
@@ -151,6 +151,13 @@ impl Hops {
     ) -> Result<Vec<Reply>, HopError> {
         let mut parameters = envelope.parameters.clone();
         parameters.size = Some(u64::try_from(content.encoded_len()).unwrap_or(u64::MAX));
+        if !content.is_ascii() {
+            if !connection.client.offers().eight_bit_mime {
+                self.give_back(hop, connection);
+                return Ok(vec![no_eight_bit_mime(); envelope.recipients.len()]);
+            }
+            parameters.body = Body::EightBitMime;
+        }
         if let Err(refusal) = connection.client.mail(&envelope.reverse_path, &parameters) {
             self.give_back(hop, connection);
             return Ok(vec![refusal; envelope.recipients.len()]);
@@ -171,13 +178,15 @@ impl Hops {
             self.abandon(hop, connection, go_ahead, patience).await;
             return Ok(talk.replies(refused_mail, &[]));
         }
-        let finals = match talk.data.take().flatten() {
-            Some(refusal) => {
+        let finals = match talk.data.take() {
+            // 421 before DATA was said: what would be content is a command to this server.
+            None => return Err(not_taken(hop, connection.closing_words())),
+            Some(Some(refusal)) => {
                 connection.needs_reset = true;
                 self.give_back(hop, connection);
                 vec![refusal; accepted]
             }
-            None => self.send(hop, connection, content, accepted, patience).await?,
+            Some(None) => self.send(hop, connection, content, accepted, patience).await?,
         };
         Ok(talk.replies(None, &finals))
     }
@@ -201,7 +210,8 @@ impl Hops {
         connection.client.content_sent(expected);
         let mut finals = Vec::with_capacity(accepted);
         while finals.len() < expected {
-            let why = match connection.event(patience).await {
+            let wait = if finals.is_empty() { patience } else { patience.for_the_rest() };
+            let why = match connection.event(wait.for_final()).await {
                 Ok(Event::Final(reply)) => {
                     finals.push(reply);
                     continue;
@@ -433,11 +443,14 @@ impl HopTransaction {
     /// The content and the final dot: a reply per recipient accepted before (SMTP: the same for all). The connection goes
     /// back to the pool. Dropping the transaction instead resets or closes it.
     ///
-    /// All of it takes at most the time of one wait (R6).
-    pub async fn data(mut self, content: &Rope) -> Result<Vec<Reply>, HopError> {
-        let patience = Patience::new(self.hops.inner.timeout, 1);
+    /// The caller ends it after `within` (R6). An LMTP hop that answers for some only is given a little less, so that what it took is known.
+    pub async fn data(mut self, content: &Rope, within: Duration) -> Result<Vec<Reply>, HopError> {
+        let patience = Patience::new(within, 1).ended_by_owner();
         if self.accepted == 0 {
             return Ok(Vec::new());
+        }
+        if !self.offers.eight_bit_mime && !content.is_ascii() {
+            return Ok(vec![no_eight_bit_mime(); self.accepted]);
         }
         let Some(mut connection) = self.connection.take() else {
             return Err(not_taken(&self.hop, "the connection was lost".into()));
@@ -478,8 +491,13 @@ fn not_taken(hop: &NextHop, why: String) -> HopError {
     HopError::NotTaken { hop: name(hop), why }
 }
 
+/// RFC 6152 section 3: without 8BITMIME the content would have to be converted, which would break what is signed in it.
+fn no_eight_bit_mime() -> Reply {
+    Reply::new(554, Enhanced(5, 6, 3), "the next hop does not offer 8BITMIME, which this mail needs")
+}
+
 fn lost_reply(why: &str) -> Reply {
-    Reply::new(451, crate::smtp::command::Enhanced(4, 4, 2), format!("the next hop did not answer: {why}"))
+    Reply::new(451, Enhanced(4, 4, 2), format!("the next hop did not answer: {why}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -252,11 +252,8 @@ async fn what_a_wrong_clock_put_off_for_years_is_delivered() {
 async fn mail_whose_content_is_gone_is_held_and_holds_up_no_other() {
     let bench = bench(all(250));
     let big = Rope::from(Bytes::from(vec![b'x'; 1_100_000]));
-    let held = || NewEntry {
-        held: Some("test".into()),
-        content: big.clone(),
-        ..mail("a@ours.example", &["x@b.example"])
-    };
+    let held =
+        || NewEntry { held: Some("test".into()), content: big.clone(), ..mail("a@ours.example", &["x@b.example"]) };
     let broken = bench.spool.commit(vec![held(), held(), held()]).await.unwrap();
     for id in &broken {
         std::fs::remove_file(bench._folder.path().join(format!("{id}.body"))).unwrap();

@@ -40,11 +40,30 @@ enum Stream {
 pub(super) struct Patience {
     each: Duration,
     until: Instant,
+    /// The end of waiting where some is known already: a little earlier.
+    partial: Instant,
 }
 
 impl Patience {
     pub(super) fn new(each: Duration, steps: u32) -> Self {
-        Self { each, until: Instant::now() + each.saturating_mul(steps) }
+        let until = Instant::now() + each.saturating_mul(steps);
+        Self { each, until, partial: until.checked_sub(each / 10).unwrap_or(until) }
+    }
+
+    /// For the answer to the final dot: of 4 minutes it makes the 10 of RFC 5321 section 4.5.3.2.6. A server that is slow, and not waited for,
+    /// would get the mail again and again.
+    pub(super) fn for_final(self) -> Self {
+        Self { each: self.each.saturating_mul(5) / 2, ..self }
+    }
+
+    /// For an owner that ends the wait itself, so that its end is never taken for another.
+    pub(super) fn ended_by_owner(self) -> Self {
+        Self { until: self.until + self.each, ..self }
+    }
+
+    /// What is known already is told before the owner ends the wait.
+    pub(super) fn for_the_rest(self) -> Self {
+        Self { until: self.partial, ..self }
     }
 
     fn step(&self) -> Instant {

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::address::Mailbox;
 use crate::config::HopTls;
-use crate::smtp::command::RcptParameters;
+use crate::smtp::command::{Enhanced, RcptParameters};
 
 /// What a server expects (the start of a line; "." is the content and its end) and answers. "" closes, "?" stays silent.
 type Script = Vec<(&'static str, &'static str)>;
@@ -152,7 +152,7 @@ async fn r5_cut_through_tells_unknown_from_not_taken_too() {
         let (hop, _server) = server(vec![script(&[&begun[..], rest].concat())]).await;
         let mut transaction = hops(1000).begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
         assert_eq!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
-        let error = transaction.data(&mail("x\r\n")).await.unwrap_err();
+        let error = transaction.data(&mail("x\r\n"), Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(matches!(error, HopError::Unknown { .. }), unknown, "{rest:?}");
     }
 }
@@ -189,7 +189,7 @@ async fn a_stale_kept_connection_is_replaced_in_cut_through() {
     for _ in 0..2 {
         let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
         assert!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().is_positive());
-        assert_eq!(codes(&transaction.data(&mail("x\r\n")).await.unwrap()), [250]);
+        assert_eq!(codes(&transaction.data(&mail("x\r\n"), Duration::from_secs(5)).await.unwrap()), [250]);
     }
     drop(hops);
     server.await.unwrap();
@@ -233,6 +233,64 @@ async fn r4_lmtp_answers_for_each_recipient_and_the_lost_ones_are_put_off() {
         hop.lmtp = true;
         assert_eq!(codes(&hops(500).deliver(&hop, &envelope(3), &mail("x\r\n")).await.unwrap()), expected);
     }
+}
+
+/// A server that says more than was asked, and a hello without PIPELINING.
+const ONE_BY_ONE: [(&str, &str); 2] = [("", "220 mx\r\n"), ("EHLO", "250-mx\r\n250 8BITMIME\r\n")];
+
+#[tokio::test]
+async fn no_content_without_354_when_a_server_says_421_on_its_own() {
+    let steps = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n421 going down\r\n")];
+    let (hop, server) = server(vec![[&ONE_BY_ONE[..], &steps, &[("SECRET", "")]].concat()]).await;
+    let result = hops(500).deliver(&hop, &envelope(1), &mail("SECRET as a command\r\n")).await;
+    assert!(matches!(result, Err(HopError::NotTaken { .. })), "{result:?}");
+    assert!(server.await.unwrap_err().is_panic(), "the server was sent the content as commands");
+}
+
+#[tokio::test]
+async fn eight_bit_content_does_not_go_where_8bitmime_is_not_offered() {
+    let steps = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
+    let refused = |replies: Vec<Reply>| {
+        replies.len() == 1 && replies.iter().all(|reply| (reply.code, reply.enhanced) == (554, Some(Enhanced(5, 6, 3))))
+    };
+    // The connection that was refused nothing is used again: 7-bit mail passes, encoded octets are no 8-bit content.
+    let (hop, server) = server(vec![script(&steps), script(&[("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n")])]).await;
+    let pool = hops(5000);
+    assert!(refused(pool.deliver(&hop, &envelope(1), &mail("gr\u{fc}n\r\n")).await.unwrap()));
+    let mut encoded = Rope::new();
+    encoded.push_base64(&b"\xff"[..]);
+    assert_eq!(codes(&pool.deliver(&hop, &envelope(1), &encoded).await.unwrap()), [250]);
+    drop(pool);
+    let pool = hops(5000);
+    let mut through = pool.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+    assert!(refused(through.data(&mail("gr\u{fc}n\r\n"), Duration::from_secs(5)).await.unwrap()));
+    drop(pool);
+    assert_eq!(server.await.unwrap(), vec![b"/w==\r\n.\r\n".to_vec()]);
+}
+
+#[tokio::test]
+async fn eight_bit_content_is_declared_whatever_the_client_said() {
+    let steps =
+        [("MAIL FROM:<> BODY=8BITMIME", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
+    let (hop, _server) = server(vec![[&ONE_BY_ONE[..], &steps].concat()]).await;
+    assert_eq!(codes(&hops(5000).deliver(&hop, &envelope(1), &mail("gr\u{fc}n\r\n")).await.unwrap()), [250]);
+}
+
+#[tokio::test]
+async fn r3_an_lmtp_hop_that_falls_silent_after_its_first_answer_keeps_that_answer() {
+    let hello = [("", "220 l\r\n"), ("LHLO", "250 l\r\n")];
+    let steps = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("RCPT", "250 c\r\n"), ("DATA", "354 d\r\n")];
+    let (mut hop, _server) = server(vec![[&hello[..], &steps, &[(".", "250 one\r\n"), ("", "?")]].concat()]).await;
+    hop.lmtp = true;
+    let pool = hops(60_000);
+    let mut through = pool.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    for recipient in &envelope(2).recipients {
+        assert_eq!(through.rcpt(recipient).await.unwrap().code, 250);
+    }
+    let within = Duration::from_millis(600);
+    let replies = tokio::time::timeout(within, through.data(&mail("x\r\n"), within)).await;
+    assert_eq!(codes(&replies.expect("before the caller's own deadline").unwrap()), [250, 451]);
 }
 
 #[tokio::test]

@@ -82,7 +82,8 @@ impl Inner {
         event: &mut Event,
     ) -> Through {
         let all = || output.recipients.clone();
-        let data = tokio::time::timeout(self.config.limits.hop_timeout, begun.data(output.content.rope()));
+        let within = self.config.limits.hop_timeout;
+        let data = tokio::time::timeout(within, begun.data(output.content.rope(), within));
         let replies = match data.await {
             Err(_) => {
                 event.hop("silent");
