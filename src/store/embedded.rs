@@ -25,7 +25,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ struct Inner {
     keys: GuardedCache<KeyId, holder::Loaded>,
     /// `None`: the alias's record is not authentic.
     aliases: DashMap<MailboxKey, Option<MailboxKey>>,
+    /// `aliases` holds all there are: what is not in it is none.
+    aliases_whole: AtomicBool,
     trust: RwLock<Result<Arc<TrustSet>, StoreError>>,
     events: broadcast::Sender<ChangeEvent>,
     /// Slow key operations at once.
@@ -195,6 +197,7 @@ impl EmbeddedStore {
             identities: GuardedCache::new(IDENTITIES),
             keys: GuardedCache::new(KEYS),
             aliases: DashMap::new(),
+            aliases_whole: AtomicBool::new(false),
             trust: RwLock::new(Ok(Arc::new(TrustSet::default()))),
             events: broadcast::channel(1024).0,
             pool: Arc::new(Semaphore::new(cores)),
@@ -361,29 +364,37 @@ impl Inner {
         self.identities.clear();
         self.keys.clear();
         self.reload_trust();
-        self.aliases.clear();
-        let aliases = self.read(|view| Ok(view.tops("a/").0)).unwrap_or_default();
-        for (path, _) in aliases {
-            if let Some(alias) = path.strip_prefix("a/").and_then(|name| MailboxKey::from_stored(name).ok()) {
-                self.reload_alias(&path, &alias);
-            }
-        }
+        self.reload_aliases();
         let _ = self.events.send(ChangeEvent::All);
     }
 
+    /// Reads all aliases anew. Until that is done, and where some cannot be listed, [`Self::resolve`] asks the file: an alias that
+    /// is not known here must not be taken for a mailbox without certificates.
+    fn reload_aliases(&self) {
+        self.aliases_whole.store(false, Ordering::Release);
+        let (tops, whole) = match self.read(|view| Ok(view.tops("a/"))) {
+            Ok((tops, errors)) => (tops, errors.is_empty()),
+            Err(error) => {
+                tracing::error!(%error, "the aliases cannot be read");
+                return;
+            }
+        };
+        let named = |path: &str| path.strip_prefix("a/").and_then(|name| MailboxKey::from_stored(name).ok());
+        let known: HashSet<MailboxKey> = tops.iter().filter_map(|(path, _)| named(path)).collect();
+        if whole {
+            self.aliases.retain(|alias, _| known.contains(alias));
+        }
+        known.iter().for_each(|alias| self.reload_alias(&alias_path(alias), alias));
+        self.aliases_whole.store(whole, Ordering::Release);
+    }
+
     fn reload_alias(&self, path: &str, alias: &MailboxKey) {
-        let record = self.read(|view| view.top(path));
-        match record {
-            Ok(Some(record)) if record.kind == Kind::Alias => {
-                let mailbox = String::from_utf8(record.value).ok().and_then(|text| MailboxKey::from_stored(&text).ok());
-                self.aliases.insert(alias.clone(), mailbox);
-            }
-            Ok(_) => {
-                self.aliases.remove(alias);
-            }
-            Err(_) => {
-                self.aliases.insert(alias.clone(), None);
-            }
+        match self.read(|view| view.top(path)) {
+            Ok(record) => match record.filter(|record| record.kind == Kind::Alias) {
+                Some(record) => drop(self.aliases.insert(alias.clone(), alias_target(record))),
+                None => drop(self.aliases.remove(alias)),
+            },
+            Err(_) => drop(self.aliases.insert(alias.clone(), None)),
         }
         self.identities.invalidate(&Owner::Mailbox(alias.clone()));
     }
@@ -438,6 +449,11 @@ impl Inner {
             Ok(bad)
         })
     }
+}
+
+/// The mailbox that an alias's record names.
+fn alias_target(record: Record) -> Option<MailboxKey> {
+    String::from_utf8(record.value).ok().and_then(|text| MailboxKey::from_stored(&text).ok())
 }
 
 fn note(bad: &mut Vec<String>, error: StoreError) {

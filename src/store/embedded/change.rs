@@ -5,7 +5,7 @@ use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
 use super::{
-    EmbeddedStore, Inner, TRUST, alias_path, certificate_path, key_path, owner_of_path, owner_path, trust_path,
+    EmbeddedStore, Inner, TRUST, alias_path, alias_target, certificate_path, key_path, owner_of_path, owner_path, trust_path,
 };
 use crate::address::{Domain, Mailbox, MailboxKey};
 use crate::cms::algorithm::ContentEncryption;
@@ -20,6 +20,7 @@ use crate::store::record::{
 };
 use crate::store::tree::Change;
 use crate::store::{CertStore, ChangeEvent, Identity, NewCertificate, Owner, StoreError, Stored};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// RSA keys under this are refused, in bits.
@@ -206,10 +207,19 @@ impl Inner {
     }
 
     fn resolve(&self, mailbox: MailboxKey) -> Result<MailboxKey, StoreError> {
+        // Asked before the list: what is added to it meanwhile is found in one or the other.
+        let whole = self.aliases_whole.load(Ordering::Acquire);
         match self.aliases.get(&mailbox).map(|target| target.value().clone()) {
-            None => Ok(mailbox),
             Some(Some(target)) => Ok(target),
             Some(None) => Err(self.alerts.raise(&alias_path(&mailbox))),
+            None if whole => Ok(mailbox),
+            None => {
+                let path = alias_path(&mailbox);
+                match self.read(|view| view.top(&path))?.filter(|record| record.kind == Kind::Alias) {
+                    Some(record) => alias_target(record).ok_or_else(|| self.alerts.raise(&path)),
+                    None => Ok(mailbox),
+                }
+            }
         }
     }
 
@@ -522,6 +532,9 @@ impl CertStore for EmbeddedStore {
     }
 
     fn aliases(&self) -> Result<Vec<(MailboxKey, MailboxKey)>, StoreError> {
+        if !self.inner.aliases_whole.load(Ordering::Acquire) {
+            return Err(StoreError::Io("cannot list all aliases now".to_owned()));
+        }
         let mut aliases = Vec::with_capacity(self.inner.aliases.len());
         for entry in &self.inner.aliases {
             let mailbox = entry.value().clone().ok_or_else(|| self.inner.alerts.raise(&alias_path(entry.key())))?;

@@ -467,6 +467,40 @@ fn a26_a_lost_anchor_and_a_lost_alias_are_noticed() {
 }
 
 #[test]
+fn a26_an_alias_that_can_no_longer_be_listed_is_no_proof_that_there_is_none() {
+    let (place, store) = Place::new();
+    store.add_alias(&mailbox("info@example.org").key(), &mailbox(ANNA).key()).unwrap();
+    drop(store);
+    let buckets: Vec<String> = place.records().into_keys().filter(|path| path.starts_with("b/")).collect();
+    place.attack(|table| buckets.iter().for_each(|path| drop(table.remove(path.as_str()).unwrap())));
+    let store = place.open();
+    let answer = store.identity(&mailbox("info@example.org"));
+    assert!(matches!(answer, Err(StoreError::NotAuthentic(_))), "{answer:?}");
+    assert!(store.aliases().is_err());
+    // What the lost list cannot have held is still answered.
+    let others = (0..9).map(|n| mailbox(&format!("nobody{n}@example.org"))).filter(|one| store.identity(one).is_ok());
+    assert!(others.count() >= 7);
+}
+
+#[test]
+fn an_alias_is_followed_while_all_is_read_anew() {
+    let (_place, store) = Place::new();
+    let issued = issued(ANNA, 0, NewKey::P256);
+    add(&store, ANNA, &issued);
+    store.add_alias(&mailbox("info@example.org").key(), &mailbox(ANNA).key()).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..200).for_each(|_| store.inner.reload_all());
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !done.load(std::sync::atomic::Ordering::Acquire) {
+            assert_eq!(fingerprints(&store, "info@example.org").len(), 1);
+        }
+    });
+}
+
+#[test]
 fn a26_what_nothing_names_is_never_read() {
     let (place, store) = Place::new();
     add(&store, "bert@example.org", &issued("bert@example.org", 0, NewKey::P256));
