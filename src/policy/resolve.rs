@@ -66,8 +66,8 @@ fn treat(
         return Err(Stop::permanent(POLICY, text.clone()));
     }
     if action.pass {
-        if action.encrypt == EncryptMode::Require {
-            let text = format!("rule {:?} says both pass and encrypt = require; correct the configuration", rule.name);
+        if action.encrypt == EncryptMode::Require || action.sign == SignMode::Require {
+            let text = format!("rule {:?} says both pass and require; correct the configuration", rule.name);
             return Err(Stop::transient(CONFIGURATION, text));
         }
         return Ok(Treatment::Clear(ClearByPolicy { rule: rule.name.clone() }));

@@ -220,6 +220,13 @@ fn the_signing_key_missing_is_451_and_never_unsigned() {
 }
 
 #[test]
+fn pass_is_no_way_around_a_signature_that_is_required() {
+    let mut require = rule(EncryptMode::Never, SignMode::Require);
+    require.action.pass = true;
+    assert_eq!(refused(&decide(&require, &to(Known::Candidates(vec![])))), Some((true, (4, 3, 5))));
+}
+
+#[test]
 fn t16_signing_keys_outside_their_validity_are_unused() {
     let house = House::new();
     let require = rule(EncryptMode::Never, SignMode::Require);
