@@ -11,7 +11,9 @@ use support::house::{House, mailbox, plain};
 use waxwing::cms::algorithm::{Digest, SignatureScheme};
 use waxwing::cms::signed::{self, SignParameters};
 use waxwing::keys::{KeyAnswer, KeyHolder, KeyOperation, Submission};
-use waxwing::store::CertStore;
+use waxwing::pki::authority::{NewKey, Recipe, issue};
+use waxwing::policy::TrustState;
+use waxwing::store::{CertStore, NewCertificate, Owner, Provenance};
 
 const ANNA: &str = "anna@ours.example";
 const BERT: &str = "bert@partner.example";
@@ -173,4 +175,20 @@ async fn resent_bcc_stays_here_as_bcc_does() {
     assert_eq!(house.send_out(ANNA, &[BERT], &message).await.code, 250);
     let text = house.world.wait(1).await.remove(0).text();
     assert!(text.contains("Resent-From:") && !text.contains("else.example"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t09_a_disabled_domain_certificate_is_no_reason_for_clear_text() {
+    let house = House::with_policy("[default]\nencrypt = \"prefer\"\ndomain-key = true\n").await;
+    let domain = Owner::parse("@partner.example").unwrap();
+    let recipe = Recipe::mailbox("domain-confidentiality-authority@partner.example", Timestamp::now(), NewKey::Rsa2048);
+    let certificate = issue(&recipe, Some(&house.ca)).certificate;
+    let provenance = Provenance { source: "import".into(), detail: "test".into(), at: Timestamp::now() };
+    let new = NewCertificate { certificate, provenance, trust: TrustState::Trusted, key: None };
+    house.store.add_certificates(&domain, vec![new]).unwrap();
+    assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "canary")).await.code, 250);
+    house.store.set_disabled(&domain, true).unwrap();
+    let said = house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "canary")).await;
+    assert_eq!(said.code, 550, "{}", said.octets);
+    assert!(house.world.mails().len() == 1 && !house.world.mails()[0].text().contains("canary"));
 }

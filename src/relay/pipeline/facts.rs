@@ -129,10 +129,11 @@ impl Lookup {
                 own.map(|record| look.candidate(record, names(&identity, record, mailbox), false)).collect();
             if with_domain {
                 let identity = self.store.domain_identity(domain)?;
-                let usable = identity.certificates.iter().filter(|_| !identity.disabled);
-                candidates.extend(
-                    usable.map(|record| look.candidate(record, record.certificate.is_for_domain(domain), true)),
-                );
+                candidates.extend(identity.certificates.iter().map(|record| {
+                    let candidate = look.candidate(record, record.certificate.is_for_domain(domain), true);
+                    // There, and not to be used: absent, it would let `prefer` fall to clear.
+                    if identity.disabled { Candidate { trust: TrustState::Blocked, ..candidate } } else { candidate }
+                }));
             }
             Ok(Known::Candidates(candidates))
         };
