@@ -7,7 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
-use support::house::{House, mailbox, plain};
+use support::Sink;
+use support::house::{House, Plan, mailbox, plain};
 use waxwing::cms::algorithm::{Digest, SignatureScheme};
 use waxwing::cms::signed::{self, SignParameters};
 use waxwing::keys::{KeyAnswer, KeyHolder, KeyOperation, Submission};
@@ -191,4 +192,90 @@ async fn t09_a_disabled_domain_certificate_is_no_reason_for_clear_text() {
     let said = house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "canary")).await;
     assert_eq!(said.code, 550, "{}", said.octets);
     assert!(house.world.mails().len() == 1 && !house.world.mails()[0].text().contains("canary"));
+}
+
+/// What the log writes, kept.
+#[derive(Clone, Default)]
+struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A next hop whose every word is an attack on the log; says 250 to all but the command that begins with `refuses`.
+async fn babbler(refuses: &'static str) -> std::net::SocketAddr {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                stream.get_mut().write_all(b"220 x\r\n").await.ok()?;
+                let mut in_data = false;
+                loop {
+                    let mut line = Vec::new();
+                    if stream.read_until(b'\n', &mut line).await.ok()? == 0 {
+                        return None::<()>;
+                    }
+                    let code: &[u8] = match &line[..] {
+                        _ if in_data && line != b".\r\n" => continue,
+                        line if line.starts_with(refuses.as_bytes()) => b"554",
+                        line if line.starts_with(b"DATA") => b"354",
+                        _ => b"250",
+                    };
+                    in_data = code == b"354";
+                    let babble = b" \x1b]0;evil\x07\x1b[2J\x7f\xc2\x9b1m\xe2\x80\xae log\x0bin\x0cject\x08ion\r\n";
+                    stream.get_mut().write_all(&[code, babble].concat()).await.ok()?;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a28_nothing_from_outside_gets_raw_into_the_log() {
+    let kept = Kept::default();
+    let writer = kept.clone();
+    let builder = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+    builder.with_writer(move || writer.clone()).try_init().unwrap();
+    for refuses in ["MAIL", "RCPT", "DATA", ".\r\n"] {
+        let hop = babbler(refuses).await;
+        let plan = Plan { policy: "[default]\nencrypt = \"never\"\n", ..Plan::default() };
+        let house = House::between(&plan, Sink::start().await, Sink::start().await, hop, hop).await;
+        let message = plain(ANNA, BERT, "CanarySubject", "CanaryBody")
+            .replace("Message-ID: <", "Message-ID: <\x1b[31m\u{9b}\u{202e}\x07")
+            .replace("From: ", "From: \x1b[2J ");
+        house.send_out(ANNA, &[BERT], &message).await;
+        // Several outputs go through the spool.
+        house.send_out(ANNA, &[BERT, "carl@partner.example"], &message).await;
+        house.send_in("x@else.example", &[ANNA], message.as_bytes()).await;
+        let mut client = house.outside().await;
+        for odd in ["\x1b[2J evil", "EHLO \x1b[2J\x07", "MAIL FROM:<\x1b@x.example>", "RCPT TO:<a\x07@ours.example>"] {
+            client.say(odd).await;
+        }
+        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while house.gateway.spool().list().iter().any(|entry| entry.attempts == 0 && entry.held.is_none()) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+    let log = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+    for line in log.lines() {
+        assert!(line.starts_with("20"), "a line of its own: {line:?}");
+        let odd = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}');
+        assert!(!line.contains(odd), "{line:?}");
+        assert!(!line.contains("CanarySubject\"") || line.contains("message_id"), "{line:?}");
+        assert!(!line.contains("CanaryBody"), "{line:?}");
+    }
+    assert!(log.contains("waxwing::message") && log.contains("evil"), "the attack was made: {log}");
 }
