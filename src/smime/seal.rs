@@ -216,9 +216,7 @@ impl Signing {
     /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them.
     pub fn finish(self, answer: KeyAnswer, self_check: bool) -> Result<Draft, SealError> {
         let KeyAnswer::Signature(signature) = answer else {
-            return Err(SealError::Key(crate::keys::KeyError::Unsuitable(
-                "a signature was asked for, a CEK came back",
-            )));
+            return Err(SealError::Key(crate::keys::KeyError::Unsuitable("a signature was asked for, a CEK came back")));
         };
         let object = self.prepared.finish(&signature)?;
         if self_check {
@@ -237,9 +235,7 @@ impl Signing {
 pub fn is_signed_message(message: &Entity, limits: &MimeLimits) -> bool {
     use super::open::{Shape, shape};
     match shape(message, limits) {
-        Ok(Shape::ClearSigned { signature, .. }) => {
-            SignedData::parse(&signature).is_ok_and(|data| !data.signers.is_empty())
-        }
+        Ok(Shape::ClearSigned { signature, .. }) => SignedData::parse(&signature).is_ok_and(|data| !data.signers.is_empty()),
         Ok(Shape::Pkcs7 { object }) => SignedData::parse(&object).is_ok_and(|data| !data.signers.is_empty()),
         _ => false,
     }

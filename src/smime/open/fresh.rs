@@ -30,12 +30,7 @@ pub(super) fn protected_subject(content: &Entity) -> Option<&Field> {
 
 /// The message to deliver: outer fields that are not MIME's, then the MIME fields and the body of the decrypted entity.
 /// A protected Subject takes the place of the outer one. The second value is a note where octets had to change (A16).
-pub(super) fn message(
-    outer: &Header,
-    subject: Option<&Field>,
-    inner: &Entity,
-    limits: &MimeLimits,
-) -> (Bytes, Option<&'static str>) {
+pub(super) fn message(outer: &Header, subject: Option<&Field>, inner: &Entity, limits: &MimeLimits) -> (Bytes, Option<&'static str>) {
     let (inner, note) = well_lined_entity(inner, limits);
     let mut octets = Vec::with_capacity(outer.raw.len().saturating_add(inner.raw.len()).saturating_add(64));
     for field in &outer.fields {
@@ -62,35 +57,19 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
         return (inner.clone(), None);
     }
     let ends = canonical::canonical_line_ends(&inner.raw);
-    if is_well_lined(&ends)
-        && let Ok(entity) = Entity::parse(ends.clone(), limits)
-    {
-        return (
-            entity,
-            Some(
-                "line ends of the decrypted content were repaired; a signature over it may no longer verify downstream",
-            ),
-        );
+    if is_well_lined(&ends) && let Ok(entity) = Entity::parse(ends.clone(), limits) {
+        return (entity, Some("line ends of the decrypted content were repaired; a signature over it may no longer verify downstream"));
     }
     let prepared = Entity::parse(ends.clone(), limits)
         .and_then(|entity| canonical::prepare_lenient(&entity, limits))
         .and_then(|prepared| Entity::parse(prepared.inner, limits));
-    if let Ok(entity) = prepared
-        && is_well_lined(&entity.raw)
-    {
-        return (
-            entity,
-            Some(
-                "decrypted content was re-encoded for the next hop; a signature over it may no longer verify downstream",
-            ),
-        );
+    if let Ok(entity) = prepared && is_well_lined(&entity.raw) {
+        return (entity, Some("decrypted content was re-encoded for the next hop; a signature over it may no longer verify downstream"));
     }
     let broken = Bytes::from(forced(&ends));
-    let entity = Entity::parse(broken.clone(), limits).unwrap_or_else(|_| Entity::without_header(broken));
-    (
-        entity,
-        Some("lines of the decrypted content were broken by force; a signature over it no longer verifies downstream"),
-    )
+    let entity = Entity::parse(broken.clone(), limits)
+        .unwrap_or_else(|_| Entity::without_header(broken));
+    (entity, Some("lines of the decrypted content were broken by force; a signature over it no longer verifies downstream"))
 }
 
 /// CRLF alone ends lines, none is longer than 998 octets, and there is no NUL.

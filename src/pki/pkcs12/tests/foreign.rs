@@ -1,7 +1,7 @@
 //! Files that others wrote.
 
-use super::*;
 use crate::outside::corpora;
+use super::*;
 
 fn files(folder: &PathBuf, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
