@@ -194,7 +194,7 @@ fn bare_bulk(content: ContentEncryption, buffer: &mut [u8], decrypt: bool) {
 }
 
 fn small_mail(world: &World, measured: bool) {
-    let (rounds, calls) = if measured { (21, 100) } else { (1, 1) };
+    let (rounds, calls) = if measured { (15, 500) } else { (1, 1) };
     let small = message(4096);
     let sign = KeyOperation::Sign {
         key: world.sender_key,
@@ -241,7 +241,7 @@ fn small_mail(world: &World, measured: bool) {
 fn big_mail(world: &World, measured: bool, wanted: &dyn Fn(&str) -> bool) {
     let big = message(10 << 20);
     let megabytes = big.len() as f64 / 1e6;
-    let repetitions = if measured { 31 } else { 1 };
+    let (rounds, calls) = if measured { (11, 8) } else { (1, 1) };
     let mut buffer = big[..big.len() / 16 * 16].to_vec();
     println!("\n{:44}{:>12}{:>12}{:>8}{:>8}", "10 MB, MB/s on one core", "ours", "bare", "ratio", "goal");
     for (content, goal) in [(ContentEncryption::Aes256Gcm, 400), (ContentEncryption::Aes256Cbc, 270)] {
@@ -251,7 +251,7 @@ fn big_mail(world: &World, measured: bool, wanted: &dyn Fn(&str) -> bool) {
         };
         let name = format!("seal, {}", content.name());
         if wanted(&name) {
-            let seal = interleaved(repetitions, 1, &mut || assert!(world.seal(&big, content) > big.len()), &mut || {
+            let seal = interleaved(rounds, calls, &mut || assert!(world.seal(&big, content) > big.len()), &mut || {
                 bare_bulk(content, &mut buffer, false);
             });
             show(&name, seal);
@@ -259,7 +259,7 @@ fn big_mail(world: &World, measured: bool, wanted: &dyn Fn(&str) -> bool) {
         let name = format!("open + verify, {}", content.name());
         if wanted(&name) {
             let received = world.sealed(&big, content);
-            let open = interleaved(repetitions, 1, &mut || world.open(&received), &mut || {
+            let open = interleaved(rounds, calls, &mut || world.open(&received), &mut || {
                 bare_bulk(content, &mut buffer, true);
             });
             show(&name, open);

@@ -76,6 +76,13 @@ pub fn digest(how: Digest, octets: &[u8]) -> Vec<u8> {
     how.of(octets).as_ref().to_vec()
 }
 
+/// The same over content that lies in several buffers.
+pub fn digest_of(how: Digest, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
+    let mut context = aws_lc_rs::digest::Context::new(how.algorithm());
+    pieces.into_iter().for_each(|piece| context.update(piece.as_ref()));
+    context.finish().as_ref().to_vec()
+}
+
 /// A SignedData as received.
 #[derive(Debug, Clone)]
 pub struct SignedData {

@@ -5,6 +5,7 @@ use memchr::{memchr, memchr2};
 
 use super::entity::{Entity, MimeLimits, Reading};
 use super::header::{Block, Header, MimeError};
+use super::rope::{Piece, Rope};
 
 #[cfg(test)]
 mod corpora;
@@ -53,8 +54,9 @@ fn first_bare(octets: &[u8]) -> Option<usize> {
 pub struct Prepared {
     /// Fields that stay outside (all but Content-* and MIME-Version), as received; lines that are no field are left out.
     pub outer: Bytes,
-    /// The MIME entity to protect: Content-* fields, empty line, body; canonical and 7-bit safe.
-    pub inner: Bytes,
+    /// The MIME entity to protect: Content-* fields, empty line, body; canonical and 7-bit safe. Its body shares the octets
+    /// received where they are kept.
+    pub inner: Rope,
 }
 
 /// Prepares a whole message: its MIME fields move inside; every leaf that a 7-bit hop could change (8-bit octets, lines over
@@ -73,15 +75,15 @@ pub fn prepare_lenient(message: &Entity, limits: &MimeLimits) -> Result<Prepared
 
 fn prepare_as(message: &Entity, reading: Reading, limits: &MimeLimits) -> Result<Prepared, MimeError> {
     let Prepared { outer, inner } = take_apart(message, limits)?;
-    if is_seven_bit_safe(&inner) {
+    if is_rope_seven_bit_safe(&inner) {
         return Ok(Prepared { outer, inner });
     }
     // The same message with its MIME fields alone.
-    let inner = tree::seven_bit(&Entity::parse(inner, limits)?, reading, limits)?;
+    let inner = tree::seven_bit(&Entity::parse(inner.to_bytes(), limits)?, reading, limits)?;
     if !is_seven_bit_safe(&inner) {
         return Err(MimeError::Malformed("a message that cannot be made safe for 7-bit hops"));
     }
-    Ok(Prepared { outer, inner: inner.into() })
+    Ok(Prepared { outer, inner: Rope::from(Bytes::from(inner)) })
 }
 
 /// Takes a whole message apart without re-encoding anything: for content that travels inside base64 (opaque or encrypted)
@@ -91,19 +93,20 @@ pub fn take_apart(message: &Entity, limits: &MimeLimits) -> Result<Prepared, Mim
         // A file with the line ends of its system: all of it is text.
         return take_apart(&Entity::parse(canonical_line_ends(&message.raw), limits)?, limits);
     }
-    let (outer, mut inner) = split_header(&message.header, message.raw.len());
+    let (outer, mut inner) = split_header(&message.header);
     if message.header.one("Content-Type")?.is_none() {
         inner.extend_from_slice(default_content_type(&message.body));
     }
     inner.extend_from_slice(b"\r\n");
-    inner.extend_from_slice(&message.body);
-    Ok(Prepared { outer, inner: inner.into() })
+    let mut inner = Rope::from(Bytes::from(inner));
+    inner.push_raw(message.body.clone());
+    Ok(Prepared { outer, inner })
 }
 
-/// Outer fields, and the Content-* fields in a buffer with room for `room` octets.
-fn split_header(header: &Header, room: usize) -> (Bytes, Vec<u8>) {
+/// Outer fields, and the Content-* fields.
+fn split_header(header: &Header) -> (Bytes, Vec<u8>) {
     let mut outer = Vec::with_capacity(header.raw.len() + 2);
-    let mut inner = Vec::with_capacity(room + 64);
+    let mut inner = Vec::with_capacity(256);
     for field in &header.fields {
         let name = field.name().as_bytes();
         let to = match name.get(..8) {
@@ -148,6 +151,15 @@ pub fn is_seven_bit_safe(octets: &[u8]) -> bool {
     }
 }
 
+/// The same of pieces that each end with a line, the last one perhaps without; base64 is always safe.
+pub(crate) fn is_rope_seven_bit_safe(rope: &Rope) -> bool {
+    let mut ended = true;
+    rope.pieces().iter().all(|piece| match piece {
+        Piece::Raw(octets) => std::mem::replace(&mut ended, octets.ends_with(b"\r\n")) && is_seven_bit_safe(octets),
+        Piece::Base64(_) => std::mem::replace(&mut ended, true),
+    })
+}
+
 fn is_safe_line(line: &[u8]) -> bool {
     line.len() <= LINE_MAX && !matches!(line.last(), Some(b' ' | b'\t')) && !line.starts_with(b"From ")
 }
@@ -161,15 +173,16 @@ pub fn fuzz_canonical(data: &[u8]) {
     let limits = MimeLimits { depth: 8, parts: 200, fields: 200 };
     let Ok(entity) = Entity::parse(octets, &limits) else { return };
     if let Ok(prepared) = prepare_lenient(&entity, &limits) {
-        assert!(is_seven_bit_safe(&prepared.inner), "not safe: {:?}", prepared.inner);
+        assert!(is_seven_bit_safe(&prepared.inner.to_bytes()), "not safe: {:?}", prepared.inner);
     }
     let Ok(prepared) = prepare(&entity, &limits) else { return };
-    assert!(is_seven_bit_safe(&prepared.inner), "not safe: {:?}", prepared.inner);
+    let inner = prepared.inner.to_bytes();
+    assert!(is_seven_bit_safe(&inner), "not safe: {inner:?}");
     let mut rest = prepared.outer.clone();
     while let Some(block) = Block::take(&mut rest) {
         assert!(block.name_len.is_some());
     }
-    let whole = Bytes::from([&prepared.outer[..], &prepared.inner[..]].concat());
+    let whole = Bytes::from([&prepared.outer[..], &inner[..]].concat());
     let again = Entity::parse(whole, &limits).and_then(|entity| prepare(&entity, &limits));
-    assert_eq!(again.map(|again| again.inner), Ok(prepared.inner));
+    assert_eq!(again.map(|again| again.inner.to_bytes()), Ok(inner));
 }

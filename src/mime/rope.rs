@@ -112,13 +112,17 @@ impl Rope {
             return octets.clone();
         }
         let mut out = Vec::with_capacity(self.encoded_len());
+        self.append_to(&mut out);
+        out.into()
+    }
+    /// Appends all octets to a buffer.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
         for piece in &self.pieces {
             match piece {
                 Piece::Raw(octets) => out.extend_from_slice(octets),
-                Piece::Base64(octets) => encode_lines(octets, &mut out),
+                Piece::Base64(octets) => encode_lines(octets, out),
             }
         }
-        out.into()
     }
     /// Writes all octets, encoding 64 KiB at a time.
     pub fn write_to(&self, to: &mut impl io::Write) -> io::Result<()> {

@@ -316,7 +316,7 @@ impl Opener {
         self.rebuild(|digest| {
             let boundary = super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
             let free = memchr::memmem::find(&content.raw, boundary.as_bytes()).is_none();
-            free.then(|| super::seal::multipart_signed_with(&content.raw, signature.clone(), super::seal::micalg(digest), &boundary))
+            free.then(|| super::seal::multipart_signed_with(Rope::from(content.raw.clone()), signature.clone(), super::seal::micalg(digest), &boundary))
         }, &data);
         self.content = content.raw.clone();
         self.current = Some(content);

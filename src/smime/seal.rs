@@ -90,7 +90,7 @@ pub struct Draft {
 #[derive(Debug)]
 pub struct Signing {
     outer: Bytes,
-    content: Bytes,
+    content: Rope,
     prepared: PreparedSignedData,
     plan: SignPlan,
 }
@@ -140,7 +140,7 @@ impl Draft {
             // RFC 8551 section 3.1.3 asks for 7-bit data in multipart/signed alone.
             Err(_) => (canonical::take_apart(message, &limits)?, true),
         };
-        Ok(Self { outer: ended(prepared.outer), entity: Rope::from(prepared.inner), signed: false, kept, form: None })
+        Ok(Self { outer: ended(prepared.outer), entity: prepared.inner, signed: false, kept, form: None })
     }
     /// Whether the message carries a signature: as it came, or made here.
     pub fn is_signed(&self) -> bool {
@@ -158,8 +158,7 @@ impl Draft {
         if self.kept {
             plan.form = Form::Opaque;
         }
-        let content = self.entity.to_bytes();
-        let digest = signed::digest(plan.digest, &content);
+        let digest = signed::digest_of(plan.digest, self.entity.chunks(CHUNK));
         let parameters = SignParameters {
             signer: &plan.certificate,
             chain: &plan.chain,
@@ -169,9 +168,9 @@ impl Draft {
             capabilities: &plan.capabilities,
             encryption_certificate: plan.encryption_certificate.as_ref(),
         };
-        let econtent = (plan.form == Form::Opaque).then(|| content.clone());
+        let econtent = (plan.form == Form::Opaque).then(|| self.entity.to_bytes());
         let prepared = signed::prepare(&parameters, &digest, econtent)?;
-        Ok(Signing { outer: self.outer, content, prepared, plan })
+        Ok(Signing { outer: self.outer, content: self.entity, prepared, plan })
     }
     /// Encrypts what is there (signed or not) for one group of recipients; the draft stays for the next group. With
     /// `self_check` the result is read again with its CEK before it is given out.
@@ -181,7 +180,8 @@ impl Draft {
         }
         let cek = random_cek(plan.content)?;
         let recipients: Vec<_> = plan.recipients.iter().map(|(certificate, scheme)| (certificate, *scheme)).collect();
-        let envelope = enveloped::seal(flat(&self.entity), plan.content, &recipients, &cek)?;
+        let fill = |buffer: &mut Vec<u8>| self.entity.append_to(buffer);
+        let envelope = enveloped::seal_with(self.entity.encoded_len(), fill, plan.content, &recipients, &cek)?;
         if self_check {
             check_envelope(&envelope, plan, &cek, &self.entity)?;
         }
@@ -220,11 +220,11 @@ impl Signing {
         };
         let object = self.prepared.finish(&signature)?;
         if self_check {
-            check_signature(&object, &self.content, &self.plan)?;
+            check_signature(&object, &self.content.to_bytes(), &self.plan)?;
         }
         let entity = match self.plan.form {
             Form::Opaque => pkcs7_mime("signed-data", object),
-            Form::Clear => multipart_signed(&self.content, object, self.plan.digest, self_check)?,
+            Form::Clear => multipart_signed(self.content, object, self.plan.digest, self_check)?,
         };
         Ok(Draft { outer: self.outer, entity, signed: true, kept: false, form: Some(self.plan.form) })
     }
@@ -290,24 +290,25 @@ pub(in crate::smime) fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
 }
 
 /// A multipart/signed entity (RFC 8551 section 3.5.3).
-fn multipart_signed(content: &Bytes, signature: Bytes, digest: Digest, self_check: bool) -> Result<Rope, SealError> {
+fn multipart_signed(content: Rope, signature: Bytes, digest: Digest, self_check: bool) -> Result<Rope, SealError> {
     let mut random = [0; 18];
     rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
     let boundary = boundary(&random);
-    if self_check && memchr::memmem::find(content, boundary.as_bytes()).is_some() {
+    // Pieces meet at line ends, where no boundary lies across.
+    if self_check && content.chunks(usize::MAX).any(|piece| memchr::memmem::find(&piece, boundary.as_bytes()).is_some()) {
         return Err(SealError::SelfCheck("the boundary stands in the content"));
     }
     Ok(multipart_signed_with(content, signature, micalg(digest), &boundary))
 }
 
 /// The same with a boundary that is known not to stand in the content.
-pub(in crate::smime) fn multipart_signed_with(content: &Bytes, signature: Bytes, micalg: &str, boundary: &str) -> Rope {
+pub(in crate::smime) fn multipart_signed_with(content: Rope, signature: Bytes, micalg: &str, boundary: &str) -> Rope {
     let mut rope = Rope::new();
     rope.push_raw(format!(
         "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={micalg};\r\n boundary=\"{boundary}\"\r\n\r\n\
          This is a cryptographically signed message in MIME format.\r\n\r\n--{boundary}\r\n"
     ));
-    rope.push_raw(content.clone());
+    rope.append(content);
     rope.push_raw(format!(
         "\r\n--{boundary}\r\nContent-Type: application/pkcs7-signature; name=smime.p7s\r\nContent-Transfer-Encoding: base64\r\n\
          Content-Disposition: attachment; filename=smime.p7s\r\n\r\n"
@@ -338,13 +339,7 @@ fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
     Ok(cek)
 }
 
-/// The rope's octets in one buffer with room for padding and tag: it becomes the ciphertext in place.
-fn flat(rope: &Rope) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(rope.encoded_len().saturating_add(64));
-    rope.chunks(CHUNK).for_each(|chunk| octets.extend_from_slice(&chunk));
-    octets
-}
-
+/// Octets of a rope looked at in one go.
 const CHUNK: usize = 64 * 1024;
 
 /// The signature read back and verified over the content as it will be seen.

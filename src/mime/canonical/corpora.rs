@@ -114,7 +114,7 @@ fn real_mails_decode_to_the_same_parts_when_prepared() {
         let prepared = Entity::parse(mail.clone(), &limits).and_then(|entity| prepare(&entity, &limits));
         match prepared {
             Ok(prepared) => {
-                let whole = [&prepared.outer[..], b"MIME-Version: 1.0\r\n", &prepared.inner[..]].concat();
+                let whole = [&prepared.outer[..], b"MIME-Version: 1.0\r\n", &prepared.inner.to_bytes()[..]].concat();
                 if tree_of(&mail) == tree_of(&whole) {
                     same += 1;
                 } else {

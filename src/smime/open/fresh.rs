@@ -62,7 +62,7 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
     }
     let prepared = Entity::parse(ends.clone(), limits)
         .and_then(|entity| canonical::prepare_lenient(&entity, limits))
-        .and_then(|prepared| Entity::parse(prepared.inner, limits));
+        .and_then(|prepared| Entity::parse(prepared.inner.to_bytes(), limits));
     if let Ok(entity) = prepared && is_well_lined(&entity.raw) {
         return (entity, Some("decrypted content was re-encoded for the next hop; a signature over it may no longer verify downstream"));
     }

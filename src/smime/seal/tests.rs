@@ -67,7 +67,7 @@ fn what_is_sealed_opens_to_what_went_in() {
 }
 
 fn prepared_inner(message: &Bytes) -> Bytes {
-    canonical::prepare(&entity(message.clone()), &MimeLimits::default()).unwrap().inner
+    canonical::prepare(&entity(message.clone()), &MimeLimits::default()).unwrap().inner.to_bytes()
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn the_self_check_finds_another_content_cipher_or_recipient() {
     let plan = encrypt_plan(&[bob], ContentEncryption::Aes256Gcm);
     let seal = |plan: &EncryptPlan, octets: &Rope| {
         let recipients: Vec<_> = plan.recipients.iter().map(|(certificate, scheme)| (certificate, *scheme)).collect();
-        enveloped::seal(flat(octets), plan.content, &recipients, &cek).unwrap()
+        enveloped::seal(octets.to_bytes().to_vec(), plan.content, &recipients, &cek).unwrap()
     };
     assert_eq!(check_envelope(&seal(&plan, &entity), &plan, &cek, &entity), Ok(()));
     for other in ["Content-Type: text/plain\r\n\r\nhellx\r\n", "Content-Type: text/plain\r\n\r\nhello\r\nmore\r\n", "short"] {
