@@ -107,8 +107,12 @@ pub struct Opener {
     current: Option<Entity>,
     /// The entity that was decrypted last: what is delivered.
     decrypted: Option<Entity>,
-    /// The signed layer that is all of it, written anew from its verified octets.
-    rebuilt: Option<Rope>,
+    /// Whether that is well lined.
+    lined: bool,
+    /// Whether the entity at hand is a part of it, octet for octet.
+    inside: bool,
+    /// The signed layer that is all of it, written anew from its verified octets, and whether it is well lined.
+    rebuilt: Option<(Rope, bool)>,
     /// The innermost content so far.
     content: Bytes,
     envelope: Option<Envelope>,
@@ -158,6 +162,8 @@ impl Opener {
             author,
             current: Some(message.clone()),
             decrypted: None,
+            lined: false,
+            inside: false,
             rebuilt: None,
             content: message.raw.clone(),
             message,
@@ -237,6 +243,8 @@ impl Opener {
         self.found.cbc |= !authenticated;
         self.found.seal_off();
         self.content = plain;
+        self.lined = fresh::is_well_lined(&entity.raw);
+        self.inside = true;
         self.decrypted = Some(entity.clone());
         self.rebuilt = None;
         self.current = Some(entity);
@@ -311,12 +319,14 @@ impl Opener {
         self.note_micalg(&data, micalg);
         // A7: a detached signature carries no content, or it may be a signature over something else than what is shown.
         let refused = data.econtent.is_some().then(|| "a detached signature that carries content of its own".to_owned());
-        let content = self.as_signed(content, &data);
+        let (content, lined) = self.as_signed(content, &data);
         self.signed_layer(true, &data, &content.raw, refused);
         self.rebuild(|digest| {
             let boundary = super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
             let free = memchr::memmem::find(&content.raw, boundary.as_bytes()).is_none();
-            free.then(|| super::seal::multipart_signed_with(Rope::from(content.raw.clone()), signature.clone(), super::seal::micalg(digest), &boundary))
+            let content = Rope::from(content.raw.clone());
+            let micalg = super::seal::micalg(digest);
+            free.then(|| (super::seal::multipart_signed_with(content, signature.clone(), micalg, &boundary), lined))
         }, &data);
         self.content = content.raw.clone();
         self.current = Some(content);
@@ -353,7 +363,8 @@ impl Opener {
             return false;
         };
         self.signed_layer(false, &data, &content, None);
-        self.rebuild(|_| Some(super::seal::pkcs7_mime("signed-data", object.clone())), &data);
+        self.rebuild(|_| Some((super::seal::pkcs7_mime("signed-data", object.clone()), true)), &data);
+        self.inside = false;
         self.content = content.clone();
         if data.econtent_type == judge::ID_DATA {
             self.current = Entity::parse(content, &self.context.mime).ok();
@@ -362,22 +373,25 @@ impl Opener {
     }
 
     /// The signed part as its signature was made: inside a layer that was undone here lines may end in bare LF, while the
-    /// signature is over the canonical form (RFC 8551 section 3.1.1).
-    fn as_signed(&self, content: Entity, data: &SignedData) -> Entity {
-        if self.found.layers.is_empty() || fresh::is_well_lined(&content.raw) {
-            return content;
+    /// signature is over the canonical form (RFC 8551 section 3.1.1). Gives also whether it is known to be well lined.
+    fn as_signed(&self, content: Entity, data: &SignedData) -> (Entity, bool) {
+        if self.found.layers.is_empty() {
+            return (content, false);
+        }
+        if (self.inside && self.lined) || fresh::is_well_lined(&content.raw) {
+            return (content, true);
         }
         let canonical = crate::mime::canonical::canonical_line_ends(&content.raw);
         let fits = |octets: &Bytes| !matches!(judge::judge(data, octets, &self.author, &self.context).standing, Standing::Bad(_));
         if !fits(&content.raw) && fits(&canonical) {
-            return Entity::parse(canonical, &self.context.mime).unwrap_or(content);
+            return (Entity::parse(canonical, &self.context.mime).unwrap_or(content), false);
         }
-        content
+        (content, false)
     }
 
     /// CBC can be changed in transit around what is signed: preamble, fields, epilogue. So the outermost signed layer in it
     /// is written anew from the octets that were verified; the same each time.
-    fn rebuild(&mut self, write: impl FnOnce(Digest) -> Option<Rope>, data: &SignedData) {
+    fn rebuild(&mut self, write: impl FnOnce(Digest) -> Option<(Rope, bool)>, data: &SignedData) {
         if self.found.cbc && self.rebuilt.is_none() && self.found.inner.len() == 1 {
             self.rebuilt = data.signers.first().and_then(|signer| signer.digest).and_then(write);
         }
@@ -444,22 +458,31 @@ impl Opener {
         let cbc = found.cbc;
         let mut verdict = found.verdict();
         let rebuilt = self.rebuilt.take().filter(|_| cbc && verdict.signer.is_some());
-        let rebuilt = rebuilt.and_then(|rope| Entity::parse(rope.to_bytes(), &self.context.mime).ok());
-        let message = match rebuilt.as_ref().or(self.decrypted.as_ref()) {
-            None => self.message.raw.clone(),
-            Some(inner) => {
-                let content = Entity::parse(self.content.clone(), &self.context.mime).ok();
-                let subject = content.as_ref().and_then(fresh::protected_subject);
-                if subject.is_some() {
-                    verdict.notes.push("the Subject is the protected one".into());
-                }
-                let (message, note) = fresh::message(&self.message.header, subject, inner, &self.context.mime);
-                verdict.notes.extend(note.map(str::to_owned));
-                message
-            }
-        };
+        let message = self.deliverable(rebuilt, &mut verdict.notes);
         let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
         Opened { message, content: self.content.clone(), verdict, cek_digests, certificates, operations: self.operations }
+    }
+
+    /// The message to deliver: see [`Opened::message`].
+    fn deliverable(&self, rebuilt: Option<(Rope, bool)>, notes: &mut Vec<String>) -> Bytes {
+        let Some(decrypted) = &self.decrypted else { return self.message.raw.clone() };
+        let (outer, limits) = (&self.message.header, &self.context.mime);
+        let content = Entity::parse(self.content.clone(), limits).ok();
+        let subject = content.as_ref().and_then(fresh::protected_subject);
+        if subject.is_some() {
+            notes.push("the Subject is the protected one".into());
+        }
+        let reread = match &rebuilt {
+            Some((rope, true)) => return fresh::message_around(outer, subject, rope),
+            Some((rope, false)) => Entity::parse(rope.to_bytes(), limits).ok(),
+            None => None,
+        };
+        let (message, note) = match &reread {
+            Some(entity) => fresh::message(outer, subject, entity, false, limits),
+            None => fresh::message(outer, subject, decrypted, self.lined, limits),
+        };
+        notes.extend(note.map(str::to_owned));
+        message
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::mime::canonical;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::{Field, Header};
+use crate::mime::rope::Rope;
 use crate::smime::seal::{is_content_field, push_field};
 
 /// Octets in a line at most, its end left out (RFC 5321 section 4.5.3.1.6).
@@ -29,10 +30,35 @@ pub(super) fn protected_subject(content: &Entity) -> Option<&Field> {
 }
 
 /// The message to deliver: outer fields that are not MIME's, then the MIME fields and the body of the decrypted entity.
-/// A protected Subject takes the place of the outer one. The second value is a note where octets had to change (A16).
-pub(super) fn message(outer: &Header, subject: Option<&Field>, inner: &Entity, limits: &MimeLimits) -> (Bytes, Option<&'static str>) {
-    let (inner, note) = well_lined_entity(inner, limits);
-    let mut octets = Vec::with_capacity(outer.raw.len().saturating_add(inner.raw.len()).saturating_add(64));
+/// A protected Subject takes the place of the outer one. The second value is a note where octets had to change (A16), which
+/// does not happen where `lined` says that they are well lined.
+pub(super) fn message(
+    outer: &Header,
+    subject: Option<&Field>,
+    inner: &Entity,
+    lined: bool,
+    limits: &MimeLimits,
+) -> (Bytes, Option<&'static str>) {
+    let (inner, note) = if lined { (inner.clone(), None) } else { well_lined_entity(inner, limits) };
+    let mut octets = outer_fields(outer, subject, inner.raw.len());
+    for field in inner.header.fields.iter().filter(|field| is_content_field(field.name())) {
+        push_field(&mut octets, &field.raw);
+    }
+    octets.extend_from_slice(b"\r\n");
+    octets.extend_from_slice(&inner.body);
+    (octets.into(), note)
+}
+
+/// The same for an entity that was written here: well lined, and its fields are MIME's alone.
+pub(super) fn message_around(outer: &Header, subject: Option<&Field>, inner: &Rope) -> Bytes {
+    let mut octets = outer_fields(outer, subject, inner.encoded_len());
+    inner.append_to(&mut octets);
+    octets.into()
+}
+
+/// The outer fields that are not MIME's, and MIME-Version, in a buffer with room for `room` octets more.
+fn outer_fields(outer: &Header, subject: Option<&Field>, room: usize) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(outer.raw.len().saturating_add(room).saturating_add(64));
     for field in &outer.fields {
         let replaced = subject.is_some() && field.is("Subject");
         if !replaced && !is_content_field(field.name()) && !field.is("MIME-Version") {
@@ -43,12 +69,7 @@ pub(super) fn message(outer: &Header, subject: Option<&Field>, inner: &Entity, l
         push_field(&mut octets, &subject.raw);
     }
     octets.extend_from_slice(b"MIME-Version: 1.0\r\n");
-    for field in inner.header.fields.iter().filter(|field| is_content_field(field.name())) {
-        push_field(&mut octets, &field.raw);
-    }
-    octets.extend_from_slice(b"\r\n");
-    octets.extend_from_slice(&inner.body);
-    (octets.into(), note)
+    octets
 }
 
 /// The entity with lines that may go over SMTP: as it is, else re-encoded part by part, else broken by force.
@@ -74,19 +95,19 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
 
 /// CRLF alone ends lines, none is longer than 998 octets, and there is no NUL.
 pub(super) fn is_well_lined(octets: &[u8]) -> bool {
-    let mut line = 0;
-    for at in memchr::memchr3_iter(b'\r', b'\n', 0, octets) {
-        match octets.get(at) {
-            Some(b'\r') if octets.get(at.saturating_add(1)) == Some(&b'\n') => {
-                if at.saturating_sub(line) > LINE {
-                    return false;
-                }
-            }
-            Some(b'\n') if at > 0 && octets.get(at.saturating_sub(1)) == Some(&b'\r') => line = at.saturating_add(1),
-            _ => return false,
+    // All of a line is looked at without a branch, many octets at a time.
+    let is_text = |text: &[u8]| {
+        text.len() <= LINE && !text.iter().fold(false, |odd, octet| odd | (*octet == 0) | (*octet == b'\r'))
+    };
+    let mut rest = octets;
+    while let Some(at) = memchr::memchr(b'\n', rest) {
+        let (line, after) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        if !line.strip_suffix(b"\r").is_some_and(is_text) {
+            return false;
         }
+        rest = after.get(1..).unwrap_or_default();
     }
-    octets.len().saturating_sub(line) <= LINE
+    is_text(rest)
 }
 
 /// NUL left out, CR and LF kept only as CRLF, lines broken at 998 octets.
