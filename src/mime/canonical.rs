@@ -1,7 +1,7 @@
 //! Canonical form (RFC 8551 section 3.1.1) and preparation that survives 7-bit hops (section 3.1.3).
 
 use bytes::Bytes;
-use memchr::{memchr, memchr2};
+use memchr::{memchr2, memmem, memrchr};
 
 use super::entity::{Entity, MimeLimits, Reading};
 use super::header::{Block, Header, MimeError};
@@ -137,18 +137,43 @@ fn default_content_type(body: &[u8]) -> &'static [u8] {
 /// Whether a 7-bit hop leaves these octets alone: ASCII without NUL, lines to 998, CRLF only, no "From ", no trailing white
 /// space.
 pub fn is_seven_bit_safe(octets: &[u8]) -> bool {
-    if !octets.chunks(WINDOW).all(|window| window.is_ascii() && memchr(0, window).is_none()) {
-        return false;
+    let good = |before, octet| {
+        (octet != 0) & (octet < 128) & !((octet == b'\r') & ((before == b' ') | (before == b'\t')))
+    };
+    all_pairs(octets, good)
+        && lines_fit(octets)
+        && !octets.starts_with(b"From ")
+        && memmem::find(octets, b"\nFrom ").is_none()
+}
+
+/// Whether CR and LF stand as CRLF alone, and every octet with the one before it is `good`: before the first one a line ended,
+/// after the last one a line end is taken to follow. No branch on an octet, so that many are looked at at a time.
+pub(crate) fn all_pairs(octets: &[u8], good: impl Fn(u8, u8) -> bool) -> bool {
+    let odd = |before: u8, octet: u8| ((before == b'\r') != (octet == b'\n')) | !good(before, octet);
+    let mut before = b'\n';
+    for window in octets.chunks(WINDOW) {
+        let Some((first, rest)) = window.split_first() else { continue };
+        let pairs = window.iter().zip(rest);
+        if pairs.fold(odd(before, *first), |found, (before, octet)| found | odd(*before, *octet)) {
+            return false;
+        }
+        before = window.last().copied().unwrap_or(before);
     }
+    !odd(before, b'\r')
+}
+
+/// Whether no line is longer than 998 octets, where CRLF alone ends lines.
+pub(crate) fn lines_fit(octets: &[u8]) -> bool {
     let mut rest = octets;
-    loop {
-        let Some(at) = memchr2(b'\r', b'\n', rest) else { return is_safe_line(rest) };
-        let (line, end) = rest.split_at_checked(at).unwrap_or((rest, &[]));
-        match end.strip_prefix(b"\r\n") {
-            Some(after) if is_safe_line(line) => rest = after,
-            _ => return false,
+    while rest.len() > LINE_MAX {
+        // All lines that end in here are short enough, as many as they are.
+        let head = rest.get(..LINE_MAX + 2).unwrap_or(rest);
+        match memrchr(b'\n', head).and_then(|end| rest.get(end + 1..)) {
+            Some(after) => rest = after,
+            None => return false,
         }
     }
+    true
 }
 
 /// The same of pieces that each end with a line, the last one perhaps without; base64 is always safe.
@@ -158,10 +183,6 @@ pub(crate) fn is_rope_seven_bit_safe(rope: &Rope) -> bool {
         Piece::Raw(octets) => std::mem::replace(&mut ended, octets.ends_with(b"\r\n")) && is_seven_bit_safe(octets),
         Piece::Base64(_) => std::mem::replace(&mut ended, true),
     })
-}
-
-fn is_safe_line(line: &[u8]) -> bool {
-    line.len() <= LINE_MAX && !matches!(line.last(), Some(b' ' | b'\t')) && !line.starts_with(b"From ")
 }
 
 /// Fuzz body: what is prepared is safe, and preparing it again changes nothing.

@@ -40,6 +40,37 @@ fn what_a_seven_bit_hop_changes_is_encoded_and_decodes_to_the_same() {
     }
 }
 
+/// RFC 8551 section 3.1.3 line by line.
+fn is_safe_by_lines(octets: &[u8]) -> bool {
+    let mut lines: Vec<&[u8]> = octets.split(|octet| *octet == b'\n').collect();
+    let last = lines.pop().unwrap();
+    let ended = lines.iter().all(|line| line.ends_with(b"\r"));
+    let texts = lines.iter().map(|line| line.strip_suffix(b"\r").unwrap_or(line)).chain([last]);
+    let safe = |line: &[u8]| {
+        line.len() <= 998
+            && !line.ends_with(b" ")
+            && !line.ends_with(b"\t")
+            && !line.starts_with(b"From ")
+            && line.iter().all(|octet| octet.is_ascii() && *octet != 0 && *octet != b'\r')
+    };
+    ended && texts.into_iter().all(safe)
+}
+
+#[test]
+fn what_is_safe_is_the_same_line_by_line_and_at_every_place_of_a_window() {
+    let odd = ["\n", "\r", "\0", "\u{fc}", " \r\n", "\t\r\n", "\r\nFrom x", "\r\r\n", "\r\n", "\r\n.\r\n", "x", ""];
+    for at in [0, 1, 77, 998, 999, WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1] {
+        for part in odd {
+            let before: String = "0123456789 abcde\r\n".chars().cycle().take(at).collect();
+            for after in ["", "z", " ", "\r\n", "\n", &"y".repeat(998), &"y".repeat(999), &("y".repeat(998) + "\r\nz")] {
+                let octets = format!("{before}{part}{after}");
+                assert_eq!(is_seven_bit_safe(octets.as_bytes()), is_safe_by_lines(octets.as_bytes()), "{at} {part:?} {after:?}");
+            }
+        }
+    }
+    assert!(is_seven_bit_safe(b"") && is_seven_bit_safe(b"a\r\n\r\nb") && !is_seven_bit_safe(b"From me"));
+}
+
 #[test]
 fn safe_parts_of_an_unsafe_multipart_keep_their_octets() {
     let safe = "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA\r\nBBBB";
@@ -129,6 +160,12 @@ const SEEDS: [&str; 4] = [
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn lines_are_judged_the_same_in_any_mix(text in "((From |x| |\t|\r\n|\r|\n|\u{fc}|\0){0,12})", repeat in 1usize..200) {
+        let octets = text.repeat(repeat);
+        prop_assert_eq!(is_seven_bit_safe(octets.as_bytes()), is_safe_by_lines(octets.as_bytes()));
+    }
+
     #[test]
     fn fuzz_body_holds_for_mangled_seeds(
         seed in 0..SEEDS.len(), cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),

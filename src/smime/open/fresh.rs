@@ -95,19 +95,7 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
 
 /// CRLF alone ends lines, none is longer than 998 octets, and there is no NUL.
 pub(super) fn is_well_lined(octets: &[u8]) -> bool {
-    // All of a line is looked at without a branch, many octets at a time.
-    let is_text = |text: &[u8]| {
-        text.len() <= LINE && !text.iter().fold(false, |odd, octet| odd | (*octet == 0) | (*octet == b'\r'))
-    };
-    let mut rest = octets;
-    while let Some(at) = memchr::memchr(b'\n', rest) {
-        let (line, after) = rest.split_at_checked(at).unwrap_or((rest, &[]));
-        if !line.strip_suffix(b"\r").is_some_and(is_text) {
-            return false;
-        }
-        rest = after.get(1..).unwrap_or_default();
-    }
-    is_text(rest)
+    canonical::all_pairs(octets, |_, octet| octet != 0) && canonical::lines_fit(octets)
 }
 
 /// NUL left out, CR and LF kept only as CRLF, lines broken at 998 octets.
