@@ -576,7 +576,7 @@ pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option
 /// (A16). `None`: the header of `content` can be read two ways (A14).
 pub fn unwrapped(outer: &Header, content: &Bytes, limits: &MimeLimits) -> Option<Bytes> {
     let inner = Entity::parse(content.clone(), limits).ok().filter(|inner| inner.header.defects.is_empty())?;
-    Some(fresh::message(outer, None, &inner, limits).0)
+    Some(fresh::message(outer, None, &inner, false, limits).0)
 }
 
 /// Which certificates an encrypted message names, without opening it: for A32 and for `message show`. `None` where it is not
