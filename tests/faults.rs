@@ -4,15 +4,20 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use jiff::Timestamp;
+use redb::{ConcurrencyMode, ReadableTable, TableDefinition};
 use support::house::House;
 use support::{Fault, Sink};
 use waxwing::pki::authority::{NewKey, Recipe};
+use waxwing::pki::certificate::Certificate;
 use waxwing::policy::TrustState;
+use waxwing::store::embedded;
 
 const ANNA: &str = "anna@ours.example";
 /// In the body, its QP and base64 forms, in file names, in fields that go inside.
@@ -214,5 +219,93 @@ async fn t09_mail_that_cannot_be_protected_as_it_is_does_not_leave() {
         let said = house.send_out(ANNA, &[WITH_CERTIFICATE[0]], &message).await;
         assert!(matches!(said.code, 250 | 550), "{}", said.octets);
         nothing_in_clear(&house.world, &message).await;
+    }
+}
+
+/// What an attacker does who may write the store's file, knows its format, and lacks the KEK.
+fn attack(house: &House, body: impl Fn(&mut BTreeMap<String, Vec<u8>>)) {
+    let records = TableDefinition::<&str, &[u8]>::new("records");
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter);
+    let db = builder.open(embedded::file_of(&house.folder.path().join("store"))).unwrap();
+    let transaction = db.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(records).unwrap();
+        let before: BTreeMap<String, Vec<u8>> = table
+            .iter()
+            .unwrap()
+            .map(|entry| entry.map(|(path, octets)| (path.value().to_owned(), octets.value().to_vec())).unwrap())
+            .collect();
+        let mut after = before.clone();
+        body(&mut after);
+        for path in before.keys() {
+            table.remove(path.as_str()).unwrap();
+        }
+        for (path, octets) in &after {
+            table.insert(path.as_str(), octets.as_slice()).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+const VICTIM: &str = "victim@partner.example";
+const ATTACKER: &str = "attacker@partner.example";
+
+fn with_prefix(records: &BTreeMap<String, Vec<u8>>, prefix: &str) -> String {
+    records.keys().find(|path| path.starts_with(prefix)).unwrap().clone()
+}
+
+/// The attacker's certificate in the place of the victim's, inside its record.
+fn forged(records: &mut BTreeMap<String, Vec<u8>>, victim: &Certificate, attacker: &Certificate) {
+    let octets = records.get_mut(&with_prefix(records, &format!("c/{VICTIM}/"))).unwrap();
+    let at = octets.windows(victim.der().len()).position(|window| window == victim.der().as_ref()).unwrap();
+    let length = u32::try_from(attacker.der().len()).unwrap().to_be_bytes();
+    octets.splice(at - 4..at + victim.der().len(), [&length, attacker.der().as_ref()].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a26_live_no_mail_for_the_attacker_whatever_he_writes_into_the_store() {
+    type Attack = fn(&mut BTreeMap<String, Vec<u8>>, &Certificate, &Certificate);
+    let attacks: [(&str, Attack); 7] = [
+        ("forged", forged),
+        ("certificate swapped", |records, _, _| {
+            let theirs = records[&with_prefix(records, &format!("c/{ATTACKER}/"))].clone();
+            records.insert(with_prefix(records, &format!("c/{VICTIM}/")), theirs);
+        }),
+        ("owner swapped", |records, _, _| {
+            let theirs = records[&format!("o/{ATTACKER}")].clone();
+            records.insert(format!("o/{VICTIM}"), theirs);
+        }),
+        ("certificate deleted", |records, _, _| drop(records.remove(&with_prefix(records, &format!("c/{VICTIM}/"))))),
+        ("owner deleted", |records, _, _| drop(records.remove(&format!("o/{VICTIM}")))),
+        ("alias to him", |records, _, _| {
+            let theirs = records[&format!("o/{ATTACKER}")].clone();
+            records.insert(format!("a/{VICTIM}"), theirs);
+            records.remove(&format!("o/{VICTIM}"));
+        }),
+        ("anchor deleted", |records, _, _| drop(records.remove(&with_prefix(records, "t/")))),
+    ];
+    for policy in [REQUIRE, "[default]\nencrypt = \"prefer\"\n"] {
+        for (name, change) in attacks {
+            let house = House::with_policy(policy).await;
+            let recipe = |address: &str| Recipe::mailbox(address, Timestamp::now(), NewKey::P256);
+            let victim = house.add(VICTIM, recipe(VICTIM), false, TrustState::Trusted);
+            // As bad as it gets: his certificate holds the victim's address, and the house's CA issued it.
+            let recipe = Recipe { mailboxes: vec![VICTIM.into(), ATTACKER.into()], ..recipe(ATTACKER) };
+            let attacker = house.add(ATTACKER, recipe, false, TrustState::Trusted);
+            attack(&house, |records| change(records, &victim, &attacker));
+            let said = house.send_out(ANNA, &[VICTIM], &message(VICTIM)).await;
+            let limits = waxwing::mime::entity::MimeLimits::default();
+            for mail in house.world.mails() {
+                let entity = waxwing::mime::entity::Entity::parse(mail.message.into(), &limits).unwrap();
+                let ids = waxwing::smime::open::recipient_ids(&entity, &limits).expect("encrypted");
+                assert!(ids.iter().all(|id| id.names(&victim) && !id.names(&attacker)), "{name}");
+            }
+            // The lost anchor alone is known at once: it is read when the store is opened, and kept.
+            let kept = name == "anchor deleted" && said.code == 250;
+            assert!(kept || said.code == 451 || said.code == 550 && name == "anchor deleted", "{policy}{name}: {}", said.octets);
+            assert!(house.store.alerts() > 0 || kept, "{policy}{name}: no alert");
+            nothing_in_clear(&house.world, name).await;
+        }
     }
 }
