@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
-use support::Sink;
+use support::{Client, Fault, Sink};
 use support::house::{House, Plan, mailbox, plain};
 use waxwing::cms::algorithm::{Digest, SignatureScheme};
 use waxwing::cms::signed::{self, SignParameters};
@@ -278,4 +278,75 @@ async fn a28_nothing_from_outside_gets_raw_into_the_log() {
         assert!(!line.contains("CanaryBody"), "{line:?}");
     }
     assert!(log.contains("waxwing::message") && log.contains("evil"), "the attack was made: {log}");
+}
+
+fn base64_lines(object: &[u8]) -> String {
+    let object = STANDARD.encode(object);
+    let lines: Vec<&str> = object.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    lines.join("\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a04_four_thousand_probes_are_answered_alike_and_nobody_is_told() {
+    const CLIENTS: usize = 40;
+    const EACH: usize = 100;
+    let policy = "[[rule]]\nname = \"gcm\"\nmatch = { subject_keyword = \"[gcm]\" }\nencrypt = \"require\"\nprofile = \"modern\"\n\
+        [default]\nencrypt = \"require\"\n";
+    let house = House::with_policy(policy).await;
+    house.user(ANNA);
+    let mut sealed = Vec::new();
+    for subject in ["cbc", "[gcm] x"] {
+        house.world.clear();
+        assert_eq!(house.send_out(BERT, &[ANNA], &plain(BERT, ANNA, subject, "secret")).await.code, 250);
+        let text = house.world.wait(1).await.remove(0).text();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let object = STANDARD.decode(body.lines().collect::<String>()).unwrap();
+        // The 256 octets of the encrypted key, behind their OCTET STRING's head.
+        let key = object.windows(4).position(|head| head == [0x04, 0x82, 0x01, 0x00]).unwrap() + 4;
+        sealed.push((head.to_owned(), object, key));
+    }
+    house.world.clear();
+    // Every delivery fails for good: where a bounce can come of it, it does.
+    house.server.fault(Fault::Dot(554));
+    let probe = |number: usize| {
+        let (head, object, key) = &sealed[number % 2];
+        let (mut object, place) = (object.clone(), number / 16);
+        let (key, end) = (*key, object.len());
+        match number / 2 % 8 {
+            0 => {}
+            1 => object[key + place % 256] ^= 1 << (place % 8),
+            2 => object[key..key + 256].fill(0),
+            3 => object[key..key + 256].fill(0xff),
+            4 => object[end - 1] ^= 1 << (place % 8),
+            5 => object[end - 24 - place % 8] ^= 1 << (place % 8),
+            6 => object[key..key + 255].rotate_left(place % 255),
+            _ => object[end - 40] ^= 0x55,
+        }
+        format!("{head}\r\n\r\n{}\r\n", base64_lines(&object))
+    };
+    let mut answers = std::collections::HashSet::new();
+    let mut clients = Vec::new();
+    for client in 0..CLIENTS {
+        let mails: Vec<String> = (0..EACH).map(|at| probe(client * EACH + at)).collect();
+        let inward = house.inward();
+        clients.push(tokio::spawn(async move {
+            let mut connection = Client::connect(inward).await;
+            let mut heard = Vec::new();
+            // From a stranger, and in the name of one of ours.
+            for (at, mail) in mails.iter().enumerate() {
+                let from = if at % 3 == 0 { ANNA } else { "x@else.example" };
+                heard.push(connection.send(from, &[ANNA], mail.as_bytes()).await.octets);
+            }
+            heard
+        }));
+    }
+    for client in clients {
+        answers.extend(client.await.unwrap());
+    }
+    assert_eq!(answers, ["250 2.0.0 accepted\r\n".to_owned()].into());
+    house.settled().await;
+    let held = house.gateway.spool().list();
+    assert_eq!(held.len(), CLIENTS * EACH, "all held, none lost");
+    house.server.fault(Fault::None);
+    assert!(house.world.octets().is_empty() && house.server.mails().is_empty(), "0 DSNs");
 }
