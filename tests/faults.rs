@@ -303,7 +303,11 @@ async fn a26_live_no_mail_for_the_attacker_whatever_he_writes_into_the_store() {
             }
             // The lost anchor alone is known at once: it is read when the store is opened, and kept.
             let kept = name == "anchor deleted" && said.code == 250;
-            assert!(kept || said.code == 451 || said.code == 550 && name == "anchor deleted", "{policy}{name}: {}", said.octets);
+            assert!(
+                kept || said.code == 451 || said.code == 550 && name == "anchor deleted",
+                "{policy}{name}: {}",
+                said.octets
+            );
             assert!(house.store.alerts() > 0 || kept, "{policy}{name}: no alert");
             nothing_in_clear(&house.world, name).await;
         }

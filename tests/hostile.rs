@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
-use support::{Client, Fault, Sink};
 use support::house::{House, Plan, mailbox, plain};
+use support::{Client, Fault, Sink};
 use waxwing::cms::algorithm::{Digest, SignatureScheme};
 use waxwing::cms::signed::{self, SignParameters};
 use waxwing::keys::{KeyAnswer, KeyHolder, KeyOperation, Submission};
@@ -244,7 +244,8 @@ async fn babbler(refuses: &'static str) -> std::net::SocketAddr {
 async fn a28_nothing_from_outside_gets_raw_into_the_log() {
     let kept = Kept::default();
     let writer = kept.clone();
-    let builder = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+    let builder =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
     builder.with_writer(move || writer.clone()).try_init().unwrap();
     for refuses in ["MAIL", "RCPT", "DATA", ".\r\n"] {
         let hop = babbler(refuses).await;
@@ -349,4 +350,36 @@ async fn a04_four_thousand_probes_are_answered_alike_and_nobody_is_told() {
     assert_eq!(held.len(), CLIENTS * EACH, "all held, none lost");
     house.server.fault(Fault::None);
     assert!(house.world.octets().is_empty() && house.server.mails().is_empty(), "0 DSNs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a33_what_was_decrypted_here_does_not_bounce_out_in_clear() {
+    let house = House::with_policy("[default]\nencrypt = \"prefer\"\n").await;
+    house.user(ANNA);
+    // A stranger's mail, encrypted to anna, comes in and is opened.
+    assert_eq!(house.send_out(BERT, &[ANNA], &plain(BERT, ANNA, "x", "CanaryBody")).await.code, 250);
+    let sealed = house.world.wait(1).await.remove(0).message;
+    house.world.clear();
+    assert_eq!(house.send_in(BERT, &[ANNA], &sealed).await.code, 250);
+    let opened = house.server.wait(1).await.remove(0).text();
+    assert!(opened.contains("CanaryBody"));
+    // Her mail server bounces it, whole.
+    let bounce = format!(
+        "From: MAILER-DAEMON@ours.example\r\nTo: {BERT}\r\nSubject: failed\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=\"r\"\r\n\r\n--r\r\n\r\nmailbox full\r\n\
+         --r\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; m.ours.example\r\n\
+         --r\r\nContent-Type: message/rfc822\r\n\r\n{opened}\r\n--r--\r\n"
+    );
+    assert_eq!(house.send_out("", &[BERT], &bounce).await.code, 250);
+    let text = house.world.wait(1).await.remove(0).text();
+    assert!(text.contains("mailbox full") && text.contains("text/rfc822-headers"), "{text}");
+    assert!(!text.contains("CanaryBody"), "{text}");
+    // Encrypted to him it may be whole; and where it must be encrypted and cannot, it stays.
+    house.partner(BERT);
+    house.world.clear();
+    assert_eq!(house.send_out("", &[BERT], &bounce).await.code, 250);
+    assert!(house.world.wait(1).await.remove(0).text().contains("pkcs7-mime"));
+    let strict = House::new().await;
+    assert_eq!(strict.send_out("", &[BERT], &bounce).await.code, 550);
+    assert!(strict.world.mails().is_empty());
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::decide::{Decision, Seen, refusal};
 use super::facts::StrictlyEncrypted;
+use super::quoted;
 use super::trace::outbound_edits;
 use super::{Content, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
@@ -11,6 +12,7 @@ use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureSc
 use crate::cms::enveloped::RecipientScheme;
 use crate::config::Direction;
 use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::header::MimeError;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Plan, Signer, Treatment};
@@ -71,6 +73,11 @@ impl Group {
             alone: false,
         }
     }
+
+    /// Whether others than the recipients can read what leaves (A33).
+    fn leaves_readable(&self) -> bool {
+        matches!(self.kind, Kind::Clear | Kind::Protect { encrypt: None, .. })
+    }
 }
 
 /// What rules found out, for all recipients.
@@ -95,7 +102,14 @@ impl Inner {
         if !message.peer.listener.lmtp && !treated.refused.is_empty() {
             return Ok(());
         }
-        let entity = self.cleaned(&message.entity, &sorted.keywords)?;
+        let mut entity = self.cleaned(&message.entity, &sorted.keywords)?;
+        if sorted.groups.iter().any(Group::leaves_readable) {
+            let limits = MimeLimits::default();
+            let unreadable = |error: MimeError| Refusal::Malformed(error.to_string());
+            if let Some(octets) = quoted::cut(&entity, &message.reverse_path, &limits).map_err(unreadable)? {
+                entity = Entity::parse(octets, &limits).map_err(unreadable)?;
+            }
+        }
         self.seal(message, &seen, &entity, sorted.groups, treated).await
     }
 

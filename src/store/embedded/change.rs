@@ -5,7 +5,8 @@ use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
 use super::{
-    EmbeddedStore, Inner, TRUST, alias_path, alias_target, certificate_path, key_path, owner_of_path, owner_path, trust_path,
+    EmbeddedStore, Inner, TRUST, alias_path, alias_target, certificate_path, key_path, owner_of_path, owner_path,
+    trust_path,
 };
 use crate::address::{Domain, Mailbox, MailboxKey};
 use crate::cms::algorithm::ContentEncryption;
