@@ -35,7 +35,10 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(format!("the runtime cannot start: {error}"), "look at the limits on threads and file descriptors")
     })?;
-    runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace)))
+    let ended = runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace)));
+    // What is still at work was given its time, or was told twice to stop: dropping the runtime would wait for it.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Events on standard error: text for people, JSON for programs; RUST_LOG changes what is told.
