@@ -1,4 +1,5 @@
-//! The real program, killed and stopped: what was answered 250 arrives all the same (T1), and a stop finishes what was begun.
+//! The real program, killed and stopped: what was answered 250 arrives all the same (T1), and a stop finishes what was begun. And the
+//! memory it takes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::HashMap;
@@ -176,6 +177,15 @@ impl Served {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("it does not end");
+    }
+}
+
+impl Served {
+    /// A figure of /proc/PID/status, in octets; `VmHWM` is the most memory it ever had.
+    fn memory(&self, figure: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
+        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 }
 
@@ -368,4 +378,47 @@ fn a_second_signal_stops_at_once() {
     std::fs::write(house.config(), text.replace(&old, &new)).unwrap();
     let _served = house.serve();
     until("delivered to the new next hop", || moved.has(1));
+}
+
+#[test]
+fn a_big_mail_takes_at_most_four_times_its_size() {
+    const SIZE: usize = 40_000_000;
+    for delivery in ["cut-through", "queue"] {
+        let sink = Sink::start(Duration::ZERO);
+        let house = House::new(sink.address, delivery);
+        let served = house.serve();
+        let mut client = Client::connect(served.address).unwrap();
+        client.send(1, 2000).unwrap();
+        until("the small one came", || sink.has(1));
+        let before = served.memory("VmHWM");
+        client.send(2, SIZE).unwrap();
+        until("the big one came", || sink.has(2));
+        let took = served.memory("VmHWM") - before;
+        println!(
+            "{delivery}: a mail of {SIZE} octets took {took} octets of memory, {:.2} times its size",
+            took as f64 / SIZE as f64
+        );
+        assert!(took <= 4 * SIZE as u64, "{delivery}: {took}");
+    }
+}
+
+#[test]
+fn spooled_mail_is_not_kept_in_memory() {
+    const SIZE: usize = 25_000_000;
+    const MAILS: u64 = 12;
+    // It takes connections and says nothing, so that deliveries hang.
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let house = House::new(deaf.local_addr().unwrap(), "queue");
+    let served = house.serve();
+    let mut client = Client::connect(served.address).unwrap();
+    client.send(0, 2000).unwrap();
+    let before = served.memory("VmHWM");
+    for number in 1..=MAILS {
+        client.send(number, SIZE).unwrap();
+    }
+    let (now, most) = (served.memory("VmRSS"), served.memory("VmHWM") - before);
+    println!(
+        "{MAILS} mails of {SIZE} octets in the spool, next hop deaf: {now} octets of memory, {most} more than before at most"
+    );
+    assert!(most < 8 * SIZE as u64, "{most}");
 }

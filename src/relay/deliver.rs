@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 
 use super::hop::{HopError, Hops};
@@ -99,6 +99,8 @@ pub struct Settings {
     pub postmaster: Mailbox,
     /// Deliveries to one next hop at once.
     pub per_hop: usize,
+    /// Octets of content in memory for one next hop, up to a KiB each; what is bigger goes alone.
+    pub contents: u64,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -171,9 +173,11 @@ struct Work<T, H> {
 }
 
 /// What is known of a next hop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct HopState {
     under_way: usize,
+    /// KiB of content that may be in memory.
+    contents: Arc<Semaphore>,
     /// It could not be reached: one delivery at a time, and none before this time.
     down_until: Option<Timestamp>,
 }
@@ -229,7 +233,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
             most.saturating_sub(state.under_way)
         });
         for entry in &entries {
-            hops.entry(entry.next_hop.clone()).or_default().under_way += 1;
+            self.begun(&mut hops, entry);
         }
         hops.retain(|_, state| state.under_way > 0 || state.down_until.is_some());
         entries
@@ -240,9 +244,30 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let beyond = after(now, longest.saturating_add(CLOCK_ERROR));
         let claimed = self.spool.claim_out_of_time(before(now, expire), beyond, OUT_OF_TIME_AT_ONCE);
         for entry in &claimed {
-            lock(&self.hops).entry(entry.next_hop.clone()).or_default().under_way += 1;
+            self.begun(&mut lock(&self.hops), entry);
         }
         claimed
+    }
+
+    fn begun(&self, hops: &mut HashMap<NextHop, HopState>, entry: &Entry) {
+        let new = || HopState {
+            under_way: 0,
+            contents: Arc::new(Semaphore::new(usize::try_from(self.contents()).unwrap_or(usize::MAX))),
+            down_until: None,
+        };
+        hops.entry(entry.next_hop.clone()).or_insert_with(new).under_way += 1;
+    }
+
+    /// KiB of content that may be in memory for one next hop.
+    fn contents(&self) -> u32 {
+        u32::try_from(self.settings.contents / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
+    }
+
+    /// Waits until the entry's content may be in memory too: a next hop that hangs must not fill it.
+    async fn room_for(&self, entry: &Entry) -> Option<OwnedSemaphorePermit> {
+        let contents = lock(&self.hops).get(&entry.next_hop).map(|state| Arc::clone(&state.contents))?;
+        let wanted = u32::try_from(entry.size / 1024).unwrap_or(u32::MAX).saturating_add(1).min(self.contents());
+        contents.acquire_many_owned(wanted).await.ok()
     }
 
     /// Takes note that a delivery ended. One that panicked is a defect of ours: that mail alone is held.
@@ -277,6 +302,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// One attempt at one entry, and its settlement.
     async fn attempt(&self, entry: Arc<Entry>) {
         let envelope = entry.remaining();
+        let _room = self.room_for(&entry).await;
         let content = match self.spool.content(entry.id).await {
             Ok(content) => content,
             Err(SpoolError::NoEntry(_)) => return,

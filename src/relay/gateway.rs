@@ -24,6 +24,8 @@ use crate::store::CertStore;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Deliveries from the spool to one next hop at once.
 const PER_HOP: usize = 16;
+/// Octets of spooled content in memory for one next hop.
+const CONTENTS: u64 = 64 << 20;
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,7 @@ impl Gateway {
             hostname: config.hostname.clone(),
             postmaster: config.postmaster.clone(),
             per_hop: PER_HOP,
+            contents: CONTENTS,
             clock: Arc::new(SystemClock),
         };
         let opening = Opening { pipeline: pipeline.clone(), config: config.clone() };

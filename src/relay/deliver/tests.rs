@@ -10,10 +10,12 @@ type Answers = Arc<dyn Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> +
 struct Scripted {
     answers: Answers,
     sent: Arc<Mutex<Vec<(Envelope, Bytes)>>>,
+    begun: Arc<AtomicU64>,
 }
 
 impl Transport for Scripted {
     async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         if hop.host == "dead" {
             std::future::pending::<()>().await;
         }
@@ -67,7 +69,7 @@ fn hop(host: &str) -> NextHop {
 fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync + 'static) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(Arc::new(Folder::open(folder.path()).unwrap()), Limits::default()).unwrap();
-    let transport = Scripted { answers: Arc::new(answers), sent: Arc::default() };
+    let transport = Scripted { answers: Arc::new(answers), sent: Arc::default(), begun: Arc::default() };
     let gateway = Gateway::default();
     let clock = Arc::new(Stepped(Mutex::new(Timestamp::now() + Duration::from_secs(5))));
     let settings = Settings {
@@ -79,6 +81,7 @@ fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> +
         hostname: Domain::parse("gw.ours.example").unwrap(),
         postmaster: Mailbox::parse("postmaster@ours.example").unwrap(),
         per_hop: 2,
+        contents: 1 << 20,
         clock: clock.clone(),
     };
     let deliverer = Deliverer::start(spool.clone(), transport.clone(), gateway.clone(), settings);
@@ -263,6 +266,23 @@ async fn mail_whose_content_is_gone_is_held_and_holds_up_no_other() {
     bench.until("the other delivered", |bench| bench.spool.list().len() == 3).await;
     bench.until("held", |bench| bench.spool.list().iter().all(|entry| entry.held.is_some())).await;
     assert_eq!(bench.gateway.alerts.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn contents_for_a_hop_that_hangs_do_not_fill_the_memory() {
+    let bench = bench(all(250));
+    let big = Rope::from(Bytes::from(vec![b'x'; 700_000]));
+    let to = |host: &str, content: &Rope| NewEntry {
+        next_hop: hop(host),
+        content: content.clone(),
+        ..mail("a@ours.example", &["x@b.example"])
+    };
+    bench.spool.commit(vec![to("dead", &big), to("dead", &big)]).await.unwrap();
+    // Bigger than all the room: alone, but it goes.
+    let huge = Rope::from(Bytes::from(vec![b'x'; 3_000_000]));
+    bench.spool.commit(vec![to("outside", &huge), to("outside", &huge)]).await.unwrap();
+    bench.until("the others went", |bench| bench.spool.list().len() == 2).await;
+    assert_eq!(bench.transport.begun.load(Ordering::Relaxed), 3, "one of the two waits");
 }
 
 #[tokio::test]
