@@ -46,7 +46,15 @@ impl Folder {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let new = !path.exists();
         builder.create(path)?;
+        // Its own name too: mail is of no use in a folder that power loss takes away.
+        if new
+            && let Some(parent) = path.canonicalize()?.parent()
+            && let Ok(parent) = File::open(parent)
+        {
+            parent.sync_all()?;
+        }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"))?;
         lock.try_lock().map_err(|error| {
             io::Error::new(
