@@ -80,20 +80,18 @@ fn text(
             &format!("multipart/report; report-type=delivery-status; boundary=\"{boundary}\""),
         )?;
     let mut out = head.finish().to_vec();
-    part(&mut out, &boundary, "text/plain; charset=utf-8", Some("8bit"), explanation(failures).as_bytes())?;
-    part(&mut out, &boundary, "message/delivery-status", None, &status(settings, entry, failures)?)?;
-    part(&mut out, &boundary, "text/rfc822-headers", None, headers.as_bytes())?;
+    // All of it is ASCII: a report that needs 8BITMIME could be undeliverable itself.
+    part(&mut out, &boundary, "text/plain; charset=us-ascii", explanation(failures).as_bytes())?;
+    part(&mut out, &boundary, "message/delivery-status", &status(settings, entry, failures)?)?;
+    part(&mut out, &boundary, "text/rfc822-headers", headers.as_bytes())?;
     out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
     Ok(out)
 }
 
-fn part(out: &mut Vec<u8>, boundary: &str, kind: &str, encoding: Option<&str>, body: &[u8]) -> Result<(), MimeError> {
+fn part(out: &mut Vec<u8>, boundary: &str, kind: &str, body: &[u8]) -> Result<(), MimeError> {
     out.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
     let mut head = HeaderWriter::new();
     head.structured("Content-Type", kind)?;
-    if let Some(encoding) = encoding {
-        head.structured("Content-Transfer-Encoding", encoding)?;
-    }
     out.extend_from_slice(&head.finish());
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(body);
@@ -105,8 +103,8 @@ fn explanation(failures: &[(&Recipient, Verdict)]) -> String {
     for (recipient, verdict) in failures {
         text.push_str(&format!(
             "\r\n  <{}>\r\n    {}\r\n",
-            recipient.mailbox,
-            verdict.text.replace(char::is_control, " ")
+            escaped(&recipient.mailbox.to_string()),
+            printable(&verdict.text)
         ));
     }
     text.push_str("\r\nOnly the header of your mail comes back with this report.\r\n");
@@ -148,11 +146,11 @@ fn final_recipient(mailbox: &Mailbox) -> String {
     if address.is_ascii() {
         return format!("rfc822; {address}");
     }
-    let escaped: String = address
-        .chars()
-        .map(|c| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) })
-        .collect();
-    format!("utf-8; {escaped}")
+    format!("utf-8; {}", escaped(&address))
+}
+
+fn escaped(address: &str) -> String {
+    address.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) }).collect()
 }
 
 /// The header of the original, made printable ASCII in lines of bounded length.
@@ -175,7 +173,12 @@ fn original_headers(content: &Bytes) -> String {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
+    let one = |c: char| match c {
+        ' '..='~' => c,
+        c if c.is_ascii_control() => ' ',
+        _ => '?',
+    };
+    text.chars().map(one).collect()
 }
 
 fn date(time: Timestamp) -> String {

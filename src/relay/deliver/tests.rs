@@ -203,6 +203,19 @@ async fn a04_r8_where_nobody_may_be_told_the_mail_is_held_and_alerted() {
 }
 
 #[tokio::test]
+async fn a_dsn_is_7_bit_unless_an_address_is_not() {
+    let bench = bench(|hop, envelope| {
+        let said = Reply::new(550, Enhanced(5, 1, 1), "unbekannter Empf\u{e4}nger");
+        Ok(vec![if hop.host == "inside" { reply(250) } else { said }; envelope.recipients.len()])
+    });
+    bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    bench.until("DSN sent", |bench| bench.sent() == 2 && bench.spool.list().is_empty()).await;
+    let (_, content) = bench.transport.sent.lock().unwrap()[1].clone();
+    let text = String::from_utf8(content.to_vec()).unwrap();
+    assert!(text.is_ascii() && text.contains("unbekannter Empf?nger") && !text.contains("8bit"), "{text}");
+}
+
+#[tokio::test]
 async fn notify_never_is_respected() {
     let bench = bench(all(550));
     let mut quiet = mail("a@ours.example", &["x@b.example"]);
