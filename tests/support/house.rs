@@ -146,12 +146,14 @@ impl House {
 }
 
 fn config(plan: &Plan<'_>, folder: &std::path::Path, hop_out: SocketAddr, hop_in: SocketAddr) -> String {
+    let own_spool = plan.top.contains("spool = ");
+    let spool = if own_spool { String::new() } else { format!("spool = \"{}/spool\"", folder.display()) };
     format!(
         r#"hostname = "gw.ours.example"
 domains = ["ours.example"]
 store = "{folder}/store"
 kek = "{folder}/kek"
-spool = "{folder}/spool"
+{spool}
 {top}
 [[listener]]
 name = "out"
