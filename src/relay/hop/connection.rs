@@ -1,5 +1,6 @@
 //! One connection to a next hop: the socket under the client's machine.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,6 +24,8 @@ use crate::smtp::command::Reply;
 
 /// Octets handed to the socket at once.
 const CHUNK: usize = 64 * 1024;
+/// Pieces handed to the socket at once.
+const SLICES: usize = 16;
 /// Longest wait for one address of a host to accept the connection.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Wait for the words of a server that stopped reading the content.
@@ -182,20 +185,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes the content, dot-stuffed, and the final dot, the last chunk and the dot in one write.
+    /// Writes the content, dot-stuffed, and the final dot: small content in one write, the last chunk and the dot in one.
     pub(super) async fn content(&mut self, content: &Rope, patience: Patience) -> Result<(), ContentError> {
         let mut stuffer = DotStuffer::new();
-        let mut last = Bytes::new();
+        let (mut pieces, mut held) = (VecDeque::new(), 0_usize);
         for chunk in content.chunks(CHUNK) {
-            let before = std::mem::replace(&mut last, stuffer.stuff(chunk));
-            if let Err(why) = self.write_pieces([before, Bytes::new()], &mut 0, patience).await {
-                return Err(self.last_words(why).await);
+            let chunk = stuffer.stuff(chunk);
+            if held.saturating_add(chunk.len()) > CHUNK {
+                if let Err(why) = self.write_pieces(&mut pieces, &mut 0, patience).await {
+                    return Err(self.last_words(why).await);
+                }
+                held = 0;
             }
+            held = held.saturating_add(chunk.len());
+            pieces.push_back(chunk);
         }
         let end = stuffer.end();
-        let before_dot = last.len() + end.len().saturating_sub(3);
+        let before_dot = held.saturating_add(end.len().saturating_sub(3));
+        pieces.push_back(end);
         let mut written = 0;
-        match self.write_pieces([last, end], &mut written, patience).await {
+        match self.write_pieces(&mut pieces, &mut written, patience).await {
             Ok(()) => Ok(()),
             Err(why) if written > before_dot => Err(ContentError::AfterDot(why)),
             Err(why) => Err(self.last_words(why).await),
@@ -212,20 +221,21 @@ impl Connection {
         ContentError::BeforeDot(why, refusal)
     }
 
-    /// `written` counts what the system took, also when the wait ends it.
+    /// Writes all pieces, as many at once as there are. `written` counts what the system took, also when the wait ends it.
     async fn write_pieces(
         &mut self,
-        mut pieces: [Bytes; 2],
+        pieces: &mut VecDeque<Bytes>,
         written: &mut usize,
         patience: Patience,
     ) -> Result<(), String> {
-        if pieces.iter().all(Bytes::is_empty) {
+        pieces.retain(|piece| !piece.is_empty());
+        if pieces.is_empty() {
             return Ok(());
         }
-        while pieces.iter().any(|piece| !piece.is_empty()) {
-            let [first, second] = &pieces;
-            let slices = [IoSlice::new(first), IoSlice::new(second)];
-            let slices = if first.is_empty() { slices.get(1..).unwrap_or_default() } else { &slices };
+        while !pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = slices.iter_mut().zip(pieces.iter()).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
+            let slices = slices.get(..count).unwrap_or_default();
             let write = timeout_at(patience.step(), self.stream.write_vectored(slices)).await;
             let mut count = match write {
                 Err(_) => return Err("the server does not read the content".into()),
@@ -234,10 +244,14 @@ impl Connection {
                 Ok(Ok(count)) => count,
             };
             *written = written.saturating_add(count);
-            for piece in &mut pieces {
+            while let Some(piece) = pieces.front_mut() {
                 let taken = count.min(piece.len());
                 piece.advance(taken);
                 count -= taken;
+                if !piece.is_empty() {
+                    break;
+                }
+                pieces.pop_front();
             }
         }
         let flush = timeout_at(patience.step(), self.stream.flush()).await;
