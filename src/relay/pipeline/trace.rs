@@ -17,22 +17,26 @@ const LOOP_FIELD: &str = "X-Waxwing-Loop";
 /// Makes and knows the loop tokens of this installation: authentic, so that nobody else's field counts, and telling the
 /// direction, because a mail may rightly pass once each way.
 pub struct LoopTokens {
-    key: hmac::Key,
+    outbound: String,
+    inbound: String,
 }
 
 impl LoopTokens {
     /// `secret` is the installation's own (nodes of one installation share it).
     pub fn new(secret: &[u8]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let token = |name: &str| {
+            let tag = hmac::sign(&key, format!("waxwing loop token {name}").as_bytes());
+            format!("{name}; {}", STANDARD_NO_PAD.encode(tag.as_ref().get(..16).unwrap_or_default()))
+        };
+        Self { outbound: token("out"), inbound: token("in") }
     }
 
-    fn token(&self, direction: Direction) -> String {
-        let name = match direction {
-            Direction::Outbound => "out",
-            Direction::Inbound | Direction::ByRecipient => "in",
-        };
-        let tag = hmac::sign(&self.key, format!("waxwing loop token {name}").as_bytes());
-        format!("{name}; {}", STANDARD_NO_PAD.encode(tag.as_ref().get(..16).unwrap_or_default()))
+    fn token(&self, direction: Direction) -> &str {
+        match direction {
+            Direction::Outbound => &self.outbound,
+            Direction::Inbound | Direction::ByRecipient => &self.inbound,
+        }
     }
 
     /// Whether the message passed in this direction before.
