@@ -236,15 +236,9 @@ impl Relay for Pipeline {
         transaction.reservation.grow_to(in_flight(octets)).map_err(|_| Refusal::Busy.reply())
     }
 
-    /// A task of its own, so that a panic in it costs this message alone.
+    /// The listener runs it in a task of its own, so that a panic in it costs this message alone.
     async fn message(&self, transaction: Transaction, content: Bytes) -> Answer {
-        let pipeline = self.clone();
-        let (count, lmtp, id) = (transaction.recipients.len(), transaction.peer.listener.lmtp, transaction.id.clone());
-        let task = tokio::spawn(async move { pipeline.inner.clone().process(transaction, content).await });
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, id, "work on a message ended in a defect");
-            answer(lmtp, count, Refusal::Internal.reply())
-        })
+        self.inner.clone().process(transaction, content).await
     }
 }
 
