@@ -1,5 +1,8 @@
 //! `waxwing serve`: runs the gateway until it is told to stop.
 
+/// Where events go.
+mod log;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, read_config};
+use log::Appender;
 use crate::config::{Config, Log};
 use crate::relay::gateway::{Gateway, StartError};
 use crate::store::embedded::EmbeddedStore;
@@ -27,7 +31,13 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> CommandResult {
     let config = read_config(&context.config)?;
-    log(config.log);
+    let appender = tell(config.log)?;
+    let ended = gateway(config, args);
+    appender.flush();
+    ended
+}
+
+fn gateway(config: Config, args: Args) -> CommandResult {
     let store = open_store(&config)?;
     let secret = loop_secret(&config)?;
     // The first random octets cost 39 ms: not on the first mail's time.
@@ -42,16 +52,17 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 }
 
 /// Events on standard error: text for people, JSON for programs; RUST_LOG changes what is told.
-fn log(format: Log) {
+fn tell(format: Log) -> Result<Appender, Failure> {
+    let appender = Appender::start(Box::new(std::io::stderr()))
+        .map_err(|error| Failure::new(format!("no thread for the log: {error}"), "look at the limits on threads"))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Told on standard error, where the reader may be gone: that must not cost a message.
-    let builder = builder.log_internal_errors(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(appender.clone());
     // A second subscriber cannot be set; the first one stays, which is as good.
     let _ = match format {
         Log::Text => builder.with_ansi(false).try_init(),
         Log::Json => builder.json().flatten_event(true).try_init(),
     };
+    Ok(appender)
 }
 
 fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
