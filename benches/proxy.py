@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """A small S/MIME proxy to measure against: signs (detached, SHA-256) and encrypts (AES-256-CBC) with M2Crypto, no queue.
 
-proxy.py LISTEN_PORT NEXT_HOP_PORT PROCESSES SIGNER.key SIGNER.crt RECIPIENT.crt
-Answers the final dot after the next hop did. Debian: python3-m2crypto.
+proxy.py LISTEN_PORT NEXT_HOP_PORT PROCESSES SIGNER.key SIGNER.crt RECIPIENT.crt [aiosmtpd]
+Answers the final dot after the next hop did. Without `aiosmtpd` the server is the least that smtp-source can talk to: it checks
+nothing. With it, a complete SMTP server on uvloop. Debian: python3-m2crypto; python3-aiosmtpd, python3-uvloop.
 """
 import asyncio
 import os
@@ -98,13 +99,31 @@ async def session(reader, writer, sealer, hop):
     writer.close()
 
 
-async def main(port, hop_port, sealer):
+class Handler:
+    """What aiosmtpd asks at the final dot."""
+
+    def __init__(self, sealer, hop):
+        self.sealer, self.hop = sealer, hop
+
+    async def handle_DATA(self, server, session, envelope):
+        sealed = self.sealer.seal(envelope.original_content)
+        path = lambda mailbox: b"<%s>" % mailbox.encode()
+        return (await self.hop.deliver(path(envelope.mail_from), [path(to) for to in envelope.rcpt_tos], sealed)).decode().strip()
+
+
+async def main(port, hop_port, sealer, complete):
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", port))
     hop = NextHop(hop_port)
-    server = await asyncio.start_server(lambda r, w: session(r, w, sealer, hop), sock=listener, limit=64 << 20, backlog=500)
+    if complete:
+        from aiosmtpd.smtp import SMTP
+
+        handler = Handler(sealer, hop)
+        server = await asyncio.get_running_loop().create_server(lambda: SMTP(handler, hostname="proxy"), sock=listener, backlog=500)
+    else:
+        server = await asyncio.start_server(lambda r, w: session(r, w, sealer, hop), sock=listener, limit=64 << 20, backlog=500)
     await server.serve_forever()
 
 
@@ -118,4 +137,9 @@ if __name__ == "__main__":
             break
         children.append(child)
     signal.signal(signal.SIGTERM, lambda *_: ([os.kill(child, 9) for child in children], os._exit(0)))
-    asyncio.run(main(port, hop_port, Sealer(*sys.argv[4:7])))
+    complete = sys.argv[7:] == ["aiosmtpd"]
+    if complete:
+        import uvloop
+
+        uvloop.install()
+    asyncio.run(main(port, hop_port, Sealer(*sys.argv[4:7]), complete))
