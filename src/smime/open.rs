@@ -3,9 +3,9 @@
 mod fresh;
 mod judge;
 mod shape;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -226,7 +226,9 @@ impl Opener {
         let Some(envelope) = self.envelope.as_mut() else { return };
         let cek = match answer {
             Ok(KeyAnswer::Cek(cek)) => cek,
-            Ok(KeyAnswer::Signature(_)) | Err(KeyError::Unknown | KeyError::Unsuitable(_) | KeyError::Rejected(_)) => return,
+            Ok(KeyAnswer::Signature(_)) | Err(KeyError::Unknown | KeyError::Unsuitable(_) | KeyError::Rejected(_)) => {
+                return;
+            }
             Err(KeyError::Unavailable(_)) => {
                 envelope.unavailable = true;
                 return;
@@ -277,7 +279,9 @@ impl Opener {
         }
         match shape {
             Shape::Plain => false,
-            Shape::ClearSigned { content, signature, micalg } => self.clear_signed(content, &signature, micalg.as_deref()),
+            Shape::ClearSigned { content, signature, micalg } => {
+                self.clear_signed(content, &signature, micalg.as_deref())
+            }
             Shape::Pkcs7 { object } => match object_kind(&object) {
                 Some(ObjectKind::Signed) => self.opaque_signed(&object),
                 Some(ObjectKind::Enveloped) => self.enveloped(&object),
@@ -301,7 +305,9 @@ impl Opener {
 
     /// A note where S/MIME lies deeper than the root: it is neither opened nor judged (A1, A7).
     fn look_below(&mut self, entity: &Entity) {
-        let multipart = entity.content_type().is_ok_and(|one| one.essence.starts_with("multipart/") || one.essence == "message/rfc822");
+        let multipart = entity
+            .content_type()
+            .is_ok_and(|one| one.essence.starts_with("multipart/") || one.essence == "message/rfc822");
         if multipart && shape::hints_at_pkcs7(&entity.body) {
             self.found.notes.push("an S/MIME part lies below other parts: neither opened nor judged".into());
         }
@@ -318,16 +324,21 @@ impl Opener {
         };
         self.note_micalg(&data, micalg);
         // A7: a detached signature carries no content, or it may be a signature over something else than what is shown.
-        let refused = data.econtent.is_some().then(|| "a detached signature that carries content of its own".to_owned());
+        let refused =
+            data.econtent.is_some().then(|| "a detached signature that carries content of its own".to_owned());
         let (content, lined) = self.as_signed(content, &data);
         self.signed_layer(true, &data, &content.raw, refused);
-        self.rebuild(|digest| {
-            let boundary = super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
-            let free = memchr::memmem::find(&content.raw, boundary.as_bytes()).is_none();
-            let content = Rope::from(content.raw.clone());
-            let micalg = super::seal::micalg(digest);
-            free.then(|| (super::seal::multipart_signed_with(content, signature.clone(), micalg, &boundary), lined))
-        }, &data);
+        self.rebuild(
+            |digest| {
+                let boundary =
+                    super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
+                let free = memchr::memmem::find(&content.raw, boundary.as_bytes()).is_none();
+                let content = Rope::from(content.raw.clone());
+                let micalg = super::seal::micalg(digest);
+                free.then(|| (super::seal::multipart_signed_with(content, signature.clone(), micalg, &boundary), lined))
+            },
+            &data,
+        );
         self.content = content.raw.clone();
         self.current = Some(content);
         true
@@ -339,7 +350,9 @@ impl Opener {
         for digest in data.signers.iter().filter_map(|signer| signer.digest) {
             let name: String = super::seal::micalg(digest).chars().filter(|one| *one != '-').collect();
             if !said.contains(&name) {
-                self.found.notes.push(format!("micalg names another digest than the signature's {}", judge::digest_name(digest)));
+                self.found
+                    .notes
+                    .push(format!("micalg names another digest than the signature's {}", judge::digest_name(digest)));
             }
         }
     }
@@ -382,7 +395,9 @@ impl Opener {
             return (content, true);
         }
         let canonical = crate::mime::canonical::canonical_line_ends(&content.raw);
-        let fits = |octets: &Bytes| !matches!(judge::judge(data, octets, &self.author, &self.context).standing, Standing::Bad(_));
+        let fits = |octets: &Bytes| {
+            !matches!(judge::judge(data, octets, &self.author, &self.context).standing, Standing::Bad(_))
+        };
         if !fits(&content.raw) && fits(&canonical) {
             return (Entity::parse(canonical, &self.context.mime).unwrap_or(content), false);
         }
@@ -444,7 +459,12 @@ impl Opener {
         self.found.layers.push(Layer::Encrypted {
             cipher: data.content.name().into(),
             authenticated: data.is_authenticated(),
-            recipients: data.recipients.iter().take(NAMED).map(|info| words::recipient(info, &self.context.keys)).collect(),
+            recipients: data
+                .recipients
+                .iter()
+                .take(NAMED)
+                .map(|info| words::recipient(info, &self.context.keys))
+                .collect(),
             outcome: Err("not opened".into()),
         });
         self.envelope = Some(Envelope { data, candidates, unavailable: false });
@@ -460,7 +480,14 @@ impl Opener {
         let rebuilt = self.rebuilt.take().filter(|_| cbc && verdict.signer.is_some());
         let message = self.deliverable(rebuilt, &mut verdict.notes);
         let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
-        Opened { message, content: self.content.clone(), verdict, cek_digests, certificates, operations: self.operations }
+        Opened {
+            message,
+            content: self.content.clone(),
+            verdict,
+            cek_digests,
+            certificates,
+            operations: self.operations,
+        }
     }
 
     /// The message to deliver: see [`Opened::message`].
@@ -507,7 +534,15 @@ impl Findings {
         if unauthenticated {
             self.notes.push("nothing proves that the decrypted content is what its sender wrote: CBC without a valid signature inside".into());
         }
-        Verdict { layers: self.layers, signer, result, reason, decrypted: self.decrypted, unauthenticated, notes: self.notes }
+        Verdict {
+            layers: self.layers,
+            signer,
+            result,
+            reason,
+            decrypted: self.decrypted,
+            unauthenticated,
+            notes: self.notes,
+        }
     }
 
     /// RFC 8601 section 2.7.5 and RFC 7281: the result, why, and who signed.
@@ -554,7 +589,13 @@ impl Findings {
             match (standing, other) {
                 (Standing::Verified, Some(other)) if other.certificate() == signer.certificate() => {}
                 (Standing::Verified, _) => {}
-                (Standing::OtherAuthor(why) | Standing::Unaccepted(why) | Standing::Unchecked(why) | Standing::Bad(why), _) => {
+                (
+                    Standing::OtherAuthor(why)
+                    | Standing::Unaccepted(why)
+                    | Standing::Unchecked(why)
+                    | Standing::Bad(why),
+                    _,
+                ) => {
                     self.notes.push(format!("another signed layer: {why}"));
                 }
             }
@@ -566,7 +607,9 @@ impl Findings {
 /// is broken or of an algorithm that is refused.
 pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option<EnvelopedData> {
     match shape(message, limits) {
-        Ok(Shape::Pkcs7 { object }) if object_kind(&object) == Some(ObjectKind::Enveloped) => EnvelopedData::parse(&object, legacy).ok(),
+        Ok(Shape::Pkcs7 { object }) if object_kind(&object) == Some(ObjectKind::Enveloped) => {
+            EnvelopedData::parse(&object, legacy).ok()
+        }
         _ => None,
     }
 }

@@ -216,7 +216,9 @@ impl Signing {
     /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them.
     pub fn finish(self, answer: KeyAnswer, self_check: bool) -> Result<Draft, SealError> {
         let KeyAnswer::Signature(signature) = answer else {
-            return Err(SealError::Key(crate::keys::KeyError::Unsuitable("a signature was asked for, a CEK came back")));
+            return Err(SealError::Key(crate::keys::KeyError::Unsuitable(
+                "a signature was asked for, a CEK came back",
+            )));
         };
         let object = self.prepared.finish(&signature)?;
         if self_check {
@@ -235,7 +237,9 @@ impl Signing {
 pub fn is_signed_message(message: &Entity, limits: &MimeLimits) -> bool {
     use super::open::{Shape, shape};
     match shape(message, limits) {
-        Ok(Shape::ClearSigned { signature, .. }) => SignedData::parse(&signature).is_ok_and(|data| !data.signers.is_empty()),
+        Ok(Shape::ClearSigned { signature, .. }) => {
+            SignedData::parse(&signature).is_ok_and(|data| !data.signers.is_empty())
+        }
         Ok(Shape::Pkcs7 { object }) => SignedData::parse(&object).is_ok_and(|data| !data.signers.is_empty()),
         _ => false,
     }
@@ -295,7 +299,8 @@ fn multipart_signed(content: Rope, signature: Bytes, digest: Digest, self_check:
     rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
     let boundary = boundary(&random);
     // Pieces meet at line ends, where no boundary lies across.
-    if self_check && content.chunks(usize::MAX).any(|piece| memchr::memmem::find(&piece, boundary.as_bytes()).is_some()) {
+    if self_check && content.chunks(usize::MAX).any(|piece| memchr::memmem::find(&piece, boundary.as_bytes()).is_some())
+    {
         return Err(SealError::SelfCheck("the boundary stands in the content"));
     }
     Ok(multipart_signed_with(content, signature, micalg(digest), &boundary))

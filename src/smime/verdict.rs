@@ -63,8 +63,13 @@ pub enum Layer {
         /// Whether it was opened here; why not.
         outcome: Result<(), String>,
     },
-    Signed { clear: bool, signers: Vec<SignerReport> },
-    Compressed { outcome: Result<(), String> },
+    Signed {
+        clear: bool,
+        signers: Vec<SignerReport>,
+    },
+    Compressed {
+        outcome: Result<(), String>,
+    },
 }
 
 /// What is known of one signer.

@@ -78,19 +78,35 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
         return (inner.clone(), None);
     }
     let ends = canonical::canonical_line_ends(&inner.raw);
-    if is_well_lined(&ends) && let Ok(entity) = Entity::parse(ends.clone(), limits) {
-        return (entity, Some("line ends of the decrypted content were repaired; a signature over it may no longer verify downstream"));
+    if is_well_lined(&ends)
+        && let Ok(entity) = Entity::parse(ends.clone(), limits)
+    {
+        return (
+            entity,
+            Some(
+                "line ends of the decrypted content were repaired; a signature over it may no longer verify downstream",
+            ),
+        );
     }
     let prepared = Entity::parse(ends.clone(), limits)
         .and_then(|entity| canonical::prepare_lenient(&entity, limits))
         .and_then(|prepared| Entity::parse(prepared.inner.to_bytes(), limits));
-    if let Ok(entity) = prepared && is_well_lined(&entity.raw) {
-        return (entity, Some("decrypted content was re-encoded for the next hop; a signature over it may no longer verify downstream"));
+    if let Ok(entity) = prepared
+        && is_well_lined(&entity.raw)
+    {
+        return (
+            entity,
+            Some(
+                "decrypted content was re-encoded for the next hop; a signature over it may no longer verify downstream",
+            ),
+        );
     }
     let broken = Bytes::from(forced(&ends));
-    let entity = Entity::parse(broken.clone(), limits)
-        .unwrap_or_else(|_| Entity::without_header(broken));
-    (entity, Some("lines of the decrypted content were broken by force; a signature over it no longer verifies downstream"))
+    let entity = Entity::parse(broken.clone(), limits).unwrap_or_else(|_| Entity::without_header(broken));
+    (
+        entity,
+        Some("lines of the decrypted content were broken by force; a signature over it no longer verifies downstream"),
+    )
 }
 
 /// CRLF alone ends lines, none is longer than 998 octets, and there is no NUL.

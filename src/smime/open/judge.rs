@@ -45,8 +45,14 @@ pub(super) struct Judgement {
 }
 
 /// Judges every signer of `data` over `content`.
-pub(super) fn judge(data: &SignedData, content: &Bytes, author: &Result<Mailbox, String>, context: &OpenContext) -> Judgement {
-    let mut judgement = Judgement { reports: Vec::new(), standing: Standing::Verified, signer: None, certificates: Vec::new() };
+pub(super) fn judge(
+    data: &SignedData,
+    content: &Bytes,
+    author: &Result<Mailbox, String>,
+    context: &OpenContext,
+) -> Judgement {
+    let mut judgement =
+        Judgement { reports: Vec::new(), standing: Standing::Verified, signer: None, certificates: Vec::new() };
     if data.signers.len() > SIGNERS {
         judgement.standing = Standing::Bad(format!("{} signers, at most {SIGNERS} are looked at", data.signers.len()));
         return judgement;
@@ -75,7 +81,9 @@ pub(super) fn judge(data: &SignedData, content: &Bytes, author: &Result<Mailbox,
     } else {
         conclude(&mut judgement, data)
     };
-    if judgement.signer.is_some() && let Err(why) = names_no_other(content, author, &context.mime) {
+    if judgement.signer.is_some()
+        && let Err(why) = names_no_other(content, author, &context.mime)
+    {
         judgement.standing = Standing::OtherAuthor(why);
         judgement.signer = None;
         judgement.certificates.clear();
@@ -89,7 +97,9 @@ fn names_no_other(content: &Bytes, author: &Result<Mailbox, String>, limits: &Mi
     // What cannot be read as an entity shows no header.
     let Ok(entity) = Entity::parse(content.clone(), limits) else { return Ok(()) };
     only_author(&entity.header, author)?;
-    let wrapped = entity.content_type_lenient().is_ok_and(|one| matches!(one.essence.as_str(), "message/rfc822" | "message/global"));
+    let wrapped = entity
+        .content_type_lenient()
+        .is_ok_and(|one| matches!(one.essence.as_str(), "message/rfc822" | "message/global"));
     if !wrapped {
         return Ok(());
     }
@@ -102,7 +112,8 @@ fn only_author(header: &Header, author: &Result<Mailbox, String>) -> Result<(), 
     if header.all("From").next().is_none() {
         return Ok(());
     }
-    let shown = header.single_from().map_err(|error| format!("From in the signed part names no single author: {error}"))?;
+    let shown =
+        header.single_from().map_err(|error| format!("From in the signed part names no single author: {error}"))?;
     match author {
         Ok(author) if author.key() == shown.key() => Ok(()),
         _ => Err(format!("From in the signed part is {shown}, and not the message's")),
@@ -181,9 +192,16 @@ fn report(
     }
     report.signature = Ok(());
     let domain = author.as_ref().ok().map(Mailbox::domain);
-    report.path =
-        path::validate(&certificate, &data.certificates, &context.trust, Purpose::Signature, domain, context.at, &context.path)
-            .map_err(|error| error.to_string());
+    report.path = path::validate(
+        &certificate,
+        &data.certificates,
+        &context.trust,
+        Purpose::Signature,
+        domain,
+        context.at,
+        &context.path,
+    )
+    .map_err(|error| error.to_string());
     report.matches_from = match author {
         Ok(mailbox) if certificate.is_for(&mailbox.key()) => Ok(mailbox.clone()),
         Ok(mailbox) => Err(format!("the certificate is for {}, From is {mailbox}", names(&certificate))),
@@ -196,7 +214,13 @@ fn report(
 fn find(id: &CertificateId, data: &SignedData, context: &OpenContext) -> Option<Certificate> {
     let anchors = context.trust.anchors.iter().map(|anchor| &anchor.certificate);
     let own = context.keys.iter().map(|own| &own.certificate);
-    data.certificates.iter().chain(&context.trust.intermediates).chain(own).chain(anchors).find(|one| id.names(one)).cloned()
+    data.certificates
+        .iter()
+        .chain(&context.trust.intermediates)
+        .chain(own)
+        .chain(anchors)
+        .find(|one| id.names(one))
+        .cloned()
 }
 
 fn names(certificate: &Certificate) -> String {

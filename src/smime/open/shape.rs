@@ -55,7 +55,8 @@ fn pkcs7(entity: &Entity) -> Result<Shape, MimeError> {
 }
 
 fn is_signature_type(essence: &str) -> bool {
-    essence.eq_ignore_ascii_case("application/pkcs7-signature") || essence.eq_ignore_ascii_case("application/x-pkcs7-signature")
+    essence.eq_ignore_ascii_case("application/pkcs7-signature")
+        || essence.eq_ignore_ascii_case("application/x-pkcs7-signature")
 }
 
 /// RFC 8551 section 3.9: application/octet-stream with a name in .p7m counts as application/pkcs7-mime.
@@ -68,7 +69,8 @@ fn is_p7m_name(entity: &Entity, content_type: &ContentType) -> bool {
         return false;
     };
     // A disposition is read as a Content-Type is: token, then parameters.
-    ContentType::parse(&format!("x/{}", field.value())).is_ok_and(|value| value.parameter("filename").is_some_and(is_p7m))
+    ContentType::parse(&format!("x/{}", field.value()))
+        .is_ok_and(|value| value.parameter("filename").is_some_and(is_p7m))
 }
 
 /// A Content-Type field that speaks of PKCS #7, however it can be read.

@@ -28,7 +28,10 @@ fn pkcs7_message(object: &[u8]) -> String {
 }
 
 fn pkcs7_entity(object: &[u8]) -> String {
-    format!("Content-Type: application/pkcs7-mime; name=smime.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\n{}", base64(object))
+    format!(
+        "Content-Type: application/pkcs7-mime; name=smime.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\n{}",
+        base64(object)
+    )
 }
 
 fn is_encrypted_layer_open(opened: &Opened) -> Option<bool> {
@@ -125,10 +128,14 @@ fn a01_a_cms_object_below_the_root_is_never_decrypted() {
     let stolen = pkcs7_entity(&object(&encrypted(&[bob], ContentEncryption::Aes128Cbc, mail())));
     let other = "Content-Type: text/html\r\n\r\n<img src=\"http://attacker/\r\n";
     let mut tried = 0;
-    for essence in ["multipart/mixed", "multipart/alternative", "multipart/related", "multipart/report", "multipart/unknown"] {
+    for essence in
+        ["multipart/mixed", "multipart/alternative", "multipart/related", "multipart/report", "multipart/unknown"]
+    {
         for parts in [vec![other, &stolen, other], vec![stolen.as_str()], vec![&stolen, other], vec![other, &stolen]] {
             let body: String = parts.iter().map(|part| format!("--b\r\n{part}\r\n")).collect();
-            let message = format!("From: alice@example.org\r\nMIME-Version: 1.0\r\nContent-Type: {essence}; boundary=b\r\n\r\n{body}--b--\r\n");
+            let message = format!(
+                "From: alice@example.org\r\nMIME-Version: 1.0\r\nContent-Type: {essence}; boundary=b\r\n\r\n{body}--b--\r\n"
+            );
             refused(&pki, bob, &message);
             tried += 1;
         }
@@ -154,7 +161,10 @@ fn a14_what_can_be_read_two_ways_is_never_decrypted() {
     let half = good.len() / 2;
     let odd = [
         good.replace("MIME-Version: 1.0\r\n", "MIME-Version: 1.0\r\nContent-Type: text/html\r\n"),
-        good.replace("Content-Transfer-Encoding: base64\r\n", "Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 7bit\r\n"),
+        good.replace(
+            "Content-Transfer-Encoding: base64\r\n",
+            "Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 7bit\r\n",
+        ),
         good.replace("name=smime.p7m", "name=smime.p7m; name=other.html"),
         format!("{}!{}", good.get(..half).unwrap(), good.get(half..).unwrap()),
         format!("{good}AAAA====\r\n"),
@@ -246,7 +256,9 @@ fn a03_a_key_does_one_operation_per_message() {
         Draft::new(&entity(mail())).unwrap().encrypt(&plan, false).unwrap().rope().to_bytes()
     };
     let mut opener = Opener::new(entity(twice), context(&pki, &[bob]), substitute);
-    let Step::Key(KeyOperation::Unwrap { key, .. }) = opener.step(None) else { panic!("an RSA operation was expected") };
+    let Step::Key(KeyOperation::Unwrap { key, .. }) = opener.step(None) else {
+        panic!("an RSA operation was expected")
+    };
     assert_eq!(key, key_id(bob));
     let wrong = Ok(KeyAnswer::Cek(Cek::new(vec![7; 32])));
     let Step::Done(opened) = opener.step(Some(wrong)) else { panic!("a second operation with the same key") };
@@ -296,7 +308,8 @@ fn a30_only_ones_own_recipient_info_opens() {
     let all: Vec<&Issued> = [ALICE, BOB, MALLORY].iter().map(|one| pki.leaf(one).unwrap()).collect();
     let mut combinations = 0;
     for set in 1..8_usize {
-        let to: Vec<&Issued> = all.iter().enumerate().filter(|(bit, _)| set & (1 << bit) != 0).map(|(_, one)| *one).collect();
+        let to: Vec<&Issued> =
+            all.iter().enumerate().filter(|(bit, _)| set & (1 << bit) != 0).map(|(_, one)| *one).collect();
         let message = encrypted(&to, ContentEncryption::Aes256Gcm, mail());
         let mut digests = Vec::new();
         for (bit, one) in all.iter().enumerate() {
@@ -323,7 +336,9 @@ fn a30_a_recipient_info_with_a_garbage_key_opens_nothing() {
     let object = object(&message);
     let infos = envelope(&entity(message), &MimeLimits::default(), Legacy::default()).unwrap().recipients;
     let info = infos.iter().find(|info| info.id.as_ref().is_some_and(|id| id.names(&mallory.certificate))).unwrap();
-    let KeyOperation::Unwrap { encrypted, .. } = info.operation(key_id(mallory), ContentEncryption::Aes128Cbc, Cek::new(vec![0; 16])).unwrap() else {
+    let KeyOperation::Unwrap { encrypted, .. } =
+        info.operation(key_id(mallory), ContentEncryption::Aes128Cbc, Cek::new(vec![0; 16])).unwrap()
+    else {
         panic!()
     };
     let at = memchr::memmem::find(&object, &encrypted).unwrap();
@@ -373,7 +388,15 @@ fn parameters<'a>(
     chain: &'a [Certificate],
     scheme: crate::cms::algorithm::SignatureScheme,
 ) -> SignParameters<'a> {
-    SignParameters { signer, chain, scheme, digest: Digest::Sha256, signing_time: now(), capabilities: &[], encryption_certificate: None }
+    SignParameters {
+        signer,
+        chain,
+        scheme,
+        digest: Digest::Sha256,
+        signing_time: now(),
+        capabilities: &[],
+        encryption_certificate: None,
+    }
 }
 
 fn sign(signer: &Issued, parameters: &SignParameters<'_>, content: &Bytes, opaque: bool) -> Bytes {
@@ -395,7 +418,10 @@ fn multipart(header: &str, parts: &[String]) -> String {
 }
 
 fn signature_part(object: &[u8]) -> String {
-    format!("Content-Type: application/pkcs7-signature; name=smime.p7s\r\nContent-Transfer-Encoding: base64\r\n\r\n{}", base64(object))
+    format!(
+        "Content-Type: application/pkcs7-signature; name=smime.p7s\r\nContent-Transfer-Encoding: base64\r\n\r\n{}",
+        base64(object)
+    )
 }
 
 #[test]
@@ -425,11 +451,15 @@ fn a07_of_the_hostile_signed_set_nothing_is_valid() {
     let mut encryption_only = Recipe::mailbox(ALICE, now(), NewKey::P256);
     encryption_only.key_usage = vec!["keyAgreement"];
     let encryption_only = issue_cached(&encryption_only, Some(&pki.intermediate));
-    let by = |issued: &Issued| signature_part(&sign(issued, &parameters(&issued.certificate, &chain, scheme), &content, false));
+    let by = |issued: &Issued| {
+        signature_part(&sign(issued, &parameters(&issued.certificate, &chain, scheme), &content, false))
+    };
     let opaque_other = sign(alice, &by_alice, &other, true);
     let opaque_same = sign(alice, &by_alice, &content, true);
     let good_object = sign(alice, &by_alice, &content, false);
-    let mixed = |parts: &str| format!("{from}MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n{parts}--m--\r\n");
+    let mixed = |parts: &str| {
+        format!("{from}MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n{parts}--m--\r\n")
+    };
     let whole = pair("", &good);
     let mut forged_signature = good_object.to_vec();
     let last = forged_signature.len() - 3;
@@ -454,16 +484,38 @@ fn a07_of_the_hostile_signed_set_nothing_is_valid() {
         ("detached with the same content inside", pair(from, &signature_part(&opaque_same))),
         ("opaque without content", format!("{from}{}", pkcs7_entity(&good_object))),
         ("three parts", multipart(from, &[CONTENT.into(), good.clone(), CONTENT.into()])),
-        ("hidden first part", multipart(from, &["Content-Type: text/html\r\n\r\nPay Mallory twice.\r\n".into(), CONTENT.into(), good.clone()])),
+        (
+            "hidden first part",
+            multipart(
+                from,
+                &["Content-Type: text/html\r\n\r\nPay Mallory twice.\r\n".into(), CONTENT.into(), good.clone()],
+            ),
+        ),
         ("one part", multipart(from, &[CONTENT.into()])),
-        ("signature part of another type", pair(from, &good.replace("application/pkcs7-signature", "application/octet-stream"))),
-        ("another protocol", pair(from, &good).replace("protocol=\"application/pkcs7-signature\"", "protocol=\"application/pgp-signature\"")),
-        ("signed part beside another", mixed(&format!("--m\r\nContent-Type: text/plain\r\n\r\nPay Mallory.\r\n--m\r\n{whole}\r\n"))),
+        (
+            "signature part of another type",
+            pair(from, &good.replace("application/pkcs7-signature", "application/octet-stream")),
+        ),
+        (
+            "another protocol",
+            pair(from, &good)
+                .replace("protocol=\"application/pkcs7-signature\"", "protocol=\"application/pgp-signature\""),
+        ),
+        (
+            "signed part beside another",
+            mixed(&format!("--m\r\nContent-Type: text/plain\r\n\r\nPay Mallory.\r\n--m\r\n{whole}\r\n")),
+        ),
         ("signed part alone in a mixed", mixed(&format!("--m\r\n{whole}\r\n"))),
         ("signed mail attached", format!("{from}Content-Type: message/rfc822\r\n\r\n{}", pair(from, &good))),
-        ("two Content-Types", pair(from, &good).replace("MIME-Version: 1.0\r\n", "Content-Type: text/html\r\nMIME-Version: 1.0\r\n")),
+        (
+            "two Content-Types",
+            pair(from, &good).replace("MIME-Version: 1.0\r\n", "Content-Type: text/html\r\nMIME-Version: 1.0\r\n"),
+        ),
         ("forged signature value", pair(from, &signature_part(&forged_signature))),
-        ("garbage signature", pair(from, &signature_part(b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80"))),
+        (
+            "garbage signature",
+            pair(from, &signature_part(b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80")),
+        ),
         ("empty signature", pair(from, &signature_part(b""))),
         ("certificates only", pair(from, &signature_part(&without_signers(&good_object)))),
     ];
@@ -494,7 +546,8 @@ fn a07_honest_forms_pass() {
         let opened = open(&pki, &[], signed(&pki, alice, form, mail()));
         assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
     }
-    let upper = String::from_utf8(signed(&pki, alice, Form::Clear, mail()).to_vec()).unwrap().replace("<alice@", "<Alice@");
+    let upper =
+        String::from_utf8(signed(&pki, alice, Form::Clear, mail()).to_vec()).unwrap().replace("<alice@", "<Alice@");
     assert_eq!(open(&pki, &[], upper).verdict.result, SmimeResult::Pass);
 }
 
@@ -517,10 +570,22 @@ fn a16_what_is_decrypted_obeys_the_line_rules() {
     let bob = pki.leaf(BOB).unwrap();
     let long = "x".repeat(2_000);
     let bodies = [
-        "a\n.\nMAIL FROM:<x@y>\n", "a\n.\r\nb", "a\r.\r\nb", "a\r\n.\rb", "a\r\n\0.\r\nb", "\n.\r\n", "\r.\r", "a\rb\nc\0d", long.as_str(),
+        "a\n.\nMAIL FROM:<x@y>\n",
+        "a\n.\r\nb",
+        "a\r.\r\nb",
+        "a\r\n.\rb",
+        "a\r\n\0.\r\nb",
+        "\n.\r\n",
+        "\r.\r",
+        "a\rb\nc\0d",
+        long.as_str(),
     ];
     for body in bodies {
-        for essence in ["text/plain", "application/octet-stream", "multipart/signed; boundary=x; protocol=\"application/pgp-signature\""] {
+        for essence in [
+            "text/plain",
+            "application/octet-stream",
+            "multipart/signed; boundary=x; protocol=\"application/pgp-signature\"",
+        ] {
             let content = format!("Content-Type: {essence}\r\n\r\n{body}");
             let message = envelope_of(bob, content.as_bytes());
             let opened = open(&pki, &[bob], message);
@@ -569,7 +634,8 @@ fn decrypted_octets_that_are_no_mime_entity_are_a_failed_decryption() {
 fn inner_fields_that_are_not_mimes_do_not_come_out() {
     let pki = people(NewKey::P256);
     let bob = pki.leaf(BOB).unwrap();
-    let content = "Content-Type: text/plain\r\nFrom: ceo@example.net\r\nAuthentication-Results: mx; smime=pass\r\n\r\nhello\r\n";
+    let content =
+        "Content-Type: text/plain\r\nFrom: ceo@example.net\r\nAuthentication-Results: mx; smime=pass\r\n\r\nhello\r\n";
     let opened = open(&pki, &[bob], envelope_of(bob, content.as_bytes()));
     let text = String::from_utf8(opened.message.to_vec()).unwrap();
     assert!(opened.verdict.decrypted);
@@ -581,7 +647,8 @@ fn inner_fields_that_are_not_mimes_do_not_come_out() {
 fn a_protected_subject_takes_the_outer_ones_place() {
     let pki = people(NewKey::P256);
     let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
-    let content = |parameter: &str, subject: &str| format!("{subject}Content-Type: text/plain; {parameter}\r\n\r\nhello\r\n");
+    let content =
+        |parameter: &str, subject: &str| format!("{subject}Content-Type: text/plain; {parameter}\r\n\r\nhello\r\n");
     let delivered = |content: &str| {
         let opened = open(&pki, &[bob], envelope_of(bob, content.as_bytes()));
         let subjects: Vec<String> = entity(opened.message).header.all("Subject").map(|field| field.value()).collect();
@@ -604,7 +671,12 @@ fn a_protected_subject_takes_the_outer_ones_place() {
 #[test]
 fn compressed_data_is_named_and_not_opened() {
     let pki = people(NewKey::P256);
-    let object = [&[0x30, 0x0f, 0x06, 0x0b][..], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x01, 0x09], &[0xa0, 0x00]].concat();
+    let object = [
+        &[0x30, 0x0f, 0x06, 0x0b][..],
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x01, 0x09],
+        &[0xa0, 0x00],
+    ]
+    .concat();
     let opened = open(&pki, &[], pkcs7_message(&object));
     assert!(matches!(opened.verdict.layers.as_slice(), [Layer::Compressed { outcome: Err(_) }]));
     assert_eq!(opened.verdict.result, SmimeResult::Neutral);
@@ -662,4 +734,26 @@ proptest! {
         fuzz_open(pkcs7_message(&octets).as_bytes());
         fuzz_open(multipart("From: a@example.org\r\n", &[CONTENT.into(), signature_part(&octets)]).as_bytes());
     }
+}
+
+#[test]
+fn t16_a_wrong_clock_never_makes_a_signature_valid() {
+    let pki = people(NewKey::P256);
+    let alice = pki.leaf(ALICE).unwrap();
+    let chain = [&alice.certificate, &pki.intermediate.certificate, &pki.root.certificate];
+    let from = chain.iter().map(|one| one.not_before()).max().unwrap();
+    let to = chain.iter().map(|one| one.not_after()).min().unwrap();
+    let day = jiff::SignedDuration::from_hours(24);
+    let around =
+        [from, now(), to].into_iter().flat_map(|time| [-5 * 365, -1, 0, 1, 5 * 365].map(|days| time + day * days));
+    let message = signed(&pki, alice, Form::Clear, mail());
+    let (mut valid, mut invalid) = (0, 0);
+    for at in around {
+        let opened = open_with(OpenContext { at, ..context(&pki, &[]) }, &holder(&[]), message.clone());
+        let inside = (from..=to).contains(&at);
+        assert_eq!(opened.verdict.result == SmimeResult::Pass, inside, "{at}: {}", opened.verdict.reason);
+        assert_eq!(opened.verdict.signer.is_some() && !opened.certificates.is_empty(), inside, "{at}");
+        if inside { valid += 1 } else { invalid += 1 }
+    }
+    assert!(valid >= 3 && invalid >= 6, "{valid} {invalid}");
 }

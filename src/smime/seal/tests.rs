@@ -18,7 +18,10 @@ fn a_clear_signature_is_multipart_signed_over_the_prepared_entity() {
     assert_eq!(content_type.parameter("protocol"), Some("application/pkcs7-signature"));
     assert_eq!(content_type.parameter("micalg"), Some("sha-256"));
     let header = header_text(&message);
-    assert!(header.starts_with("From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Supper\r\n"), "{header}");
+    assert!(
+        header.starts_with("From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Supper\r\n"),
+        "{header}"
+    );
     assert_eq!(header.matches("MIME-Version:").count(), 1);
     let parts = message.parts(&MimeLimits::default()).unwrap();
     assert_eq!(parts.len(), 2);
@@ -48,9 +51,16 @@ fn what_is_sealed_opens_to_what_went_in() {
     for kind in [NewKey::P256, NewKey::Rsa2048] {
         let pki = people(kind);
         let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
-        for content in [ContentEncryption::Aes128Gcm, ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Cbc, ContentEncryption::Aes256Cbc] {
+        for content in [
+            ContentEncryption::Aes128Gcm,
+            ContentEncryption::Aes256Gcm,
+            ContentEncryption::Aes128Cbc,
+            ContentEncryption::Aes256Cbc,
+        ] {
             for form in [Form::Clear, Form::Opaque] {
-                let sealed = signed_draft(&pki, alice, form, mail()).encrypt(&encrypt_plan(&[bob, alice], content), true).unwrap();
+                let sealed = signed_draft(&pki, alice, form, mail())
+                    .encrypt(&encrypt_plan(&[bob, alice], content), true)
+                    .unwrap();
                 assert!(sealed.is_signed());
                 assert_eq!(sealed.encrypted_to(), [bob.certificate.fingerprint(), alice.certificate.fingerprint()]);
                 let octets = sealed.rope().to_bytes();
@@ -58,7 +68,13 @@ fn what_is_sealed_opens_to_what_went_in() {
                 let expected = if content.is_authenticated() { "authEnveloped-data" } else { "enveloped-data" };
                 assert_eq!(entity(octets.clone()).content_type().unwrap().parameter("smime-type"), Some(expected));
                 let opened = open(&pki, &[bob], octets);
-                assert_eq!(opened.verdict.result, SmimeResult::Pass, "{} {:?}", opened.verdict.reason, opened.verdict.layers);
+                assert_eq!(
+                    opened.verdict.result,
+                    SmimeResult::Pass,
+                    "{} {:?}",
+                    opened.verdict.reason,
+                    opened.verdict.layers
+                );
                 assert_eq!(opened.content, prepared_inner(&mail()));
                 assert!(!opened.verdict.unauthenticated);
             }
@@ -161,7 +177,8 @@ fn the_self_check_refuses_a_signature_that_another_key_made() {
 #[test]
 fn an_answer_of_the_wrong_kind_is_an_error() {
     let pki = people(NewKey::P256);
-    let signing = Draft::new(&entity(mail())).unwrap().sign(sign_plan(&pki, pki.leaf(ALICE).unwrap(), Form::Clear)).unwrap();
+    let signing =
+        Draft::new(&entity(mail())).unwrap().sign(sign_plan(&pki, pki.leaf(ALICE).unwrap(), Form::Clear)).unwrap();
     let answer = KeyAnswer::Cek(substitute());
     assert!(matches!(signing.finish(answer, true), Err(SealError::Key(KeyError::Unsuitable(_)))));
 }
@@ -178,7 +195,9 @@ fn the_self_check_finds_another_content_cipher_or_recipient() {
         enveloped::seal(octets.to_bytes().to_vec(), plan.content, &recipients, &cek).unwrap()
     };
     assert_eq!(check_envelope(&seal(&plan, &entity), &plan, &cek, &entity), Ok(()));
-    for other in ["Content-Type: text/plain\r\n\r\nhellx\r\n", "Content-Type: text/plain\r\n\r\nhello\r\nmore\r\n", "short"] {
+    for other in
+        ["Content-Type: text/plain\r\n\r\nhellx\r\n", "Content-Type: text/plain\r\n\r\nhello\r\nmore\r\n", "short"]
+    {
         let other = Rope::from(Bytes::from_static(other.as_bytes()));
         assert!(check_envelope(&seal(&plan, &other), &plan, &cek, &entity).is_err());
     }

@@ -9,9 +9,30 @@ use crate::mime::header::{Block, Field, Header, HeaderWriter, decode_encoded_wor
 
 /// What stands in our tags, as a skeleton.
 const TAGS: [&str; 24] = [
-    "signed", "unsigned", "notsigned", "encrypted", "unencrypted", "notencrypted", "decrypted", "notdecrypted", "verified",
-    "unverified", "notverified", "valid", "invalid", "validsignature", "invalidsignature", "signaturevalid",
-    "signatureinvalid", "signatureverified", "authenticated", "unauthenticated", "trusted", "untrusted", "smime", "s/mime",
+    "signed",
+    "unsigned",
+    "notsigned",
+    "encrypted",
+    "unencrypted",
+    "notencrypted",
+    "decrypted",
+    "notdecrypted",
+    "verified",
+    "unverified",
+    "notverified",
+    "valid",
+    "invalid",
+    "validsignature",
+    "invalidsignature",
+    "signaturevalid",
+    "signatureinvalid",
+    "signatureverified",
+    "authenticated",
+    "unauthenticated",
+    "trusted",
+    "untrusted",
+    "smime",
+    "s/mime",
 ];
 
 /// Words removed pass by pass at most; what is nested deeper loses its brackets.
@@ -55,7 +76,8 @@ fn is_forged(marks: &Marks, block: &Block) -> bool {
 fn is_mark(marks: &Marks, text: &str, broken: bool) -> bool {
     let (name, value) = text.split_once(':').unwrap_or((text, ""));
     let name = skeleton::of(name);
-    if name == "x-waxwing" || name.starts_with("x-waxwing-") || (broken && skeleton::of(text).starts_with("x-waxwing")) {
+    if name == "x-waxwing" || name.starts_with("x-waxwing-") || (broken && skeleton::of(text).starts_with("x-waxwing"))
+    {
         return true;
     }
     if name == "authentication-results" {
@@ -63,7 +85,9 @@ fn is_mark(marks: &Marks, text: &str, broken: bool) -> bool {
     }
     broken
         && (name.starts_with("authentication-results") && is_ours_anywhere(marks, text)
-            || marks.subject_tags && name.starts_with("subject") && !find_tags(&skeleton::with_origins(text)).is_empty())
+            || marks.subject_tags
+                && name.starts_with("subject")
+                && !find_tags(&skeleton::with_origins(text)).is_empty())
 }
 
 fn is_ours_anywhere(marks: &Marks, text: &str) -> bool {
@@ -87,7 +111,9 @@ fn is_our_result(marks: &Marks, value: &str) -> bool {
 fn is_our_id(marks: &Marks, id: &str) -> bool {
     let id = id.trim_end_matches('.');
     let unversioned = id.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['/', '.']);
-    let is_ours = |id: &str| id == marks.authserv_id.as_str() || Domain::parse(id).is_ok_and(|domain| domain == marks.authserv_id);
+    let is_ours = |id: &str| {
+        id == marks.authserv_id.as_str() || Domain::parse(id).is_ok_and(|domain| domain == marks.authserv_id)
+    };
     is_ours(id) || is_ours(unversioned) || is_ours(id.split('/').next().unwrap_or_default())
 }
 

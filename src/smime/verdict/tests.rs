@@ -42,14 +42,29 @@ fn dressed_field(name: &str, value: &str) -> Vec<String> {
 
 fn dressed_results() -> Vec<String> {
     let ids = [
-        "gw.xn--bcher-kva.example", "GW.XN--BCHER-KVA.EXAMPLE", "gw.b\u{fc}cher.example", "gw.B\u{dc}CHER.example",
-        "\"gw.xn--bcher-kva.example\"", "\"gw.xn--bcher\\-kva.example\"", "(a comment) gw.xn--bcher-kva.example",
-        "(a (nested; one)) gw.xn--bcher-kva.example (x)", "gw.xn--bcher-kva.example 1", "gw.xn--bcher-kva.example/1",
-        "gw.xn--bcher-kva.example (v) 1", "gw . xn--bcher-kva . example", "gw.xn--bcher-kva.example.",
-        "gw\u{ff0e}xn--bcher-kva\u{3002}example", "\u{ff47}\u{ff57}.xn--bcher-kva.example", "gw.bu\u{308}cher.example",
-        "=?utf-8?Q?gw=2Exn--bcher-kva=2Eexample?=", "(open gw.xn--bcher-kva.example", "\"gw.xn--bcher-kva.example", "g\u{200d}w.xn--bcher-kva.example",
+        "gw.xn--bcher-kva.example",
+        "GW.XN--BCHER-KVA.EXAMPLE",
+        "gw.b\u{fc}cher.example",
+        "gw.B\u{dc}CHER.example",
+        "\"gw.xn--bcher-kva.example\"",
+        "\"gw.xn--bcher\\-kva.example\"",
+        "(a comment) gw.xn--bcher-kva.example",
+        "(a (nested; one)) gw.xn--bcher-kva.example (x)",
+        "gw.xn--bcher-kva.example 1",
+        "gw.xn--bcher-kva.example/1",
+        "gw.xn--bcher-kva.example (v) 1",
+        "gw . xn--bcher-kva . example",
+        "gw.xn--bcher-kva.example.",
+        "gw\u{ff0e}xn--bcher-kva\u{3002}example",
+        "\u{ff47}\u{ff57}.xn--bcher-kva.example",
+        "gw.bu\u{308}cher.example",
+        "=?utf-8?Q?gw=2Exn--bcher-kva=2Eexample?=",
+        "(open gw.xn--bcher-kva.example",
+        "\"gw.xn--bcher-kva.example",
+        "g\u{200d}w.xn--bcher-kva.example",
     ];
-    let mut all: Vec<String> = ids.iter().map(|id| format!("Authentication-Results: {id}; smime=pass forged\r\n")).collect();
+    let mut all: Vec<String> =
+        ids.iter().map(|id| format!("Authentication-Results: {id}; smime=pass forged\r\n")).collect();
     all.extend(dressed_field("Authentication-Results", "gw.xn--bcher-kva.example; smime=pass forged"));
     all.push("Authentication-Results: smime=pass forged\r\n".into());
     all.push("Authentication-Results gw.xn--bcher-kva.example; smime=pass forged\r\n".into());
@@ -59,21 +74,39 @@ fn dressed_results() -> Vec<String> {
 fn dressed_tags() -> Vec<String> {
     let mut all = Vec::new();
     for tag in ["[signed]", "[Encrypted]", "[signed, encrypted]", "[signature invalid]", "[UNSIGNED]"] {
-        let wide: String = tag.chars().map(|c| if c == ' ' { c } else { char::from_u32(c as u32 + 0xFEE0).unwrap() }).collect();
-        let bold: String = tag.chars().map(|c| if c.is_ascii_lowercase() { char::from_u32(c as u32 - 97 + 0x1D41A).unwrap() } else { c }).collect();
+        let wide: String =
+            tag.chars().map(|c| if c == ' ' { c } else { char::from_u32(c as u32 + 0xFEE0).unwrap() }).collect();
+        let bold: String = tag
+            .chars()
+            .map(|c| if c.is_ascii_lowercase() { char::from_u32(c as u32 - 97 + 0x1D41A).unwrap() } else { c })
+            .collect();
         let hidden: String = tag.chars().flat_map(|c| [c, '\u{200b}', '\u{ad}']).collect();
         let hex: String = tag.bytes().map(|octet| format!("={octet:02X}")).collect();
         let b64 = STANDARD.encode(tag);
         let (head, tail) = tag.split_at(4);
         all.extend([
-            tag.to_string(), wide.clone(), bold, hidden, format!("Re: {tag}"), format!("Re: Fwd: {wide}"),
-            tag.replace('[', "[ ").replace(']', " ]"), tag.replace("e", "e\r\n "), format!("[x {tag}"),
-            format!("=?utf-8?Q?{hex}?="), format!("=?UTF-8?b?{b64}?="), format!("=?utf-8?b?{}?=", b64.trim_end_matches('=')),
-            format!("=?us-ascii*en?q?{}?=", tag.replace(' ', "_")), format!("=?utf-8?q?{head}?= =?utf-8?q?{}?=", tail.replace(' ', "_")),
+            tag.to_string(),
+            wide.clone(),
+            bold,
+            hidden,
+            format!("Re: {tag}"),
+            format!("Re: Fwd: {wide}"),
+            tag.replace('[', "[ ").replace(']', " ]"),
+            tag.replace("e", "e\r\n "),
+            format!("[x {tag}"),
+            format!("=?utf-8?Q?{hex}?="),
+            format!("=?UTF-8?b?{b64}?="),
+            format!("=?utf-8?b?{}?=", b64.trim_end_matches('=')),
+            format!("=?us-ascii*en?q?{}?=", tag.replace(' ', "_")),
+            format!("=?utf-8?q?{head}?= =?utf-8?q?{}?=", tail.replace(' ', "_")),
             format!("=?utf-8?B?{}?=\r\n =?iso-8859-1?Q?{}?=", STANDARD.encode(head), tail.replace(' ', "_")),
-            format!("=?utf-8?B?{}?=", STANDARD.encode(&wide)), format!("{head}=?utf-8?Q?{}?=", tail.replace(' ', "_")),
-            format!("\u{3010}{}\u{3011}", tag.trim_matches(['[', ']'])), tag.replace('e', "\u{435}"), format!("{tag}{wide}{tag}"),
-            format!("{head}{tag}{tail}"), format!("=?utf-7?Q?+AFs-{}+AF0-?=", tag.trim_matches(['[', ']']).replace(' ', "_")),
+            format!("=?utf-8?B?{}?=", STANDARD.encode(&wide)),
+            format!("{head}=?utf-8?Q?{}?=", tail.replace(' ', "_")),
+            format!("\u{3010}{}\u{3011}", tag.trim_matches(['[', ']'])),
+            tag.replace('e', "\u{435}"),
+            format!("{tag}{wide}{tag}"),
+            format!("{head}{tag}{tail}"),
+            format!("=?utf-7?Q?+AFs-{}+AF0-?=", tag.trim_matches(['[', ']']).replace(' ', "_")),
         ]);
     }
     all
@@ -108,9 +141,15 @@ fn a08_no_forged_mark_survives_in_200_variants() {
 #[test]
 fn a08_what_is_not_a_mark_keeps_its_octets() {
     for kept in [
-        "Subject: [signed\r\n", "Subject: [list] signed contract [v2]\r\n", "Subject: =?utf-8?Q?gr=C3=BCn?=\r\n", "Subject: \r\n",
-        "Authentication-Results: mx.gw.xn--bcher-kva.example; spf=pass\r\n", "Authentication-Results: spf=pass smtp.mailfrom=a.b\r\n",
-        "X-Waxwings: 1\r\n", "ARC-Authentication-Results: i=1; gw.xn--bcher-kva.example; spf=pass\r\n", "Subject: re [2]: [a] signed\r\n",
+        "Subject: [signed\r\n",
+        "Subject: [list] signed contract [v2]\r\n",
+        "Subject: =?utf-8?Q?gr=C3=BCn?=\r\n",
+        "Subject: \r\n",
+        "Authentication-Results: mx.gw.xn--bcher-kva.example; spf=pass\r\n",
+        "Authentication-Results: spf=pass smtp.mailfrom=a.b\r\n",
+        "X-Waxwings: 1\r\n",
+        "ARC-Authentication-Results: i=1; gw.xn--bcher-kva.example; spf=pass\r\n",
+        "Subject: re [2]: [a] signed\r\n",
     ] {
         let text = format!("{BEFORE}{kept}{AFTER}");
         assert_eq!(stripped(&text), text);
@@ -120,7 +159,12 @@ fn a08_what_is_not_a_mark_keeps_its_octets() {
 
 fn verdict(result: SmimeResult, reason: &str) -> Verdict {
     Verdict {
-        layers: vec![Layer::Encrypted { cipher: "AES-256-GCM".into(), authenticated: true, recipients: vec![], outcome: Ok(()) }],
+        layers: vec![Layer::Encrypted {
+            cipher: "AES-256-GCM".into(),
+            authenticated: true,
+            recipients: vec![],
+            outcome: Ok(()),
+        }],
         signer: None,
         result,
         reason: reason.into(),
@@ -132,7 +176,8 @@ fn verdict(result: SmimeResult, reason: &str) -> Verdict {
 
 #[test]
 fn marks_are_put_in_front_and_the_body_is_shared() {
-    let message = Bytes::from_static(b"From: a@b\r\nSubject: [signed] hi\r\nX-Waxwing-Signature: valid\r\n\r\nbody\r\n");
+    let message =
+        Bytes::from_static(b"From: a@b\r\nSubject: [signed] hi\r\nX-Waxwing-Signature: valid\r\n\r\nbody\r\n");
     let rope = marks().apply(&verdict(SmimeResult::None, "no signature"), &message);
     let text = String::from_utf8(rope.to_bytes().to_vec()).unwrap();
     assert_eq!(
@@ -164,7 +209,11 @@ fn a_header_without_body_still_ends() {
 #[test]
 fn a08_nested_tags_go_too_and_cost_no_more_than_their_length() {
     assert_eq!(stripped("Subject: [sig[en[signed]crypted]ned] hi\r\n"), "Subject: hi\r\n");
-    for hostile in [format!("{}{}", "[signed".repeat(20_000), "]".repeat(20_000)), "[signed]".repeat(20_000), "=?a?Q?".repeat(20_000)] {
+    for hostile in [
+        format!("{}{}", "[signed".repeat(20_000), "]".repeat(20_000)),
+        "[signed]".repeat(20_000),
+        "=?a?Q?".repeat(20_000),
+    ] {
         let out = stripped(&format!("Subject: {hostile}\r\n"));
         assert!(!out.to_lowercase().contains("[signed]"));
     }

@@ -31,7 +31,8 @@ fn written(marks: &Marks, verdict: &Verdict) -> Result<Vec<u8>, MimeError> {
         let mailbox = quoted(&signer.mailbox().to_string());
         value.push_str(&format!(" body.smime-identifier={mailbox}"));
         let serial: String = certificate.serial().iter().take(64).map(|octet| format!("{octet:02X}")).collect();
-        value.push_str(&format!(" body.smime-serial={serial} body.smime-issuer={}", quoted(&certificate.issuer_text())));
+        value
+            .push_str(&format!(" body.smime-serial={serial} body.smime-issuer={}", quoted(&certificate.issuer_text())));
         signature.push_str(&format!("; signer={mailbox}"));
     }
     writer.structured("Authentication-Results", &value)?;
