@@ -1,7 +1,13 @@
 //! Sealing and opening against the bare primitives, in turn in one run: ratios, not absolute times.
 //!
 //! `cargo bench --bench seal_open`, with a word to pick the lines that hold it; under `cargo test` each case runs once.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark fails by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -45,7 +45,13 @@ use crate::store::embedded::EmbeddedStore;
 )]
 struct Cli {
     /// The configuration file.
-    #[arg(long, global = true, env = "WAXWING_CONFIG", value_name = "FILE", default_value = "/etc/waxwing/waxwing.toml")]
+    #[arg(
+        long,
+        global = true,
+        env = "WAXWING_CONFIG",
+        value_name = "FILE",
+        default_value = "/etc/waxwing/waxwing.toml"
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -63,7 +69,9 @@ enum Command {
     #[command(after_help = "Example:\n  waxwing message show mail.eml")]
     Message(message::Args),
     /// Certificates and private keys of mailboxes and domains.
-    #[command(after_help = "Example:\n  waxwing cert import --password-file pw.txt keys/\n  waxwing cert list anna@example.org")]
+    #[command(
+        after_help = "Example:\n  waxwing cert import --password-file pw.txt keys/\n  waxwing cert list anna@example.org"
+    )]
     Cert(cert::Args),
     /// Trust anchors and intermediate certificates.
     #[command(after_help = "Example:\n  waxwing trust add ca.pem --domain example.org")]
@@ -75,7 +83,9 @@ enum Command {
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
     /// Explain what policy does with a mail.
-    #[command(after_help = "Example:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example")]
+    #[command(
+        after_help = "Example:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example"
+    )]
     Policy(policy::Args),
     /// Check the configuration.
     #[command(after_help = "Example:\n  waxwing --config waxwing.toml config check")]
@@ -184,8 +194,9 @@ impl PasswordArgs {
     pub fn read(&self) -> Result<Option<Zeroizing<String>>, Failure> {
         let Some(file) = &self.password_file else { return Ok(self.password.clone().map(Zeroizing::new)) };
         let octets = read_file(file).map(Zeroizing::new)?;
-        let text = std::str::from_utf8(&octets)
-            .map_err(|_| Failure::new(format!("the password file {} is not UTF-8", file.display()), "write the password as UTF-8"))?;
+        let text = std::str::from_utf8(&octets).map_err(|_| {
+            Failure::new(format!("the password file {} is not UTF-8", file.display()), "write the password as UTF-8")
+        })?;
         Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
     }
 }
@@ -199,14 +210,19 @@ pub fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
     let mut octets = Vec::new();
     std::fs::File::open(file).map_err(failed)?.take(FILE_MAX + 1).read_to_end(&mut octets).map_err(failed)?;
     if octets.len() as u64 > FILE_MAX {
-        return Err(Failure::new(format!("{}: over {FILE_MAX} octets", file.display()), "no file of keys or certificates is that large"));
+        return Err(Failure::new(
+            format!("{}: over {FILE_MAX} octets", file.display()),
+            "no file of keys or certificates is that large",
+        ));
     }
     Ok(octets)
 }
 
 /// Text for a terminal: control characters, bidirectional ones included, are escaped.
 pub fn shown(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hidden = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().flat_map(|c| if hidden(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 

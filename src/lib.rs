@@ -13,70 +13,70 @@ pub mod policy;
 
 /// SMTP and LMTP (RFC 5321, RFC 2033) as machines that eat octets and give events.
 pub mod smtp {
+    /// P: the client's transaction, pipelined.
+    pub mod client;
     /// P: verbs, paths, parameters; `Reply` with its enhanced status code.
     pub mod command;
     /// P: DATA framing: dots, line ends, limits.
     pub mod data;
     /// P: the server's session: octets in, events out, replies back.
     pub mod session;
-    /// P: the client's transaction, pipelined.
-    pub mod client;
 }
 
 /// MIME (RFC 2045, RFC 5322) over the octets received.
 pub mod mime {
+    /// P: canonical form, and a 7-bit-safe preparation for signing.
+    pub mod canonical;
     /// P: a tree of raw spans over the received octets.
     pub mod entity;
     /// P: fields, parameters, mailboxes; the one header writer.
     pub mod header;
-    /// P: canonical form, and a 7-bit-safe preparation for signing.
-    pub mod canonical;
     /// P: content as pieces, encoded while it is written.
     pub mod rope;
 }
 
 /// Cryptographic Message Syntax (RFC 5652, RFC 5083).
 pub mod cms {
-    /// P: a BER pull reader with depth and size limits; BER to DER.
-    pub mod ber;
     /// P: the strict table of AlgorithmIdentifiers, both ways.
     pub mod algorithm;
-    /// P: SignedData: prepare, (sign outside), finish; verify.
-    pub mod signed;
+    /// P: a BER pull reader with depth and size limits; BER to DER.
+    pub mod ber;
     /// P: EnvelopedData, AuthEnvelopedData and RecipientInfos: seal; open with a CEK.
     pub mod enveloped;
     /// P: errors of this module, each naming the rule that was broken.
     pub mod error;
+    /// P: SignedData: prepare, (sign outside), finish; verify.
+    pub mod signed;
 }
 
 /// S/MIME (RFC 8551): two nouns, two verbs.
 pub mod smime {
-    /// P: entity and plan to a protected entity.
-    pub mod seal;
     /// P: entity to what it is, what it needs, what came out.
     pub mod open;
-    /// P: the result of opening, and the marks that tell of it; forged marks stripped.
-    pub mod verdict;
+    /// P: entity and plan to a protected entity.
+    pub mod seal;
     #[cfg(test)]
     pub(crate) mod testing;
+    /// P: the result of opening, and the marks that tell of it; forged marks stripped.
+    pub mod verdict;
 }
 
 /// X.509 for mail (RFC 5280, RFC 8550).
 pub mod pki {
     /// P: a strict DER reader and a small DER writer.
     pub(crate) mod asn1;
-    /// P: PEM blocks of a file.
-    pub(crate) mod pem;
-    /// P: what a certificate says for mail: addresses, usages, capabilities.
-    pub mod certificate;
-    /// P: a public key and what may be done with it: verify, transport a key, agree.
-    pub mod public_key;
-    /// P: certification paths; yields what it needs.
-    pub mod path;
-    /// P: PKCS#12 (RFC 7292) import and export with bounded KDF work.
-    pub mod pkcs12;
     /// P: issues certificates from a recipe: the PKI of the tests and the demo.
     pub mod authority;
+    /// P: what a certificate says for mail: addresses, usages, capabilities.
+    pub mod certificate;
+    /// P: certification paths; yields what it needs.
+    pub mod path;
+    /// P: PEM blocks of a file.
+    pub(crate) mod pem;
+    /// P: PKCS#12 (RFC 7292) import and export with bounded KDF work.
+    pub mod pkcs12;
+    /// P: a public key and what may be done with it: verify, transport a key, agree.
+    pub mod public_key;
 }
 
 /// `KeyHolder`: operations with private keys, never their octets.
@@ -89,22 +89,22 @@ pub mod store;
 #[cfg(feature = "server")]
 /// Accepts mail, treats it, hands it on.
 pub mod relay {
+    /// The budget of bytes in flight for the whole process.
+    pub mod budget;
+    /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
+    pub mod deliver;
+    /// Store, spool, listeners and deliverer put together.
+    pub mod gateway;
+    /// Connections to next hops, kept and pipelined.
+    pub mod hop;
     /// Listeners: sockets, TLS, one session each.
     pub mod listen;
     /// One message: select, look up, resolve, seal or open, hand over.
     pub mod pipeline;
-    /// Which next hop a recipient's mail goes to.
-    pub mod route;
-    /// Connections to next hops, kept and pipelined.
-    pub mod hop;
-    /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
-    pub mod deliver;
     /// The one table from an error to the words on the wire.
     pub mod refusal;
-    /// Store, spool, listeners and deliverer put together.
-    pub mod gateway;
-    /// The budget of bytes in flight for the whole process.
-    pub mod budget;
+    /// Which next hop a recipient's mail goes to.
+    pub mod route;
 }
 
 #[cfg(feature = "server")]

@@ -1,5 +1,11 @@
 //! The program as people call it: `kek`, `cert`, `trust`, `alias`, with good and wrong input.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 #![cfg(feature = "server")]
 
 #[path = "support/outside.rs"]
@@ -101,7 +107,10 @@ fn a_user_comes_rotates_and_leaves() {
     place.write("young.p12", &p12(&[&young], "secret"));
     place.write("pw", b"secret\n");
     let first = place.good(&["cert", "import", "old.p12", "--password-file", "pw"]);
-    assert!(first.out.contains("old.p12: anna@example.org") && first.out.contains("certificate and private key"), "{first:?}");
+    assert!(
+        first.out.contains("old.p12: anna@example.org") && first.out.contains("certificate and private key"),
+        "{first:?}"
+    );
     assert!(first.err.contains("made a new store"), "{first:?}");
     let again = place.good(&["cert", "import", "old.p12", "--password-file", "pw"]);
     assert!(again.out.contains("no change"), "{again:?}");
@@ -124,7 +133,11 @@ fn a_user_comes_rotates_and_leaves() {
     assert_eq!(fs::metadata(place.path("all.p12")).unwrap().permissions().mode() & 0o777, 0o600);
     let bundle = import(&fs::read(place.path("all.p12")).unwrap(), "secret").unwrap();
     assert_eq!((bundle.keys.len(), bundle.certificates.len()), (2, 2));
-    assert_eq!(place.run(&["cert", "export", ANNA, "--output", "all.p12", "--password-file", "pw"]).code, 2, "not overwritten");
+    assert_eq!(
+        place.run(&["cert", "export", ANNA, "--output", "all.p12", "--password-file", "pw"]).code,
+        2,
+        "not overwritten"
+    );
 
     assert!(place.good(&["cert", "disable", ANNA]).out.contains("Nothing was revoked"));
     assert_eq!(place.json(&["cert", "list", ANNA])[0]["disabled"], true);
@@ -152,7 +165,10 @@ fn a_folder_is_imported_file_by_file_whole_or_not() {
     place.write("in/readme.txt", b"hello");
     let ended = place.run(&["cert", "import", "in", "--password", "secret"]);
     assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.out.contains("5 files: 2 stored, 0 there already, 3 refused; 1 of other kinds left out"), "{ended:?}");
+    assert!(
+        ended.out.contains("5 files: 2 stored, 0 there already, 3 refused; 1 of other kinds left out"),
+        "{ended:?}"
+    );
     for (file, why) in [("b.pfx", "belongs to none"), ("d.pem", ""), ("e.p12", "password")] {
         let line = ended.err.lines().find(|line| line.starts_with("waxwing: ") && line.contains(file));
         assert!(line.is_some_and(|line| line.contains(why)), "{file}: {ended:?}");
@@ -207,7 +223,13 @@ fn pending_is_approved_and_blocked_stays_blocked() {
     place.good(&["cert", "import", "a.der", "--trust", "pinned"]);
     assert_eq!(trust(), "blocked");
     let listed = place.json(&["cert", "list"]);
-    place.good(&["cert", "approve", ANNA, "--fingerprint", listed[0]["certificates"][0]["fingerprint"].as_str().unwrap().get(..12).unwrap()]);
+    place.good(&[
+        "cert",
+        "approve",
+        ANNA,
+        "--fingerprint",
+        listed[0]["certificates"][0]["fingerprint"].as_str().unwrap().get(..12).unwrap(),
+    ]);
     assert_eq!(trust(), "trusted");
 }
 
@@ -292,10 +314,20 @@ fn every_help_has_an_example() {
         let help = place.bare(&arguments);
         assert_eq!(help.code, 0, "{help:?}");
         let (_, example) = help.out.rsplit_once("\n\nExample").unwrap_or_else(|| panic!("{path:?}: {}", help.out));
-        assert!(example.lines().nth(1).is_some_and(|line| line.trim_start().starts_with("waxwing")), "{path:?}: {example}");
-        let commands = help.out.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+        assert!(
+            example.lines().nth(1).is_some_and(|line| line.trim_start().starts_with("waxwing")),
+            "{path:?}: {example}"
+        );
+        let commands =
+            help.out.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
         for line in commands.lines() {
-            let Some(name) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).and_then(|line| line.split_whitespace().next()) else { continue };
+            let Some(name) = line
+                .strip_prefix("  ")
+                .filter(|line| !line.starts_with(' '))
+                .and_then(|line| line.split_whitespace().next())
+            else {
+                continue;
+            };
             if name != "help" {
                 todo.push([path.clone(), vec![name.to_owned()]].concat());
             }
@@ -340,7 +372,10 @@ fn a_weak_rsa_key_is_refused_with_its_size() {
     place.write("both.pem", &both);
     for file in ["both.pem", "cert.pem"] {
         let refused = place.run(&["cert", "import", file]);
-        assert!(refused.code == 1 && refused.err.contains("1024") && refused.err.contains("2048"), "{file}: {refused:?}");
+        assert!(
+            refused.code == 1 && refused.err.contains("1024") && refused.err.contains("2048"),
+            "{file}: {refused:?}"
+        );
     }
     assert!(place.open().owners().unwrap().is_empty());
 }

@@ -92,12 +92,8 @@ async fn a08_fields_of_a_signed_part_do_not_become_the_mails_when_the_signature_
 async fn a16_what_comes_out_of_an_opaque_signature_obeys_the_line_rules() {
     let house = House::with_policy("[default]\nencrypt = \"never\"\nstrip-signature = true\n").await;
     house.user(MALLORY);
-    let bodies: [&[u8]; 4] = [
-        b"a\n.\nMAIL FROM:<x@y.example>\nb",
-        b"a\r\n.\rMAIL FROM:<x@y.example>\rb",
-        b"a\0b",
-        &[b'x'; 2000],
-    ];
+    let bodies: [&[u8]; 4] =
+        [b"a\n.\nMAIL FROM:<x@y.example>\nb", b"a\r\n.\rMAIL FROM:<x@y.example>\rb", b"a\0b", &[b'x'; 2000]];
     for body in bodies {
         let content = [b"Content-Type: text/plain\r\n\r\n", body].concat();
         let message = signed_mail(&house, MALLORY, &content, true).await;
@@ -137,7 +133,9 @@ async fn a07_a_signed_part_that_names_another_author_is_not_valid() {
         format!("From: Mallory <{MALLORY}>\r\nSubject: pay\r\nContent-Type: text/plain; hp=\"clear\"\r\n\r\npay"),
         format!("Content-Type: message/rfc822\r\n\r\nFrom: {MALLORY}\r\nSubject: pay\r\n\r\npay"),
         format!("Content-Type: text/plain\r\n\r\n{chief}\r\nis what he wrote"),
-        format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nsee below\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n{chief}\r\npay\r\n--b--"),
+        format!(
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nsee below\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n{chief}\r\npay\r\n--b--"
+        ),
     ];
     for content in good {
         let text = delivered(&house, MALLORY, &signed_mail(&house, MALLORY, content.as_bytes(), false).await).await;
@@ -154,7 +152,9 @@ async fn a32_octets_behind_an_envelope_do_not_leave() {
     house.world.clear();
     let mut object = STANDARD.decode(sealed.split_once("\r\n\r\n").unwrap().1.lines().collect::<String>()).unwrap();
     object.extend_from_slice(b"the eagle has landed");
-    let head = format!("From: {ANNA}\r\nTo: {BERT}\r\nMIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n");
+    let head = format!(
+        "From: {ANNA}\r\nTo: {BERT}\r\nMIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n"
+    );
     let lines: Vec<String> =
         STANDARD.encode(&object).as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
     let body = lines.join("\r\n");
@@ -382,4 +382,19 @@ async fn a33_what_was_decrypted_here_does_not_bounce_out_in_clear() {
     let strict = House::new().await;
     assert_eq!(strict.send_out("", &[BERT], &bounce).await.code, 550);
     assert!(strict.world.mails().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a31_signed_in_name_only_does_not_leave_where_a_signature_is_required() {
+    let house = House::with_policy("[default]\nsign = \"require\"\n").await;
+    house.user(ANNA);
+    let good = signed_mail(&house, ANNA, b"Content-Type: text/plain\r\n\r\nhello", false).await;
+    let opaque = signed_mail(&house, ANNA, b"Content-Type: text/plain\r\n\r\nhello", true).await;
+    for message in [&good, &opaque] {
+        assert_eq!(house.send_out(ANNA, &[BERT], message).await.code, 250);
+    }
+    assert_eq!(house.world.wait(2).await.len(), 2);
+    let said = house.send_out(ANNA, &[BERT], &good.replace("hello", "hollo")).await;
+    assert_eq!(said.code, 550, "{}", said.octets);
+    assert_eq!(house.world.mails().len(), 2);
 }

@@ -1,6 +1,12 @@
 //! What Waxwing signs and encrypts, OpenSSL `cms`, GnuPG's `gpgsm` and NSS's `cmsutil` open, and the other way round; one tampered
 //! octet is refused by both sides. A peer that is not installed is left out, and named; WAXWING_REQUIRE_PEERS=1 makes that a failure.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/outside.rs"]
 mod outside;
@@ -43,7 +49,12 @@ impl Place {
     fn new(kind: NewKey) -> Self {
         let now = Timestamp::now();
         let place = Self { folder: tempfile::tempdir().unwrap(), pki: demo_pki(now, &[ALICE, BOB], kind), now };
-        let certificates = [("root", &place.pki.root), ("middle", &place.pki.intermediate), ("alice", place.alice()), ("bob", place.bob())];
+        let certificates = [
+            ("root", &place.pki.root),
+            ("middle", &place.pki.intermediate),
+            ("alice", place.alice()),
+            ("bob", place.bob()),
+        ];
         for (name, issued) in certificates {
             place.write(&format!("{name}.crt"), pem("CERTIFICATE", issued.certificate.der()).as_bytes());
             place.write(&format!("{name}.der"), issued.certificate.der());
@@ -72,7 +83,13 @@ impl Place {
         let _ = std::fs::remove_file(self.path("out"));
         let stdin = std::fs::File::open(self.path("password")).map_or(Stdio::null(), Stdio::from);
         let home = self.path("gnupg");
-        Command::new(program).args(args).current_dir(self.folder.path()).env("GNUPGHOME", home).stdin(stdin).output().unwrap()
+        Command::new(program)
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("GNUPGHOME", home)
+            .stdin(stdin)
+            .output()
+            .unwrap()
     }
     fn must(&self, program: &str, args: &[&str]) -> Vec<u8> {
         let output = self.run(program, args);
@@ -84,10 +101,31 @@ impl Place {
         for name in ["alice", "bob"] {
             let (key, certificate, out) = (format!("{name}.key"), format!("{name}.crt"), format!("{name}.p12"));
             let password = format!("pass:{PASSWORD}");
-            self.must("openssl", &[
-                "pkcs12", "-export", "-inkey", &key, "-in", &certificate, "-certfile", "middle.crt", "-name", name, "-out", &out,
-                "-passout", &password, "-keypbe", "PBE-SHA1-3DES", "-certpbe", "PBE-SHA1-3DES", "-macalg", "sha1",
-            ]);
+            self.must(
+                "openssl",
+                &[
+                    "pkcs12",
+                    "-export",
+                    "-inkey",
+                    &key,
+                    "-in",
+                    &certificate,
+                    "-certfile",
+                    "middle.crt",
+                    "-name",
+                    name,
+                    "-out",
+                    &out,
+                    "-passout",
+                    &password,
+                    "-keypbe",
+                    "PBE-SHA1-3DES",
+                    "-certpbe",
+                    "PBE-SHA1-3DES",
+                    "-macalg",
+                    "sha1",
+                ],
+            );
         }
     }
 }
@@ -151,8 +189,15 @@ fn open(place: &Place, message: impl Into<Bytes>) -> Opened {
     let bob = place.bob();
     let own = OwnKey { certificate: bob.certificate.clone(), key: key_of(bob) };
     let anchor = TrustAnchor { certificate: place.pki.root.certificate.clone(), scope: AnchorScope::Global };
-    let trust = TrustSet { anchors: vec![anchor], intermediates: vec![place.pki.intermediate.certificate.clone()], ..TrustSet::default() };
-    let mut opener = Opener::new(entity(message), OpenContext::new(vec![own], Arc::new(trust), Timestamp::now()), || Cek::new(vec![9; 32]));
+    let trust = TrustSet {
+        anchors: vec![anchor],
+        intermediates: vec![place.pki.intermediate.certificate.clone()],
+        ..TrustSet::default()
+    };
+    let mut opener =
+        Opener::new(entity(message), OpenContext::new(vec![own], Arc::new(trust), Timestamp::now()), || {
+            Cek::new(vec![9; 32])
+        });
     let mut answer = None;
     loop {
         match opener.step(answer.take()) {
@@ -246,16 +291,27 @@ fn openssl_decrypts_what_we_encrypt() {
     let oaep = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
     for (kind, transports) in [(NewKey::Rsa2048, vec![KeyTransport::RsaPkcs1, oaep]), (NewKey::P256, vec![oaep])] {
         let place = Place::new(kind);
-        for content in [ContentEncryption::Aes128Cbc, ContentEncryption::Aes256Cbc, ContentEncryption::Aes128Gcm, ContentEncryption::Aes256Gcm] {
+        for content in [
+            ContentEncryption::Aes128Cbc,
+            ContentEncryption::Aes256Cbc,
+            ContentEncryption::Aes128Gcm,
+            ContentEncryption::Aes256Gcm,
+        ] {
             for transport in &transports {
                 let message = encrypt(&place, &Draft::new(&mail()).unwrap(), content, *transport);
                 place.write("mail", &message);
-                place.must("openssl", &["cms", "-decrypt", "-in", "mail", "-recip", "bob.crt", "-inkey", "bob.key", "-out", "out"]);
+                place.must(
+                    "openssl",
+                    &["cms", "-decrypt", "-in", "mail", "-recip", "bob.crt", "-inkey", "bob.key", "-out", "out"],
+                );
                 assert_eq!(crlf(&place.read("out")), CONTENT.as_bytes(), "{content:?} {transport:?}");
                 let object = entity(message).decoded_body().unwrap();
                 let broken = as_message(&tampered_object(&object));
                 place.write("mail", broken.as_bytes());
-                let theirs = place.run("openssl", &["cms", "-decrypt", "-in", "mail", "-recip", "bob.crt", "-inkey", "bob.key", "-out", "out"]);
+                let theirs = place.run(
+                    "openssl",
+                    &["cms", "-decrypt", "-in", "mail", "-recip", "bob.crt", "-inkey", "bob.key", "-out", "out"],
+                );
                 if content.is_authenticated() {
                     assert!(!theirs.status.success(), "{content:?}");
                     assert!(!open(&place, broken).verdict.decrypted, "{content:?}");
@@ -277,7 +333,9 @@ fn we_open_what_openssl_makes() {
         let place = Place::new(kind);
         let signer = ["-signer", "alice.crt", "-inkey", "alice.key", "-certfile", "middle.crt"];
         let from_to = ["-from", ALICE, "-to", BOB, "-subject", "Supper"];
-        let opaque = [&["cms", "-sign", "-in", "content", "-binary", "-nodetach", "-out", "out"][..], &signer, &from_to].concat();
+        let opaque =
+            [&["cms", "-sign", "-in", "content", "-binary", "-nodetach", "-out", "out"][..], &signer, &from_to]
+                .concat();
         let clear = [&["cms", "-sign", "-in", "content", "-out", "out"][..], &signer, &from_to].concat();
         let streamed = [&opaque[..], &["-stream"]].concat();
         let mut forms = vec![opaque, clear, streamed];
@@ -294,7 +352,13 @@ fn we_open_what_openssl_makes() {
                 assert_eq!(open(&place, tampered(&message)).verdict.result, SmimeResult::Fail);
             }
         }
-        let mut ciphers = vec![vec!["-aes128"], vec!["-aes256"], vec!["-aes-128-gcm"], vec!["-aes-256-gcm"], vec!["-aes256", "-stream"]];
+        let mut ciphers = vec![
+            vec!["-aes128"],
+            vec!["-aes256"],
+            vec!["-aes-128-gcm"],
+            vec!["-aes-256-gcm"],
+            vec!["-aes256", "-stream"],
+        ];
         if kind == NewKey::Rsa2048 {
             ciphers.push(vec!["-aes256", "-keyid"]);
         }
@@ -329,8 +393,16 @@ fn gnupg(place: &Place) -> Agent<'_> {
     let home = place.path("gnupg");
     std::fs::create_dir(&home).unwrap();
     set_private(&home);
-    std::fs::write(home.join("gpgsm.conf"), "disable-crl-checks\ndisable-dirmngr\nbatch\nno-tty\npinentry-mode loopback\n").unwrap();
-    std::fs::write(home.join("gpg-agent.conf"), "allow-loopback-pinentry\nallow-preset-passphrase\nmax-cache-ttl 36000\n").unwrap();
+    std::fs::write(
+        home.join("gpgsm.conf"),
+        "disable-crl-checks\ndisable-dirmngr\nbatch\nno-tty\npinentry-mode loopback\n",
+    )
+    .unwrap();
+    std::fs::write(
+        home.join("gpg-agent.conf"),
+        "allow-loopback-pinentry\nallow-preset-passphrase\nmax-cache-ttl 36000\n",
+    )
+    .unwrap();
     let fingerprint = waxwing::cms::signed::digest(Digest::Sha1, place.pki.root.certificate.der());
     let text: Vec<String> = fingerprint.iter().map(|octet| format!("{octet:02X}")).collect();
     std::fs::write(home.join("trustlist.txt"), format!("{} S relax\n", text.join(":"))).unwrap();
@@ -358,7 +430,8 @@ fn gpgsm_and_we_read_each_other() {
     let _agent = gnupg(&place);
     let password = ["--passphrase-fd", "0"];
 
-    let message = sign(&place, SignatureScheme::RsaPkcs1(Digest::Sha256), Form::Clear).signed().unwrap().rope().to_bytes();
+    let message =
+        sign(&place, SignatureScheme::RsaPkcs1(Digest::Sha256), Form::Clear).signed().unwrap().rope().to_bytes();
     let (content, signature) = taken_apart(&message);
     place.write("signature", &signature);
     place.write("signed", &content);
@@ -428,7 +501,13 @@ fn nss_and_we_read_each_other() {
             }
             place.must("cmsutil", &[&["-E"][..], &db, &["-i", "content", "-o", "out", "-r", BOB]].concat());
             let opened = open(&place, as_message(&place.read("out")));
-            assert_eq!(&opened.content[..], CONTENT.as_bytes(), "{} {:?}", opened.verdict.reason, opened.verdict.layers);
+            assert_eq!(
+                &opened.content[..],
+                CONTENT.as_bytes(),
+                "{} {:?}",
+                opened.verdict.reason,
+                opened.verdict.layers
+            );
         }
         let sign = [&["-S"][..], &db, &["-N", "alice", "-i", "content", "-o", "out", "-H", "SHA256", "-G"]].concat();
         place.must("cmsutil", &sign);

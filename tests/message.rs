@@ -45,7 +45,10 @@ impl Place {
     }
     fn run(&self, args: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_waxwing"));
-        command.args(["--config", "none.toml", "message"]).args(args.split_whitespace()).current_dir(self.folder.path());
+        command
+            .args(["--config", "none.toml", "message"])
+            .args(args.split_whitespace())
+            .current_dir(self.folder.path());
         command.output().unwrap()
     }
     fn status(&self, args: &str) -> (i32, String) {
@@ -56,7 +59,8 @@ impl Place {
 }
 
 const AS_BOB: &str = "--key bob.p12 --password secret --trust root.der";
-const SEAL: &str = "seal --sign --encrypt --key alice.p12 --password secret --cert bob.der --cert middle.der --trust root.der";
+const SEAL: &str =
+    "seal --sign --encrypt --key alice.p12 --password secret --cert bob.der --cert middle.der --trust root.der";
 
 #[test]
 fn what_is_sealed_opens_again() {
@@ -65,12 +69,20 @@ fn what_is_sealed_opens_again() {
         let (status, text) = place.status(&format!("{SEAL} --profile {profile} mail.eml --output sealed.eml"));
         assert_eq!(status, 0, "{text}");
         assert!(!place.read("sealed.eml").contains("bread"));
-        let (status, text) = place.status(&format!("open {AS_BOB} sealed.eml --output content.eml --deliver delivered.eml"));
+        let (status, text) =
+            place.status(&format!("open {AS_BOB} sealed.eml --output content.eml --deliver delivered.eml"));
         assert_eq!(status, 0, "{text}");
         assert!(text.contains("verdict: pass (signed by alice@example.org)"), "{text}");
         assert!(text.contains("└─ "), "{text}");
-        assert_eq!(place.read("content.eml"), "Content-Type: text/plain; charset=us-ascii\r\n\r\nAt eight, then.\r\nBring bread.\r\n");
-        assert!(place.read("delivered.eml").starts_with("From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Supper\r\n"));
+        assert_eq!(
+            place.read("content.eml"),
+            "Content-Type: text/plain; charset=us-ascii\r\n\r\nAt eight, then.\r\nBring bread.\r\n"
+        );
+        assert!(
+            place
+                .read("delivered.eml")
+                .starts_with("From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Supper\r\n")
+        );
     }
 }
 

@@ -18,15 +18,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use outside::find;
 use jiff::{Timestamp, ToSpan};
+use outside::find;
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::pkcs12::{Bundle, export};
 
 /// Whether the peers are here, and may be started: Postfix wants root.
 fn peers_present() -> bool {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0
-");
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| {
+        id.stdout
+            == b"0
+"
+    });
     outside::peers(if root { &["postfix", "openssl"] } else { &["postfix", "openssl", "root, which Postfix wants"] })
 }
 

@@ -1,6 +1,13 @@
 //! Foreign test material, made by nobody on this project: every row of the `expected.tsv` of the folders below. Found through
 //! WAXWING_CORPORA; a row that disagrees stands in `vectors_listed.tsv` with its reason, a false "ok" never.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/outside.rs"]
 mod outside;
@@ -27,8 +34,17 @@ use waxwing::smime::open::{OpenContext, Opened, Opener, OwnKey, Step};
 use waxwing::smime::verdict::{Layer, SmimeResult};
 
 const FOLDERS: [&str; 11] = [
-    "rfc4134", "rfc9216", "thunderbird-smime", "bc-cms-literals", "covert-content", "openssl-cms", "mimekit-smime",
-    "java-utils-mail-smime", "notmuch", "autocrypt-protected-headers", "rfc9788-header-protection",
+    "rfc4134",
+    "rfc9216",
+    "thunderbird-smime",
+    "bc-cms-literals",
+    "covert-content",
+    "openssl-cms",
+    "mimekit-smime",
+    "java-utils-mail-smime",
+    "notmuch",
+    "autocrypt-protected-headers",
+    "rfc9788-header-protection",
 ];
 
 /// A row that agrees once the legacy switch is on; its reason on the list begins with "legacy".
@@ -66,7 +82,9 @@ fn foreign_vectors() {
             let reason = listed.get(&row.name());
             match (judged, reason) {
                 (Judged::Agrees, None) => agree += 1,
-                (Judged::Agrees, Some(_)) => complaints.push(format!("{}: agrees now: take it off the list", row.name())),
+                (Judged::Agrees, Some(_)) => {
+                    complaints.push(format!("{}: agrees now: take it off the list", row.name()))
+                }
                 (Judged::FalseGood(what), _) => complaints.push(format!("{}: FALSE GOOD: {what}", row.name())),
                 (Judged::Disagrees(what), Some(reason)) if (what == LEGACY) != reason.starts_with("legacy") => {
                     complaints.push(format!("{}: {what}, listed because of {reason}", row.name()));
@@ -179,7 +197,9 @@ fn judge(folder: &Path, row: &Row) -> Judged {
 }
 
 fn is_message(file: &str, octets: &[u8]) -> bool {
-    file.ends_with(".eml") || octets.starts_with(b"MIME-Version:") || (file.ends_with(".txt") && !octets.starts_with(b"-----BEGIN"))
+    file.ends_with(".eml")
+        || octets.starts_with(b"MIME-Version:")
+        || (file.ends_with(".txt") && !octets.starts_with(b"-----BEGIN"))
 }
 
 // --- certificates and keys -------------------------------------------------------------------------------------------
@@ -187,11 +207,13 @@ fn is_message(file: &str, octets: &[u8]) -> bool {
 fn path_row(folder: &Path, row: &Row) -> Judged {
     let files = folder.join("files");
     let leaf = certificates(&folder.join(&row.file)).remove(0);
-    let (rsa, ed) = (certificates(&files.join("ca.rsa.crt")).remove(0), certificates(&files.join("ca.25519.crt")).remove(0));
+    let (rsa, ed) =
+        (certificates(&files.join("ca.rsa.crt")).remove(0), certificates(&files.join("ca.25519.crt")).remove(0));
     let (own, other) = if leaf.issuer() == rsa.subject() { (rsa, ed) } else { (ed, rsa) };
     let cross = row.key.contains("OTHER CA");
     let anchor = if cross { other } else { own };
-    let extra: Vec<Certificate> = ["ca.rsa.cross.crt", "ca.25519.cross.crt"].iter().flat_map(|one| certificates(&files.join(one))).collect();
+    let extra: Vec<Certificate> =
+        ["ca.rsa.cross.crt", "ca.25519.cross.crt"].iter().flat_map(|one| certificates(&files.join(one))).collect();
     let trust = TrustSet { anchors: vec![global(anchor)], ..TrustSet::default() };
     let purpose = if row.file.contains("encrypt") { Purpose::Encryption } else { Purpose::Signature };
     let extra = if cross { &extra[..] } else { &[] };
@@ -209,8 +231,11 @@ fn import_row(row: &Row, octets: &[u8]) -> Judged {
         let words: Vec<&str> = row.detail.split(|one: char| one.is_whitespace() || one == ';').collect();
         words.windows(2).find(|pair| pair[1].starts_with(what)).and_then(|pair| pair[0].parse().ok())
     };
-    let fits = count("key").is_none_or(|count| count == bundle.keys.len()) && count("cert").is_none_or(|count| count == bundle.certificates.len());
-    agree(fits && row.expected == "ok", || format!("{} keys, {} certificates", bundle.keys.len(), bundle.certificates.len()))
+    let fits = count("key").is_none_or(|count| count == bundle.keys.len())
+        && count("cert").is_none_or(|count| count == bundle.certificates.len());
+    agree(fits && row.expected == "ok", || {
+        format!("{} keys, {} certificates", bundle.keys.len(), bundle.certificates.len())
+    })
 }
 
 fn certificates(file: &Path) -> Vec<Certificate> {
@@ -245,7 +270,10 @@ impl Keys {
     }
     fn own(&self) -> Vec<OwnKey> {
         let pairs = self.certificates.iter().map(|one| (one, KeyId::of_spki(one.public_key().spki())));
-        pairs.filter(|(_, id)| self.ids.contains(id)).map(|(one, key)| OwnKey { certificate: one.clone(), key }).collect()
+        pairs
+            .filter(|(_, id)| self.ids.contains(id))
+            .map(|(one, key)| OwnKey { certificate: one.clone(), key })
+            .collect()
     }
     fn perform(&self, operation: KeyOperation) -> Result<KeyAnswer, waxwing::keys::KeyError> {
         match self.holder.submit(operation) {
@@ -331,7 +359,12 @@ fn message_row(folder: &Path, row: &Row, octets: &[u8]) -> Judged {
     };
     let (keys, trust) = material(folder, row);
     let weak = open_with(message.clone(), &keys, trust.clone(), row.at, true);
-    if row.folder != "covert-content" && row.expected == "policy" && weak.verdict.decrypted && !row.sha256.is_empty() && sha256_lf(&weak.content) != row.sha256 {
+    if row.folder != "covert-content"
+        && row.expected == "policy"
+        && weak.verdict.decrypted
+        && !row.sha256.is_empty()
+        && sha256_lf(&weak.content) != row.sha256
+    {
         return Judged::Disagrees("content differs with the legacy switch on".into());
     }
     let opened = open(message, &keys, trust, row.at);
@@ -346,7 +379,9 @@ fn message_row(folder: &Path, row: &Row, octets: &[u8]) -> Judged {
         "sig-good-untrusted" | "policy" if pass => Judged::FalseGood(opened.verdict.reason),
         "policy" if row.folder == "covert-content" && opened.verdict.decrypted => Judged::FalseGood("decrypted".into()),
         "no-key" if opened.verdict.decrypted => Judged::FalseGood("decrypted".into()),
-        "policy" | "fail" | "no-key" | "sig-good-untrusted" => agree(opened.verdict.decrypted || opened.message == octets, || "octets changed".into()),
+        "policy" | "fail" | "no-key" | "sig-good-untrusted" => {
+            agree(opened.verdict.decrypted || opened.message == octets, || "octets changed".into())
+        }
         other => Judged::Disagrees(format!("expected {other:?} is not known")),
     }
 }
@@ -399,7 +434,9 @@ fn sha256_lf(octets: &[u8]) -> String {
 /// DER or BER, also out of PEM.
 fn der(octets: &[u8]) -> Bytes {
     let text = String::from_utf8_lossy(octets);
-    let Some(begin) = ["-----BEGIN CMS-----", "-----BEGIN PKCS7-----"].iter().find_map(|one| text.find(one).map(|at| at + one.len())) else {
+    let Some(begin) =
+        ["-----BEGIN CMS-----", "-----BEGIN PKCS7-----"].iter().find_map(|one| text.find(one).map(|at| at + one.len()))
+    else {
         return Bytes::copy_from_slice(octets);
     };
     let body: String = text[begin..].split("-----END").next().unwrap_or_default().split_whitespace().collect();
@@ -423,8 +460,11 @@ fn object_row(folder: &Path, row: &Row, octets: &[u8]) -> Judged {
 
 fn wrapped(object: &[u8]) -> Entity {
     let text = base64::engine::general_purpose::STANDARD.encode(object);
-    let lines: String = text.as_bytes().chunks(76).map(|line| format!("{}\r\n", String::from_utf8_lossy(line))).collect();
-    let message = format!("From: x@example.org\r\nContent-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\n{lines}");
+    let lines: String =
+        text.as_bytes().chunks(76).map(|line| format!("{}\r\n", String::from_utf8_lossy(line))).collect();
+    let message = format!(
+        "From: x@example.org\r\nContent-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\n{lines}"
+    );
     Entity::parse(message.into(), &MimeLimits::default()).expect("a message")
 }
 
@@ -443,7 +483,9 @@ fn decrypt_object(row: &Row, object: &Bytes, keys: &Keys) -> Judged {
         ("ok", Err(why)) => Judged::Disagrees(why),
         ("fail", Ok(_)) => Judged::FalseGood("decrypted".into()),
         ("fail" | "policy", Err(_)) => Judged::Agrees,
-        ("policy", Ok(content)) => agree(row.sha256.is_empty() || sha256_lf(&content) == row.sha256, || "content differs".into()),
+        ("policy", Ok(content)) => {
+            agree(row.sha256.is_empty() || sha256_lf(&content) == row.sha256, || "content differs".into())
+        }
         (other, _) => Judged::Disagrees(format!("expected {other:?} is not known")),
     }
 }
@@ -493,7 +535,11 @@ fn verify(folder: &Path, row: &Row, object: &Bytes, keys: &Keys, legacy: Legacy)
     if row.detail.starts_with("certificate management") {
         // Its certificates are DSA and RSA-1024: left out, and said so.
         let told = !data.certificates.is_empty() || !data.odd.is_empty();
-        return if data.signers.is_empty() && data.econtent.is_none() && told { Ok(()) } else { Err("not certificates only".into()) };
+        return if data.signers.is_empty() && data.econtent.is_none() && told {
+            Ok(())
+        } else {
+            Err("not certificates only".into())
+        };
     }
     let detached = || std::fs::read(folder.join("files/ExContent.bin")).map(Bytes::from).unwrap_or_default();
     let content = data.econtent.clone().unwrap_or_else(detached);
@@ -503,7 +549,9 @@ fn verify(folder: &Path, row: &Row, object: &Bytes, keys: &Keys, legacy: Legacy)
     for signer in &data.signers {
         let mut known = data.certificates.iter().chain(&keys.certificates);
         let certificate = known.find(|one| signer.id.names(one)).ok_or("no certificate of the signer")?;
-        signer.verify(&data, &content, certificate, certificate.public_key(), legacy).map_err(|error| error.to_string())?;
+        signer
+            .verify(&data, &content, certificate, certificate.public_key(), legacy)
+            .map_err(|error| error.to_string())?;
     }
     let fits = row.sha256.is_empty() || sha256_lf(&content) == row.sha256;
     if fits { Ok(()) } else { Err("content differs".into()) }

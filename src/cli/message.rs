@@ -33,18 +33,24 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Draw the tree of layers and parts, with algorithms, recipients, signers and what is odd.
-    #[command(after_help = "Examples:\n  waxwing message show mail.eml\n  waxwing message show --json - < mail.eml\n\n\
-        Exit status: 0 good, 1 broken or with a wrong signature, 2 could not be read.")]
+    #[command(
+        after_help = "Examples:\n  waxwing message show mail.eml\n  waxwing message show --json - < mail.eml\n\n\
+        Exit status: 0 good, 1 broken or with a wrong signature, 2 could not be read."
+    )]
     Show(ShowArgs),
     /// Sign and/or encrypt a message.
-    #[command(after_help = "Examples:\n  waxwing message seal --sign --key anna.p12 --password secret mail.eml --output signed.eml\n  \
+    #[command(
+        after_help = "Examples:\n  waxwing message seal --sign --key anna.p12 --password secret mail.eml --output signed.eml\n  \
         waxwing message seal --sign --encrypt --key anna.p12 --cert bert.crt --to bert@example.org mail.eml\n\n\
-        Exit status: 0 sealed, 2 could not be read or sealed (nothing is written then).")]
+        Exit status: 0 sealed, 2 could not be read or sealed (nothing is written then)."
+    )]
     Seal(seal::SealArgs),
     /// Undo every layer as the gateway would, and print the verdict.
-    #[command(after_help = "Examples:\n  waxwing message open --key bert.p12 --password secret --trust ca.pem mail.eml --output content.eml\n  \
+    #[command(
+        after_help = "Examples:\n  waxwing message open --key bert.p12 --password secret --trust ca.pem mail.eml --output content.eml\n  \
         waxwing message open --json --store /var/lib/waxwing/store --kek /etc/waxwing/kek mail.eml\n\n\
-        Exit status: 0 good (pass, or nothing signed and every layer opened), 1 not good, 2 could not be read.")]
+        Exit status: 0 good (pass, or nothing signed and every layer opened), 1 not good, 2 could not be read."
+    )]
     Open(OpenArgs),
 }
 
@@ -110,7 +116,11 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
             }
             let text = render(&opened, args.json, true)?;
             let taken = [&args.output, &args.deliver].into_iter().flatten().any(|file| file == Path::new("-"));
-            if taken { eprint!("{text}") } else { print(&text) }
+            if taken {
+                eprint!("{text}")
+            } else {
+                print(&text)
+            }
             Ok(if is_good(&opened) { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
         }
     }
@@ -129,7 +139,11 @@ fn render(opened: &Opened, json: bool, verdict: bool) -> Result<String, Failure>
     }
     let mut text = tree::of_opened(opened, &MimeLimits::default()).draw();
     if verdict {
-        text.push_str(&format!("verdict: {} ({})\n", report::word(opened.verdict.result), opened.verdict.reason.escape_debug()));
+        text.push_str(&format!(
+            "verdict: {} ({})\n",
+            report::word(opened.verdict.result),
+            opened.verdict.reason.escape_debug()
+        ));
         if opened.verdict.unauthenticated {
             text.push_str("unauthenticated: the decrypted content may have been changed on its way\n");
         }
@@ -140,8 +154,9 @@ fn render(opened: &Opened, json: bool, verdict: bool) -> Result<String, Failure>
 /// Reads a message: bare LF becomes CRLF, as it would on its way over SMTP.
 pub(super) fn read_message(file: &Path) -> Result<Entity, Failure> {
     let octets = canonical_line_ends(&Bytes::from(material::read(file)?));
-    Entity::parse(octets, &MimeLimits::default())
-        .map_err(|error| Failure::new(format!("{} is no message: {error}", file.display()), "give a message as it is in a .eml file"))
+    Entity::parse(octets, &MimeLimits::default()).map_err(|error| {
+        Failure::new(format!("{} is no message: {error}", file.display()), "give a message as it is in a .eml file")
+    })
 }
 
 fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Failure> {
@@ -193,7 +208,8 @@ fn write(file: &Path, octets: &[u8]) -> Result<(), Failure> {
         output::octets(octets);
         return Ok(());
     }
-    std::fs::write(file, octets).map_err(|error| Failure::new(format!("{} cannot be written: {error}", file.display()), ""))
+    std::fs::write(file, octets)
+        .map_err(|error| Failure::new(format!("{} cannot be written: {error}", file.display()), ""))
 }
 
 fn print(text: &str) {

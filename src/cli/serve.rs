@@ -12,10 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, read_config};
-use log::Appender;
 use crate::config::{Config, Log};
 use crate::relay::gateway::{Gateway, StartError};
 use crate::store::embedded::EmbeddedStore;
+use log::Appender;
 
 /// How long sessions may go on after the signal to stop.
 const GRACE: Duration = Duration::from_secs(30);

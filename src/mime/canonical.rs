@@ -137,9 +137,8 @@ fn default_content_type(body: &[u8]) -> &'static [u8] {
 /// Whether a 7-bit hop leaves these octets alone: ASCII without NUL, lines to 998, CRLF only, no "From ", no trailing white
 /// space.
 pub fn is_seven_bit_safe(octets: &[u8]) -> bool {
-    let good = |before, octet| {
-        (octet != 0) & (octet < 128) & !((octet == b'\r') & ((before == b' ') | (before == b'\t')))
-    };
+    let good =
+        |before, octet| (octet != 0) & (octet < 128) & !((octet == b'\r') & ((before == b' ') | (before == b'\t')));
     all_pairs(octets, good)
         && lines_fit(octets)
         && !octets.starts_with(b"From ")

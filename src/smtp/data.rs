@@ -341,8 +341,7 @@ mod tests {
     #[test]
     fn a16_foreign_end_of_data_sequences() {
         let Some(folder) = crate::outside::corpora() else { return };
-        let table =
-            std::fs::read_to_string(folder.join("smtp-attack/eod-sequences.tsv")).unwrap();
+        let table = std::fs::read_to_string(folder.join("smtp-attack/eod-sequences.tsv")).unwrap();
         let mut seen = 0;
         for line in table.lines().skip(1) {
             let columns: Vec<_> = line.split('\t').collect();

@@ -82,7 +82,9 @@ impl MaterialArgs {
         let mut trust = TrustSet::default();
         for file in &self.trust {
             let anchors = certificates(file)?;
-            trust.anchors.extend(anchors.into_iter().map(|certificate| TrustAnchor { certificate, scope: AnchorScope::Global }));
+            trust
+                .anchors
+                .extend(anchors.into_iter().map(|certificate| TrustAnchor { certificate, scope: AnchorScope::Global }));
         }
         let named = self.store.store.is_some() || self.store.kek.is_some();
         let nothing = self.key.is_empty() && self.cert.is_empty() && self.trust.is_empty();
@@ -110,7 +112,8 @@ impl Material {
         self.certificates.extend(bundle.certificates);
         let mut ids = Vec::new();
         for pkcs8 in &bundle.keys {
-            let key = SoftwareKey::from_pkcs8(pkcs8).map_err(|error| Failure::new(format!("{}: {error}", file.display()), ""))?;
+            let key = SoftwareKey::from_pkcs8(pkcs8)
+                .map_err(|error| Failure::new(format!("{}: {error}", file.display()), ""))?;
             ids.push((self.keys.insert(key), file.to_owned()));
         }
         Ok(ids)
@@ -120,7 +123,8 @@ impl Material {
     fn pair(&mut self, ids: &[(KeyId, PathBuf)]) -> Result<(), Failure> {
         for (key, file) in ids {
             let owned = self.certificates.iter().filter(|one| KeyId::of_spki(one.public_key().spki()) == *key);
-            let owned: Vec<OwnKey> = owned.map(|certificate| OwnKey { certificate: certificate.clone(), key: *key }).collect();
+            let owned: Vec<OwnKey> =
+                owned.map(|certificate| OwnKey { certificate: certificate.clone(), key: *key }).collect();
             if owned.is_empty() {
                 let what = format!("the private key in {} has no certificate", file.display());
                 return Err(Failure::new(what, "add the certificate with --cert FILE"));
@@ -156,7 +160,8 @@ impl Material {
         if let Some(store) = &self.store {
             let identity = store.identity(mailbox)?;
             for state in [TrustState::Pinned, TrustState::Trusted] {
-                let records = identity.certificates.iter().rev().filter(|record| !identity.disabled && record.trust == state);
+                let records =
+                    identity.certificates.iter().rev().filter(|record| !identity.disabled && record.trust == state);
                 found.extend(records.map(|record| record.certificate.clone()));
             }
         }

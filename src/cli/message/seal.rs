@@ -64,7 +64,10 @@ pub fn run(args: SealArgs, context: &Context) -> CommandResult {
         return Err(Failure::new("nothing to do", "add --sign, --encrypt or both"));
     }
     let profile = Profile::builtin(&args.profile).ok_or_else(|| {
-        Failure::new(format!("there is no profile {:?}", args.profile), "the profiles are modern, compatible and edi-energy")
+        Failure::new(
+            format!("there is no profile {:?}", args.profile),
+            "the profiles are modern, compatible and edi-energy",
+        )
     })?;
     let message = read_message(&args.file)?;
     let mut material = args.material.load(context)?;
@@ -97,14 +100,22 @@ fn summary(sealed: &Sealed, profile: &Profile) -> serde_json::Value {
     })
 }
 
-fn sign(draft: Draft, message: &Entity, args: &SealArgs, profile: &Profile, material: &mut Material) -> Result<Draft, Failure> {
-    let from = message
-        .header
-        .single_from()
-        .map_err(|error| Failure::new(format!("From names no single author: {error}"), "a message is signed in the name of one mailbox"))?;
+fn sign(
+    draft: Draft,
+    message: &Entity,
+    args: &SealArgs,
+    profile: &Profile,
+    material: &mut Material,
+) -> Result<Draft, Failure> {
+    let from = message.header.single_from().map_err(|error| {
+        Failure::new(format!("From names no single author: {error}"), "a message is signed in the name of one mailbox")
+    })?;
     let own = signer(&from, material)?;
     let scheme = profile.signature_scheme(own.certificate.public_key().kind()).ok_or_else(|| {
-        Failure::new(format!("the key of {from} cannot sign with the profile {:?}", profile.name), "use another key or --profile")
+        Failure::new(
+            format!("the key of {from} cannot sign with the profile {:?}", profile.name),
+            "use another key or --profile",
+        )
     })?;
     let plan = SignPlan {
         key: own.key,
@@ -125,7 +136,9 @@ fn sign(draft: Draft, message: &Entity, args: &SealArgs, profile: &Profile, mate
 /// The digest of the content that goes with a scheme; Ed25519 wants SHA-512 (RFC 8419 section 3).
 fn scheme_digest(scheme: SignatureScheme) -> Digest {
     match scheme {
-        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => digest,
+        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => {
+            digest
+        }
         SignatureScheme::Ed25519 => Digest::Sha512,
     }
 }
@@ -136,7 +149,9 @@ fn signer(from: &Mailbox, material: &mut Material) -> Result<OwnKey, Failure> {
     let mut best: Option<OwnKey> = None;
     for own in material.own_keys(std::slice::from_ref(from))? {
         match fits(&own.certificate, from, Purpose::Signature, material) {
-            Ok(()) if best.as_ref().is_none_or(|best| best.certificate.not_before() < own.certificate.not_before()) => best = Some(own),
+            Ok(()) if best.as_ref().is_none_or(|best| best.certificate.not_before() < own.certificate.not_before()) => {
+                best = Some(own)
+            }
             Ok(()) => {}
             Err(why) => why_not.push(format!("{}: {why}", own.certificate.subject_text())),
         }
@@ -162,9 +177,17 @@ fn fits(certificate: &Certificate, mailbox: &Mailbox, purpose: Purpose, material
         }
         return Ok(());
     }
-    path::validate(certificate, &[], &material.trust, purpose, Some(mailbox.domain()), material.at, &PathLimits::default())
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    path::validate(
+        certificate,
+        &[],
+        &material.trust,
+        purpose,
+        Some(mailbox.domain()),
+        material.at,
+        &PathLimits::default(),
+    )
+    .map(|_| ())
+    .map_err(|error| error.to_string())
 }
 
 /// Intermediates from the leaf upwards, the anchor left out.
@@ -172,9 +195,10 @@ fn chain(leaf: &Certificate, material: &Material) -> Vec<Certificate> {
     let mut chain: Vec<Certificate> = Vec::new();
     let mut last = leaf;
     while chain.len() < 8 {
-        let issuer = material.trust.intermediates.iter().find(|one| {
-            one.is_ca() && !one.is_self_issued() && one.subject() == last.issuer() && !chain.contains(one)
-        });
+        let issuer =
+            material.trust.intermediates.iter().find(|one| {
+                one.is_ca() && !one.is_self_issued() && one.subject() == last.issuer() && !chain.contains(one)
+            });
         let Some(issuer) = issuer else { break };
         chain.push(issuer.clone());
         last = issuer;
@@ -192,10 +216,9 @@ fn encryption_certificate(signer: &OwnKey, from: &Mailbox, material: &Material) 
 }
 
 fn encrypt_plan(recipients: &[Mailbox], profile: &Profile, material: &Material) -> Result<EncryptPlan, Failure> {
-    let content = *profile
-        .content
-        .first()
-        .ok_or_else(|| Failure::new(format!("the profile {:?} names no cipher", profile.name), "use another --profile"))?;
+    let content = *profile.content.first().ok_or_else(|| {
+        Failure::new(format!("the profile {:?} names no cipher", profile.name), "use another --profile")
+    })?;
     let mut plan = EncryptPlan { recipients: Vec::new(), content };
     for mailbox in recipients {
         let certificate = recipient(mailbox, material)?;
@@ -204,7 +227,10 @@ fn encrypt_plan(recipients: &[Mailbox], profile: &Profile, material: &Material) 
         }
     }
     if plan.recipients.is_empty() {
-        return Err(Failure::new("nobody to encrypt to: neither --to nor To nor Cc names a mailbox", "add --to ADDRESS"));
+        return Err(Failure::new(
+            "nobody to encrypt to: neither --to nor To nor Cc names a mailbox",
+            "add --to ADDRESS",
+        ));
     }
     Ok(plan)
 }
@@ -215,7 +241,9 @@ fn recipient(mailbox: &Mailbox, material: &Material) -> Result<Certificate, Fail
     let mut best: Option<Certificate> = None;
     for certificate in material.candidates(mailbox)? {
         match fits(&certificate, mailbox, Purpose::Encryption, material) {
-            Ok(()) if best.as_ref().is_none_or(|best| best.not_before() < certificate.not_before()) => best = Some(certificate),
+            Ok(()) if best.as_ref().is_none_or(|best| best.not_before() < certificate.not_before()) => {
+                best = Some(certificate)
+            }
             Ok(()) => {}
             Err(why) => why_not.push(format!("{}: {why}", certificate.subject_text())),
         }
@@ -228,4 +256,3 @@ fn recipient(mailbox: &Mailbox, material: &Material) -> Result<Certificate, Fail
         )
     })
 }
-

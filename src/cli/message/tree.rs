@@ -101,10 +101,13 @@ fn signer_node(signer: &SignerReport) -> Node {
         lines.push(format!("signing time: {time}"));
     }
     lines.push(said("signature", signer.signature.as_ref().map(|()| "good".to_owned())));
-    lines.push(said("path", signer.path.as_ref().map(|path| match path.chain().last() {
-        Some(anchor) => format!("valid, {} certificates, to {}", path.chain().len(), anchor.subject_text()),
-        None => "valid".to_owned(),
-    })));
+    lines.push(said(
+        "path",
+        signer.path.as_ref().map(|path| match path.chain().last() {
+            Some(anchor) => format!("valid, {} certificates, to {}", path.chain().len(), anchor.subject_text()),
+            None => "valid".to_owned(),
+        }),
+    ));
     lines.push(said("From", signer.matches_from.as_ref().map(|mailbox| format!("is the signer's: {mailbox}"))));
     Node::new(format!("signer: {who}")).with(lines.iter().map(Node::new).collect())
 }
@@ -175,10 +178,8 @@ mod tests {
 
     #[test]
     fn draws_branches_and_escapes_control_characters() {
-        let tree = Node::new("a").with(vec![
-            Node::new("b").with(vec![Node::new("c\x1b[31m")]),
-            Node::new("d").with(vec![Node::new("e")]),
-        ]);
+        let tree = Node::new("a")
+            .with(vec![Node::new("b").with(vec![Node::new("c\x1b[31m")]), Node::new("d").with(vec![Node::new("e")])]);
         assert_eq!(tree.draw(), "a\n├─ b\n│  └─ c\\u{1b}[31m\n└─ d\n   └─ e\n");
     }
 }

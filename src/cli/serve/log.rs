@@ -169,7 +169,14 @@ mod tests {
         while written + lost < 12 {
             let octets = lines.recv().unwrap();
             written += octets.iter().filter(|octet| **octet == b'x').count() / line.len();
-            lost += std::str::from_utf8(&octets).unwrap().trim_start_matches('x').split(' ').next().unwrap().parse().unwrap_or(0);
+            lost += std::str::from_utf8(&octets)
+                .unwrap()
+                .trim_start_matches('x')
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap_or(0);
         }
         assert!((4..=8).contains(&lost), "{lost}");
     }

@@ -1,7 +1,7 @@
 //! Foreign mail: nothing crashes, and what is prepared decodes to the tree of parts it was.
 
-use crate::outside::corpora;
 use super::*;
+use crate::outside::corpora;
 use mail_parser::{MessageParser, MimeHeaders as _, PartType};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

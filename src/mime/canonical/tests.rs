@@ -62,9 +62,14 @@ fn what_is_safe_is_the_same_line_by_line_and_at_every_place_of_a_window() {
     for at in [0, 1, 77, 998, 999, WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1] {
         for part in odd {
             let before: String = "0123456789 abcde\r\n".chars().cycle().take(at).collect();
-            for after in ["", "z", " ", "\r\n", "\n", &"y".repeat(998), &"y".repeat(999), &("y".repeat(998) + "\r\nz")] {
+            for after in ["", "z", " ", "\r\n", "\n", &"y".repeat(998), &"y".repeat(999), &("y".repeat(998) + "\r\nz")]
+            {
                 let octets = format!("{before}{part}{after}");
-                assert_eq!(is_seven_bit_safe(octets.as_bytes()), is_safe_by_lines(octets.as_bytes()), "{at} {part:?} {after:?}");
+                assert_eq!(
+                    is_seven_bit_safe(octets.as_bytes()),
+                    is_safe_by_lines(octets.as_bytes()),
+                    "{at} {part:?} {after:?}"
+                );
             }
         }
     }

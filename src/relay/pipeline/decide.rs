@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use super::facts::{Lookup, StrictlyEncrypted};
+use super::inbound::probe;
 use super::{Message, shown};
-use crate::address::{Mailbox, MailboxKey};
+use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::config::Direction;
 use crate::mime::entity::MimeLimits;
 use crate::policy::{
@@ -16,6 +17,7 @@ use crate::policy::{
 use crate::relay::refusal::{Refusal, Unserved};
 use crate::smime::open::OwnKey;
 use crate::smime::seal::is_signed_message;
+use crate::smime::verdict::Layer;
 use crate::store::StoreError;
 
 /// What all recipients of one outbound message share.
@@ -30,6 +32,8 @@ pub(super) struct Seen<'m> {
     lookup: &'m Lookup,
     /// Looked up once, when the first rule asks.
     signer: Option<Known>,
+    /// Whether the signature that it came with holds; checked when a rule asks.
+    holds: Option<bool>,
 }
 
 /// What becomes of one recipient's outbound mail.
@@ -57,6 +61,7 @@ impl<'m> Seen<'m> {
             policy,
             lookup,
             signer: None,
+            holds: None,
         })
     }
 
@@ -77,6 +82,18 @@ impl<'m> Seen<'m> {
         !self.shown.contains(&mailbox.key()) && plan.bcc == Bcc::Separate && plan.encrypt.is_some()
     }
 
+    /// Whether the signature that the message came with fits what it signs; whose it is does not matter here.
+    fn signature_holds(&mut self) -> bool {
+        *self.holds.get_or_insert_with(|| {
+            let trust = self.lookup.trust().unwrap_or_default();
+            let opened = probe(0, &self.message.entity, Vec::new(), &trust, self.now);
+            opened.is_some_and(|opened| match opened.verdict.layers.first() {
+                Some(Layer::Signed { signers, .. }) => signers.iter().any(|signer| signer.signature.is_ok()),
+                _ => false,
+            })
+        })
+    }
+
     /// Only what the rule needs.
     fn facts(&mut self, rule: &Rule, mailbox: &Mailbox) -> Facts {
         let (action, lookup, now) = (&rule.action, self.lookup, self.now);
@@ -85,7 +102,19 @@ impl<'m> Seen<'m> {
             MaySign::NotNeeded("the rule does not sign".into())
         } else {
             let from = self.from.as_ref().map_err(String::as_str);
-            lookup.may_sign(&self.message.peer, &self.message.reverse_path, from, self.signed)
+            let reverse_path = &self.message.reverse_path;
+            match lookup.may_sign(&self.message.peer, reverse_path, from, self.signed) {
+                // In name only: nothing here makes it good, and unsigned it may not leave.
+                MaySign::NotNeeded(_)
+                    if self.signed
+                        && action.sign == SignMode::Require
+                        && *reverse_path != ReversePath::Null
+                        && !self.signature_holds() =>
+                {
+                    MaySign::No("the signature it carries does not verify".into())
+                }
+                may_sign => may_sign,
+            }
         };
         let signer = match (&may_sign, &self.from) {
             (MaySign::Yes, Ok(from)) => self.signer.get_or_insert_with(|| lookup.signer(from, now)).clone(),

@@ -1,7 +1,7 @@
 //! Files that others wrote.
 
-use crate::outside::corpora;
 use super::*;
+use crate::outside::corpora;
 
 fn files(folder: &PathBuf, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
