@@ -105,7 +105,7 @@ async fn serve(config: Config, store: Arc<EmbeddedStore>, secret: &[u8], grace: 
     let found = gateway.recovered();
     tracing::info!(entries = found.entries, torn = found.torn, "spool opened");
     for damage in &found.damage {
-        tracing::error!(damage, "the spool was damaged; mail is refused until this is looked at");
+        tracing::error!(damage, "the spool was damaged: look at the disk; mail is refused until the next start");
     }
     tokio::select! {
         _ = term.recv() => {}

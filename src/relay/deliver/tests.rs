@@ -282,6 +282,21 @@ async fn mail_whose_content_is_gone_is_held_and_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_panics_holds_that_mail_alone() {
+    let bench = bench(|_, envelope| match envelope.recipients[0].mailbox.local() {
+        "poison" => panic!("a defect, as it were"),
+        _ => Ok(vec![reply(250); envelope.recipients.len()]),
+    });
+    let poison = bench.spool.commit(vec![mail("a@ours.example", &["poison@b.example"])]).await.unwrap()[0];
+    for _ in 0..5 {
+        bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    }
+    bench.until("the others delivered", |bench| bench.spool.list().len() == 1).await;
+    bench.until("held", |bench| bench.spool.entry(poison).is_some_and(|entry| entry.held.is_some())).await;
+    assert_eq!((bench.count(|c| &c.delivered), bench.gateway.alerts.load(Ordering::Relaxed)), (5, 1));
+}
+
+#[tokio::test]
 async fn contents_for_a_hop_that_hangs_do_not_fill_the_memory() {
     let bench = bench(all(250));
     let big = Rope::from(Bytes::from(vec![b'x'; 700_000]));
