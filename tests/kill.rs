@@ -11,9 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tempfile::TempDir;
+use waxwing::address::Mailbox;
+use waxwing::pki::authority::{NewKey, Recipe, issue};
+use waxwing::pki::path::AnchorScope;
+use waxwing::policy::TrustState;
 use waxwing::store::embedded::EmbeddedStore;
 use waxwing::store::keyring::Kek;
+use waxwing::store::{CertStore, NewCertificate, Owner, Provenance};
 
 /// A next hop that counts mails by their number.
 #[derive(Clone)]
@@ -96,10 +102,14 @@ struct Served {
 
 impl House {
     fn new(sink: SocketAddr, delivery: &str) -> Self {
+        Self::with_policy(sink, delivery, "pass = true")
+    }
+
+    fn with_policy(sink: SocketAddr, delivery: &str, policy: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kek = folder.path().join("kek");
         Kek::create(&kek).unwrap();
-        drop(EmbeddedStore::create(&folder.path().join("store"), &kek).unwrap());
+        fill(&EmbeddedStore::create(&folder.path().join("store"), &kek).unwrap());
         let text = format!(
             r#"hostname = "gw.ours.example"
 domains = ["ours.example"]
@@ -123,7 +133,7 @@ tls = "off"
 [retry]
 first = "1 s"
 [default]
-pass = true
+{policy}
 "#,
             folder = folder.path().display(),
             out = sink.port(),
@@ -160,6 +170,23 @@ pass = true
             let _ = std::io::copy(&mut lines, &mut std::io::sink());
         });
         Served { child, address, took: began.elapsed() }
+    }
+}
+
+/// A key for the sender, a certificate for the recipient.
+fn fill(store: &EmbeddedStore) {
+    let now = Timestamp::now();
+    let root = issue(&Recipe::authority("Root", now, NewKey::P256), None);
+    store.add_trust(root.certificate.clone(), Some(AnchorScope::Global)).unwrap();
+    for (address, ours) in [("anna@ours.example", true), ("x@else.example", false)] {
+        let issued = issue(&Recipe::mailbox(address, now, NewKey::P256), Some(&root));
+        let new = NewCertificate {
+            certificate: issued.certificate.clone(),
+            provenance: Provenance { source: "import".into(), detail: "test".into(), at: now },
+            trust: TrustState::Trusted,
+            key: ours.then(|| issued.pkcs8.clone()),
+        };
+        store.add_certificates(&Owner::Mailbox(Mailbox::parse(address).unwrap().key()), vec![new]).unwrap();
     }
 }
 
@@ -383,22 +410,22 @@ fn a_second_signal_stops_at_once() {
 #[test]
 fn a_big_mail_takes_at_most_four_times_its_size() {
     const SIZE: usize = 40_000_000;
-    for delivery in ["cut-through", "queue"] {
-        let sink = Sink::start(Duration::ZERO);
-        let house = House::new(sink.address, delivery);
-        let served = house.serve();
-        let mut client = Client::connect(served.address).unwrap();
-        client.send(1, 2000).unwrap();
-        until("the small one came", || sink.has(1));
-        let before = served.memory("VmHWM");
-        client.send(2, SIZE).unwrap();
-        until("the big one came", || sink.has(2));
-        let took = served.memory("VmHWM") - before;
-        println!(
-            "{delivery}: a mail of {SIZE} octets took {took} octets of memory, {:.2} times its size",
-            took as f64 / SIZE as f64
-        );
-        assert!(took <= 4 * SIZE as u64, "{delivery}: {took}");
+    for policy in ["pass = true", "sign = \"require\"\nencrypt = \"require\""] {
+        for delivery in ["cut-through", "queue"] {
+            let sink = Sink::start(Duration::ZERO);
+            let house = House::with_policy(sink.address, delivery, policy);
+            let served = house.serve();
+            let mut client = Client::connect(served.address).unwrap();
+            client.send(1, 2000).unwrap();
+            until("the small one came", || sink.has(1));
+            let before = served.memory("VmHWM");
+            client.send(2, SIZE).unwrap();
+            until("the big one came", || sink.has(2));
+            let took = served.memory("VmHWM") - before;
+            let times = took as f64 / SIZE as f64;
+            println!("{policy:?}, {delivery}: a mail of {SIZE} octets took {took} octets, {times:.2} times its size");
+            assert!(took <= 4 * SIZE as u64, "{policy:?} {delivery}: {took}");
+        }
     }
 }
 
