@@ -477,15 +477,15 @@ async fn r01_delivery_queue_spools_first() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_bytes_in_flight_than_the_budget_are_452_before_data() {
     let plan = Plan {
-        policy: "[limits]\nbytes_in_flight = \"1 MiB\"\nmessage_size = \"400 KiB\"\n[default]\nencrypt = \"never\"\n",
+        policy: "[limits]\nbytes_in_flight = \"1 MiB\"\nmessage_size = \"340 KiB\"\n[default]\nencrypt = \"never\"\n",
         ..Plan::default()
     };
     let house = House::build(&plan).await;
     let (mut one, mut two) = (house.submit().await, house.submit().await);
-    assert_eq!(one.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 250);
-    assert_eq!(two.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 452);
+    assert_eq!(one.say(&format!("MAIL FROM:<{ANNA}> SIZE=340000")).await.code, 250);
+    assert_eq!(two.say(&format!("MAIL FROM:<{ANNA}> SIZE=340000")).await.code, 452);
     one.say("RSET").await;
-    assert_eq!(two.say(&format!("MAIL FROM:<{ANNA}> SIZE=400000")).await.code, 250, "given back");
+    assert_eq!(two.say(&format!("MAIL FROM:<{ANNA}> SIZE=340000")).await.code, 250, "given back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -266,11 +266,11 @@ fn limits(section: Section<'_, '_>) -> Limits {
         received_fields: count(&section, "received_fields", 10, default.received_fields),
         key_operations: count(&section, "key_operations", 1, default.key_operations),
     };
-    if limits.bytes_in_flight / 5 * 2 < limits.message_size {
+    if limits.bytes_in_flight / 3 < limits.message_size {
         section.complain(
             "bytes_in_flight",
             format!("{} octets for messages of {}", limits.bytes_in_flight, limits.message_size),
-            "expected at least 2.5 x message_size, or no mail of that size could ever pass",
+            "expected at least 3 x message_size, or no mail of that size could ever pass",
         );
     }
     section.finish();

@@ -244,7 +244,7 @@ impl Relay for Pipeline {
 
 /// Octets reserved for a message of this size: what came, what goes out, and base64 between.
 fn in_flight(size: u64) -> u64 {
-    size.saturating_mul(5) / 2
+    size.saturating_mul(3)
 }
 
 /// One reply for all, in the shape the client's protocol wants.
