@@ -224,6 +224,10 @@ async fn babbler(refuses: &'static str) -> std::net::SocketAddr {
                     if stream.read_until(b'\n', &mut line).await.ok()? == 0 {
                         return None::<()>;
                     }
+                    if line.starts_with(b"EHLO") {
+                        stream.get_mut().write_all(b"250-x\x1b[2J\r\n250 8BITMIME\r\n").await.ok()?;
+                        continue;
+                    }
                     let code: &[u8] = match &line[..] {
                         _ if in_data && line != b".\r\n" => continue,
                         line if line.starts_with(refuses.as_bytes()) => b"554",
