@@ -163,3 +163,22 @@ async fn bad_tls_files_are_named() {
         assert!(error.contains(file) && error.contains(why), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a18_a_connection_cut_without_close_notify_brings_no_mail_and_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = write_pair(folder.path(), "one");
+    let relay = Arc::new(Kept::default());
+    let handle = serve(ListenTls::Implicit { certificate, key }, &relay).await;
+    let mut client = shake_hands(TcpStream::connect(handle.address()).await.unwrap()).await.unwrap();
+    to_content(&mut client).await;
+    client.write_all(b"half a mail\r\n").await.unwrap();
+    client.flush().await.unwrap();
+    // The socket ends below TLS.
+    let (mut socket, _) = client.into_inner();
+    socket.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest).await;
+    assert!(handle.shut_down(std::time::Duration::from_secs(10)).await, "the session is over");
+    assert_eq!((relay.messages.lock().unwrap().len(), relay.dropped.load(Ordering::SeqCst)), (0, 1));
+}
