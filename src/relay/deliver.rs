@@ -5,7 +5,7 @@ mod dsn;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -141,6 +141,7 @@ impl Deliverer {
             settings,
             counts: Arc::clone(&counts),
             hops: Mutex::default(),
+            stopping: AtomicBool::new(false),
         });
         Self { task: tokio::spawn(run(work, stopping)), stop, counts }
     }
@@ -170,6 +171,8 @@ struct Work<T, H> {
     settings: Settings,
     counts: Arc<Counts>,
     hops: Mutex<HashMap<NextHop, HopState>>,
+    /// Nothing more is begun.
+    stopping: AtomicBool,
 }
 
 /// What is known of a next hop.
@@ -215,6 +218,7 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
             _ = stopping.changed() => {}
         }
     }
+    work.stopping.store(true, Ordering::Relaxed);
     while let Some(ended) = tasks.join_next_with_id().await {
         work.ended(&mut running, ended).await;
     }
@@ -303,6 +307,9 @@ impl<T: Transport, H: Handover> Work<T, H> {
     async fn attempt(&self, entry: Arc<Entry>) {
         let envelope = entry.remaining();
         let _room = self.room_for(&entry).await;
+        if self.stopping.load(Ordering::Relaxed) {
+            return self.spool.give_back(entry.id);
+        }
         let content = match self.spool.content(entry.id).await {
             Ok(content) => content,
             Err(SpoolError::NoEntry(_)) => return,

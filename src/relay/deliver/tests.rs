@@ -11,11 +11,15 @@ struct Scripted {
     answers: Answers,
     sent: Arc<Mutex<Vec<(Envelope, Bytes)>>>,
     begun: Arc<AtomicU64>,
+    gate: Arc<tokio::sync::Notify>,
 }
 
 impl Transport for Scripted {
     async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
         self.begun.fetch_add(1, Ordering::Relaxed);
+        if hop.host == "gate" {
+            self.gate.notified().await;
+        }
         if hop.host == "dead" {
             std::future::pending::<()>().await;
         }
@@ -69,7 +73,7 @@ fn hop(host: &str) -> NextHop {
 fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync + 'static) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(Arc::new(Folder::open(folder.path()).unwrap()), Limits::default()).unwrap();
-    let transport = Scripted { answers: Arc::new(answers), sent: Arc::default(), begun: Arc::default() };
+    let transport = Scripted { answers: Arc::new(answers), sent: Arc::default(), begun: Arc::default(), gate: Arc::default() };
     let gateway = Gateway::default();
     let clock = Arc::new(Stepped(Mutex::new(Timestamp::now() + Duration::from_secs(5))));
     let settings = Settings {
@@ -311,6 +315,24 @@ async fn contents_for_a_hop_that_hangs_do_not_fill_the_memory() {
     bench.spool.commit(vec![to("outside", &huge), to("outside", &huge)]).await.unwrap();
     bench.until("the others went", |bench| bench.spool.list().len() == 2).await;
     assert_eq!(bench.transport.begun.load(Ordering::Relaxed), 3, "one of the two waits");
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_was_begun_and_begins_nothing_more() {
+    let bench = bench(all(250));
+    let big = || NewEntry {
+        next_hop: hop("gate"),
+        content: Rope::from(Bytes::from(vec![b'x'; 700_000])),
+        ..mail("a@ours.example", &["x@b.example"])
+    };
+    bench.spool.commit(vec![big(), big()]).await.unwrap();
+    bench.until("one is under way", |bench| bench.transport.begun.load(Ordering::Relaxed) == 1).await;
+    let (transport, spool) = (bench.transport.clone(), bench.spool.clone());
+    let stopping = tokio::spawn(bench.deliverer.stop(Duration::from_secs(5)));
+    tokio::task::yield_now().await;
+    transport.gate.notify_one();
+    stopping.await.unwrap();
+    assert_eq!((transport.begun.load(Ordering::Relaxed), spool.list().len()), (1, 1));
 }
 
 #[tokio::test]
