@@ -73,7 +73,8 @@ fn hop(host: &str) -> NextHop {
 fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync + 'static) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(Arc::new(Folder::open(folder.path()).unwrap()), Limits::default()).unwrap();
-    let transport = Scripted { answers: Arc::new(answers), sent: Arc::default(), begun: Arc::default(), gate: Arc::default() };
+    let transport =
+        Scripted { answers: Arc::new(answers), sent: Arc::default(), begun: Arc::default(), gate: Arc::default() };
     let gateway = Gateway::default();
     let clock = Arc::new(Stepped(Mutex::new(Timestamp::now() + Duration::from_secs(5))));
     let settings = Settings {
