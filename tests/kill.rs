@@ -255,14 +255,14 @@ impl Client {
         self.stream.get_mut().write_all(octets.as_bytes()).ok()
     }
 
-    fn to_content(&mut self) -> Option<()> {
+    fn begin_content(&mut self) -> Option<()> {
         self.write("MAIL FROM:<anna@ours.example>\r\nRCPT TO:<x@else.example>\r\nDATA\r\n")?;
         ["250", "250", "354"].into_iter().try_for_each(|code| self.hear(code))
     }
 
     /// `Some`: 250 to the final dot.
     fn send(&mut self, number: u64, octets: usize) -> Option<()> {
-        self.to_content()?;
+        self.begin_content()?;
         self.write(&message(number, octets))?;
         self.say(".\r\n", "250")
     }
@@ -364,7 +364,7 @@ fn a_stop_finishes_what_was_begun_and_turns_idle_clients_away() {
             let (mut idle, mut busy) =
                 (Client::connect(served.address).unwrap(), Client::connect(served.address).unwrap());
             let number = random(1 << 60);
-            busy.to_content().unwrap();
+            busy.begin_content().unwrap();
             busy.write("Subject: mail ").unwrap();
             served.signal(signal);
             assert!(idle.hear("421").is_some(), "{signal} {delivery}: an idle client is told");
@@ -388,7 +388,7 @@ fn a_second_signal_stops_at_once() {
     let mut client = Client::connect(served.address).unwrap();
     client.send(1, 2000).unwrap();
     let mut idle = Client::connect(served.address).unwrap();
-    client.to_content().unwrap();
+    client.begin_content().unwrap();
     served.signal("-INT");
     assert!(idle.hear("421").is_some());
     assert!(served.child.try_wait().unwrap().is_none(), "one transaction is open, and one delivery");

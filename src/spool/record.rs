@@ -45,6 +45,7 @@ pub(super) enum BodyAt {
 
 /// One change of the spool's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and most are the large one")]
 pub(super) enum Change {
     /// An entry in full; replaces what was known of it.
     Put { entry: Entry, body: BodyAt, digest: Digest },

@@ -113,7 +113,7 @@ fn what_is_signed_verifies_and_says_what_was_announced() {
             assert_eq!(data.econtent.as_deref(), opaque.then_some(CONTENT));
             assert_eq!(data.econtent_type, "1.2.840.113549.1.7.1");
             assert_eq!(data.odd, Vec::<String>::new());
-            assert_eq!(data.certificates, [issued.certificate.clone()]);
+            assert_eq!(data.certificates, std::slice::from_ref(&issued.certificate));
             let [signer] = &data.signers[..] else { panic!("one signer") };
             assert_eq!(signer.signing_time, Some(now()));
             assert_eq!(signer.scheme, Ok(scheme));

@@ -425,6 +425,7 @@ fn signature_part(object: &[u8]) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn a07_of_the_hostile_signed_set_nothing_is_valid() {
     let pki = people(NewKey::P256);
     let (alice, mallory) = (pki.leaf(ALICE).unwrap(), pki.leaf(MALLORY).unwrap());
