@@ -30,7 +30,7 @@ fn rows() -> Vec<(String, String, Vec<String>)> {
         let cells: Vec<&str> = line.strip_prefix("| ")?.trim_end_matches('|').split(" | ").map(str::trim).collect();
         let name = cells[0].to_owned();
         let is_row =
-            name.starts_with(['R', 'A', 'T']) && name[1..].chars().all(|c| c.is_ascii_digit()) && name.len() > 1;
+            name.starts_with(['R', 'A', 'T']) && name.chars().skip(1).all(|c| c.is_ascii_digit()) && name.len() > 1;
         let tests = cells.last()?.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         is_row.then(|| (name, cells[cells.len() - 2].to_owned(), tests))
     });
