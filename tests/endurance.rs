@@ -95,9 +95,9 @@ async fn a_client_that_closes_its_side_after_the_final_dot_hears_the_answer() {
         let mut heard = tokio::task::spawn_blocking(move || {
             use std::io::{Read, Write};
             let mut greeting = [0; 512];
-            stream.read(&mut greeting).unwrap();
+            assert_ne!(stream.read(&mut greeting).unwrap(), 0);
             stream.write_all(b"EHLO c\r\n").unwrap();
-            stream.read(&mut greeting).unwrap();
+            assert_ne!(stream.read(&mut greeting).unwrap(), 0);
             write!(stream, "MAIL FROM:<{ANNA}>\r\nRCPT TO:<x@b.example>\r\nDATA\r\n").unwrap();
             let mut so_far = String::new();
             while !so_far.contains("354 ") {

@@ -184,3 +184,9 @@ proptest! {
         fuzz_canonical(&octets);
     }
 }
+
+#[test]
+fn fuzz_body_holds_where_the_limit_on_fields_is_reached_just_so() {
+    let fields: Vec<String> = (0..200).map(|number| format!("X-{number}: one\r\n")).collect();
+    fuzz_canonical(format!("{}\r\nGr\u{fc}\u{df}e\r\n", fields.concat()).as_bytes());
+}
