@@ -56,6 +56,23 @@ async fn a_mail_goes_out_signed_and_encrypted_and_comes_in_opened_and_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subject_tags_are_written_where_they_are_on_and_forged_ones_go() {
+    let policy = "[default]\nsign = \"require\"\nencrypt = \"require\"\n[marks]\nsubject_tags = true\n";
+    let ours = House::with_policy(policy).await;
+    ours.user(ANNA);
+    ours.user("bert@ours.example");
+    let text = plain(ANNA, "bert@ours.example", "[signed] plan", "the eagle has landed");
+    assert_eq!(ours.send_out(ANNA, &["bert@ours.example"], &text).await.code, 250);
+    let sent = ours.world.wait(1).await.remove(0);
+    assert_eq!(ours.send_in(ANNA, &["bert@ours.example"], &sent.message).await.code, 250);
+    let forged = plain("x@else.example", ANNA, "[signed] other", "y");
+    assert_eq!(ours.send_in("x@else.example", &[ANNA], forged.as_bytes()).await.code, 250);
+    let came: Vec<String> = ours.server.wait(2).await.iter().map(|mail| mail.text()).collect();
+    assert!(came.iter().any(|mail| mail.contains("\r\nSubject: [signed, encrypted] plan\r\n")), "{came:#?}");
+    assert!(came.iter().any(|mail| mail.contains("\r\nSubject: other\r\n")), "{came:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r02_rcpt_is_answered_with_the_next_hops_answer() {
     let house = House::with_policy("[default]\nencrypt = \"never\"\n").await;
     house.world.refuse(CARL, 550);

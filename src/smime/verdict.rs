@@ -146,9 +146,12 @@ impl Marks {
     pub fn apply(&self, verdict: &Verdict, message: &Bytes) -> Rope {
         let mut rope = Rope::new();
         rope.push_raw(self.fields(verdict));
-        let tag = if self.subject_tags { write::tag(verdict) } else { None };
-        rope.append(self.without_forged(message, tag));
+        rope.append(self.tagged(verdict, message));
         rope
+    }
+    /// A message with its forged marks taken away, and our tag in its Subject where tags are on; the fields stand elsewhere.
+    pub fn tagged(&self, verdict: &Verdict, message: &Bytes) -> Rope {
+        self.without_forged(message, if self.subject_tags { write::tag(verdict) } else { None })
     }
     /// A message with its forged marks taken away and none put in (on the way out, and where nothing was opened).
     pub fn clean(&self, message: &Bytes) -> Rope {

@@ -132,7 +132,7 @@ impl Inner {
             .then(|| unwrapped(&entity.header, &opened.content, &MimeLimits::default()))
             .flatten()
             .and_then(|octets| Entity::parse(octets, &MimeLimits::default()).ok());
-        self.stripped(bare.as_ref().unwrap_or(entity), &mut rope);
+        rope.append(self.marks.tagged(&opened.verdict, &bare.as_ref().unwrap_or(entity).raw));
         rope
     }
 
