@@ -73,6 +73,26 @@ async fn subject_tags_are_written_where_they_are_on_and_forged_ones_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a09_a_signed_mail_sent_on_to_somebody_else_says_so_to_him_alone() {
+    let house = House::with_policy("[default]\nsign = \"require\"\nencrypt = \"never\"\n").await;
+    house.user(ANNA);
+    let (bert, dora) = ("bert@ours.example", "dora@ours.example");
+    let text = format!(
+        "From: {ANNA}\r\nTo: {bert}\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: message/rfc822\r\n\r\n\
+         From: {ANNA}\r\nTo: {bert}\r\nSubject: x\r\n\r\nyou are fired\r\n"
+    );
+    assert_eq!(house.send_out(ANNA, &[bert], &text).await.code, 250);
+    let sent = house.world.wait(1).await.remove(0);
+    assert_eq!(house.send_in(ANNA, &[bert, dora], &sent.message).await.code, 250);
+    let came = house.server.wait(2).await;
+    for mail in came {
+        let text = mail.text();
+        assert!(text.contains("smime=pass"), "{text}");
+        assert_eq!(text.replace("\r\n", "").contains("written to others"), mail.to == [dora], "{:?}: {text}", mail.to);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r02_rcpt_is_answered_with_the_next_hops_answer() {
     let house = House::with_policy("[default]\nencrypt = \"never\"\n").await;
     house.world.refuse(CARL, 550);

@@ -1,5 +1,6 @@
 //! Entity to what it is, what it needs, what came out (RFC 8551). Waiting for a key is a value, not a callback.
 
+mod addressed;
 mod fresh;
 mod judge;
 mod shape;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::verdict::{Layer, SmimeResult, Verdict, VerifiedSigner};
-use crate::address::Mailbox;
+use crate::address::{Mailbox, MailboxKey};
 use crate::cms::algorithm::{Digest, Legacy};
 use crate::cms::enveloped::EnvelopedData;
 use crate::cms::error::CmsError;
@@ -92,8 +93,18 @@ pub struct Opened {
     pub cek_digests: Vec<[u8; 32]>,
     /// Certificates seen in verified signatures (for harvest).
     pub certificates: Vec<Certificate>,
+    /// To and Cc under a valid signature; `None` where they are not protected (A9).
+    pub addressed: Option<Vec<MailboxKey>>,
     /// Private-key operations asked for: more than none means that a private key was tried (A4).
     pub operations: usize,
+}
+
+impl Opened {
+    /// Whether the mail was written to this recipient, as far as its signature tells (A9): a mail that somebody sent on, or a
+    /// blind copy, was not. For information; true where To and Cc are not under a valid signature.
+    pub fn is_addressed_to(&self, recipient: &Mailbox) -> bool {
+        self.addressed.as_ref().is_none_or(|named| named.contains(&recipient.key()))
+    }
 }
 
 /// The machine that opens one message for one recipient.
@@ -485,8 +496,10 @@ impl Opener {
         let rebuilt = self.rebuilt.take().filter(|_| cbc && verdict.signer.is_some());
         let message = self.deliverable(rebuilt, &mut verdict.notes);
         let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
+        let addressed = verdict.signer.as_ref().and_then(|_| addressed::addressed(&self.content, &self.context.mime));
         Opened {
             message,
+            addressed,
             content: self.content.clone(),
             verdict,
             cek_digests,

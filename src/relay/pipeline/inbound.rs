@@ -29,7 +29,24 @@ use crate::store::StoreError;
 struct Class {
     pass: bool,
     strip_signature: bool,
+    /// The signed To and Cc name none of them (A9).
+    elsewhere: bool,
     recipients: Vec<usize>,
+}
+
+/// Said to those whom the signed To and Cc do not name. It names nobody: a blind copy's recipient stays unknown to others.
+const ELSEWHERE: &str = "written to others: the signed To and Cc do not name this recipient";
+
+impl Class {
+    /// Those whom the signature names, and those whom it does not: each hear their own verdict.
+    fn by_address(self, opened: &Opened, message: &Message) -> Vec<Class> {
+        let named = |at: &usize| {
+            self.pass || message.recipients.get(*at).is_none_or(|one| opened.is_addressed_to(&one.recipient.mailbox))
+        };
+        let (named, others): (Vec<usize>, Vec<usize>) = self.recipients.iter().copied().partition(named);
+        let both = [(false, named), (true, others)].into_iter().filter(|(_, recipients)| !recipients.is_empty());
+        both.map(|(elsewhere, recipients)| Class { elsewhere, recipients, ..self }).collect()
+    }
 }
 
 impl Inner {
@@ -101,14 +118,14 @@ impl Inner {
             .or_else(|| probe(self.config.limits.key_operations, &message.entity, Vec::new(), trust, message.at))
             .ok_or(Refusal::Internal)?;
         treated.done.push(format!("verdict: {}", opened.verdict.reason));
-        for class in classes {
+        for class in classes.into_iter().flat_map(|class| class.by_address(&opened, message)) {
             let trace = message.trace(self, Direction::Inbound, &class.recipients);
             let rope = if class.pass {
                 let mut rope = Rope::from(Bytes::from(trace));
                 self.stripped(&message.entity, &mut rope);
                 rope
             } else {
-                self.marked(&message.entity, &opened, class.strip_signature, trace)
+                self.marked(&message.entity, &opened, class.strip_signature, class.elsewhere, trace)
             };
             treated.outputs.push(Output {
                 direction: Direction::Inbound,
@@ -120,8 +137,17 @@ impl Inner {
     }
 
     /// The message for the next hop: marks, trace, header without forged marks, body.
-    fn marked(&self, received: &Entity, opened: &Opened, strip_signature: bool, trace: String) -> Rope {
-        let mut rope = Rope::from(Bytes::from(self.marks.fields(&opened.verdict)));
+    fn marked(
+        &self,
+        received: &Entity,
+        opened: &Opened,
+        strip_signature: bool,
+        elsewhere: bool,
+        trace: String,
+    ) -> Rope {
+        let mut verdict = opened.verdict.clone();
+        verdict.notes.extend(elsewhere.then(|| ELSEWHERE.to_owned()));
+        let mut rope = Rope::from(Bytes::from(self.marks.fields(&verdict)));
         rope.push_raw(trace);
         let fresh = (opened.message != received.raw)
             .then(|| Entity::parse(opened.message.clone(), &MimeLimits::default()).ok())
@@ -132,7 +158,7 @@ impl Inner {
             .then(|| unwrapped(&entity.header, &opened.content, &MimeLimits::default()))
             .flatten()
             .and_then(|octets| Entity::parse(octets, &MimeLimits::default()).ok());
-        rope.append(self.marks.tagged(&opened.verdict, &bare.as_ref().unwrap_or(entity).raw));
+        rope.append(self.marks.tagged(&verdict, &bare.as_ref().unwrap_or(entity).raw));
         rope
     }
 
@@ -195,7 +221,7 @@ pub(super) async fn open_received(
         return Err(Refusal::Internal);
     }
     let kept = inner.tokens.kept(&entity.header);
-    let mut opened: Vec<(Box<Opened>, bool, Vec<usize>)> = Vec::new();
+    let mut opened: Vec<(Box<Opened>, (bool, bool), Vec<usize>)> = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.
     let mut left = inner.config.limits.key_operations;
     for (at, recipient) in envelope.recipients.iter().enumerate() {
@@ -204,15 +230,15 @@ pub(super) async fn open_received(
         let context = OpenContext { operations: left.max(1), ..OpenContext::new(keys, trust.clone(), now) };
         let one = inner.open(&entity, context).await;
         left = left.saturating_sub(one.operations);
-        let strip = action.strip_signature;
-        match opened.iter_mut().find(|(other, stripped, _)| *stripped == strip && same(other, &one)) {
+        let how = (action.strip_signature, !one.is_addressed_to(&recipient.mailbox));
+        match opened.iter_mut().find(|(other, others, _)| *others == how && same(other, &one)) {
             Some((.., recipients)) => recipients.push(at),
-            None => opened.push((one, strip, vec![at])),
+            None => opened.push((one, how, vec![at])),
         }
     }
-    let outputs = opened.into_iter().map(|(opened, strip, recipients)| {
+    let outputs = opened.into_iter().map(|(opened, (strip, elsewhere), recipients)| {
         tracing::info!(target: "waxwing::opened", recipients = recipients.len(), result = ?opened.verdict.result, reason = opened.verdict.reason, decrypted = opened.verdict.decrypted, "opened");
-        (recipients, inner.marked(&entity, &opened, strip, kept.clone()))
+        (recipients, inner.marked(&entity, &opened, strip, elsewhere, kept.clone()))
     });
     Ok(outputs.collect())
 }
@@ -248,7 +274,8 @@ fn classify(classes: &mut Vec<Class>, action: &Action, at: usize) {
     {
         Some(class) => class.recipients.push(at),
         None => {
-            classes.push(Class { pass: action.pass, strip_signature: action.strip_signature, recipients: vec![at] })
+            let (pass, strip_signature) = (action.pass, action.strip_signature);
+            classes.push(Class { pass, strip_signature, elsewhere: false, recipients: vec![at] })
         }
     }
 }

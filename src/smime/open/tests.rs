@@ -781,3 +781,28 @@ fn a02_in_cbc_nothing_around_what_a_checked_signature_covers_is_delivered() {
     assert_eq!(entity(opened.message).content_type().unwrap().essence, "multipart/signed", "{text}");
     assert!(!text.contains("evil.example"), "{text}");
 }
+
+#[test]
+fn a09_to_and_cc_under_the_signature_are_compared_with_the_recipient() {
+    let pki = people(NewKey::P256);
+    let alice = pki.leaf(ALICE).unwrap();
+    let chain = [pki.intermediate.certificate.clone()];
+    let (bob, dora): (Mailbox, Mailbox) = (Mailbox::parse(BOB).unwrap(), Mailbox::parse("dora@example.net").unwrap());
+    let received = |content: &str| {
+        let inner = Bytes::copy_from_slice(content.as_bytes());
+        let object = sign(alice, &parameters(&alice.certificate, &chain, scheme_of(alice)), &inner, true);
+        let opened = open(&pki, &[], pkcs7_message(&object));
+        assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+        (opened.is_addressed_to(&bob), opened.is_addressed_to(&dora))
+    };
+    for protected in ["hp=\"clear\"", "hp=\"cipher\"", "protected-headers=\"v1\""] {
+        let content = format!("To: Bob <{BOB}>\r\nContent-Type: text/plain; {protected}\r\n\r\nhello\r\n");
+        assert_eq!(received(&content), (true, false), "{content}");
+        assert_eq!(received(&content.replace("To: Bob", "Cc: Bob")), (true, false));
+        assert_eq!(received(&content.replace("To: Bob <bob@example.net>\r\n", "")), (true, true));
+    }
+    let wrapped = format!("Content-Type: message/rfc822\r\n\r\nFrom: {ALICE}\r\nTo: {BOB}\r\n\r\nhello\r\n");
+    assert_eq!(received(&wrapped), (true, false));
+    // Not said to be protected: nothing to compare.
+    assert_eq!(received(&format!("To: {BOB}\r\nContent-Type: text/plain\r\n\r\nhello\r\n")), (true, true));
+}
