@@ -205,6 +205,9 @@ impl Inner {
     }
 }
 
+/// What came out, whether its signature is stripped and whether it was written to others, and who gets it.
+type Shared = (Box<Opened>, (bool, bool), Vec<usize>);
+
 /// See [`super::Pipeline::open_received`]. Recipients whose keys yield the same CEKs and the same message share a content.
 pub(super) async fn open_received(
     inner: &Inner,
@@ -221,7 +224,7 @@ pub(super) async fn open_received(
         return Err(Refusal::Internal);
     }
     let kept = inner.tokens.kept(&entity.header);
-    let mut opened: Vec<(Box<Opened>, (bool, bool), Vec<usize>)> = Vec::new();
+    let mut opened: Vec<Shared> = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.
     let mut left = inner.config.limits.key_operations;
     for (at, recipient) in envelope.recipients.iter().enumerate() {
