@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD};
 use crate::config::{Config, ConfigError, ListenTls};
+use crate::policy::Missing;
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -93,9 +94,29 @@ fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("next_hop.{name}: ca {}: {error}; the gateway will not start", ca.display()));
         }
     }
+    warnings.extend(rules_that_disappoint(config));
     if let Err(error) = std::fs::File::open(&config.kek) {
         let kek = config.kek.display();
         warnings.push(format!("kek: {kek} cannot be read: {error}; `waxwing kek init {kek}` makes one"));
+    }
+    warnings
+}
+
+/// Rules that ask for what this version does not have yet.
+fn rules_that_disappoint(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for rule in config.policy.rules.iter().chain([&config.policy.default]) {
+        let name = &rule.name;
+        if rule.action.missing == Missing::Hold {
+            warnings.push(format!(
+                "rule {name:?}: missing = \"hold\" keeps mail that this version has no command to list or release; \
+                 \"reject\" lets the sender know"
+            ));
+        }
+        if !rule.matches.user.is_empty() {
+            warnings
+                .push(format!("rule {name:?} matches nothing: there is no AUTH in this version, so nobody is a user"));
+        }
     }
     warnings
 }
