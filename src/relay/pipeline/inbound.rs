@@ -2,6 +2,7 @@
 //! octets go to the spool as received and are opened when they are handed over, so that the answer to the final dot depends on
 //! nothing that a key found out (A4).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
@@ -145,8 +146,10 @@ impl Inner {
         elsewhere: bool,
         trace: String,
     ) -> Rope {
-        let mut verdict = opened.verdict.clone();
-        verdict.notes.extend(elsewhere.then(|| ELSEWHERE.to_owned()));
+        let mut verdict = Cow::Borrowed(&opened.verdict);
+        if elsewhere {
+            verdict.to_mut().notes.push(ELSEWHERE.to_owned());
+        }
         let mut rope = Rope::from(Bytes::from(self.marks.fields(&verdict)));
         rope.push_raw(trace);
         let fresh = (opened.message != received.raw)
