@@ -449,9 +449,12 @@ async fn missing_hold_keeps_the_mail() {
     let held = house.gateway.spool().list();
     assert!(held.len() == 1 && held[0].held.is_some());
     house.gateway.spool().release(held[0].id).await.unwrap();
-    while house.gateway.spool().list().iter().any(|entry| entry.attempts == 0) {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let tried = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        while house.gateway.spool().list().iter().any(|entry| entry.attempts == 0) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    tried.await.expect("a released mail is tried");
     let octets = String::from_utf8_lossy(&house.world.octets()).into_owned();
     assert!(!octets.contains("Subject:"), "released, it does not leave as it is: {octets}");
 }
