@@ -112,6 +112,25 @@ pub mod relay {
 pub mod spool;
 
 #[cfg(feature = "server")]
+/// The load lab: a generator and a sink in one, and an account of every mail.
+pub mod load {
+    /// Sends by the pace of a scenario.
+    pub mod generator;
+    /// What was intended, answered and delivered: every mail accounted for.
+    pub mod ledger;
+    /// The mails of a run: contents, people, sealed ones, and what is expected of each.
+    pub mod mails;
+    /// Latencies, rates, processor time and memory over time.
+    pub mod measure;
+    /// What people look at: table, JSON, a page, a comparison.
+    pub mod report;
+    /// A TOML file to a valid scenario; those that are shipped.
+    pub mod scenario;
+    /// A mail server that keeps account and can be faulty.
+    pub mod sink;
+}
+
+#[cfg(feature = "server")]
 /// The command line: one file a subcommand.
 pub mod cli;
 

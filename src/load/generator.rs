@@ -1,0 +1,1 @@
+//! Sends by the pace of a scenario.

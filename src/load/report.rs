@@ -1,0 +1,1 @@
+//! What people look at: table, JSON, a page, a comparison.

@@ -1,0 +1,168 @@
+//! What a run sends, how fast, and what is expected: a TOML file, or one of the shipped names.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::HopTls;
+
+/// A run, described.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Its name, in the report.
+    pub name: String,
+    /// One line for `--list`.
+    pub about: String,
+    /// How fast.
+    pub pace: Pace,
+    /// How long.
+    pub bound: Bound,
+    /// Connections at once: all of a closed loop; the most of an open one.
+    pub connections: usize,
+    /// Mails on one connection before it is closed; `None`: kept.
+    pub mails_per_connection: Option<u32>,
+    /// TLS to the target.
+    pub tls: HopTls,
+    /// Sizes of generated contents.
+    pub sizes: Sizes,
+    /// Recipients of one mail, from and to.
+    pub recipients: (u32, u32),
+    /// Where contents come from.
+    pub contents: Contents,
+    /// Kinds of mail with their weights.
+    pub mix: Vec<(u32, Kind)>,
+    /// Who writes and reads.
+    pub people: People,
+    /// How the sink behaves.
+    pub sink: Faults,
+    /// Of the generator of random numbers: the same seed sends the same mails.
+    pub seed: u64,
+}
+
+/// How fast.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pace {
+    /// Each connection sends its next mail once the last is answered.
+    Closed,
+    /// Mails fall due by the clock, whatever is answered; latency counts from then.
+    Open {
+        /// Rates in turn.
+        steps: Vec<Step>,
+        /// Poisson gaps, else even ones.
+        poisson: bool,
+    },
+    /// Doubles, then halves the interval, for the highest rate whose p99 stays under a bound.
+    Knee {
+        /// First rate, mails a second.
+        from: f64,
+        /// The bound.
+        p99: Duration,
+        /// Time at each rate.
+        each: Duration,
+    },
+}
+
+/// A rate held, or reached in a ramp from the one before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Mails a second.
+    pub rate: f64,
+    /// How long.
+    pub lasts: Duration,
+    /// Grows evenly from the rate before.
+    pub ramp: bool,
+}
+
+/// When a run ends: whichever is first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Mails.
+    pub mails: Option<u64>,
+    /// Time of sending.
+    pub time: Option<Duration>,
+    /// After the last was sent: how long arrivals are waited for.
+    pub drain: Duration,
+}
+
+/// Octets of a generated content.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sizes {
+    /// All alike.
+    Fixed(usize),
+    /// Evenly between two.
+    Even(usize, usize),
+    /// Log-normal: median and the 99th percentile; never above the third.
+    LogNormal(usize, usize, usize),
+    /// Weighted choices.
+    Choice(Vec<(u32, Sizes)>),
+}
+
+/// Where contents come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents {
+    /// Made up: text, HTML with text, attachments.
+    Made,
+    /// Real mails of a folder.
+    Folder(PathBuf),
+    /// Real mails of an mbox.
+    Mbox(PathBuf),
+}
+
+/// A kind of mail, and so what is expected of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Sent in clear, to arrive as it is.
+    Plain,
+    /// Sent in clear, to arrive sealed.
+    ToSeal,
+    /// Sent sealed for the recipient, to arrive opened.
+    Sealed,
+    /// Sent clear-signed, to arrive with a verdict.
+    Signed,
+    /// Sent in clear to somebody without a certificate: refused, or clear, as the scenario says.
+    UnknownRecipient {
+        /// A refusal is right; else clear is.
+        refused: bool,
+    },
+    /// Sealed, an octet changed: never opened as valid.
+    Tampered,
+    /// Sealed for somebody else: to arrive as it was sent.
+    WrongKey,
+}
+
+/// Who writes and reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum People {
+    /// Addresses given.
+    Named {
+        /// Senders.
+        from: Vec<String>,
+        /// Recipients.
+        to: Vec<String>,
+    },
+    /// A population made for the run, in domains of ours and of partners; can be written out as PKCS#12 and PEM for import.
+    Made {
+        /// How many of each side.
+        count: u32,
+        /// Key types in turn: "rsa2048", "rsa3072", "rsa4096", "p256".
+        keys: Vec<String>,
+    },
+    /// Those in a Waxwing store: the configuration file that names it.
+    Store(PathBuf),
+}
+
+/// How the sink behaves: shares from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Faults {
+    /// Wait before each answer to a final dot.
+    pub slow: Duration,
+    /// 4xx to the final dot.
+    pub defer: f64,
+    /// 5xx to the final dot.
+    pub refuse: f64,
+    /// Closes at the dot without an answer, not having taken the mail.
+    pub close: f64,
+    /// Stops reading for `stall_for`.
+    pub stall: f64,
+    /// How long a stall lasts.
+    pub stall_for: Duration,
+}
