@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::HopTls;
+use crate::address::Domain;
 
 /// A run, described.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,11 @@ pub struct Scenario {
     /// Mails on one connection before it is closed; `None`: kept.
     pub mails_per_connection: Option<u32>,
     /// TLS to the target.
-    pub tls: HopTls,
+    pub tls: Tls,
+    /// Our name in EHLO.
+    pub hello: Domain,
+    /// Longest wait for an answer, or for a target that is away, until a mail is given up.
+    pub patience: Duration,
     /// Sizes of generated contents.
     pub sizes: Sizes,
     /// Recipients of one mail, from and to.
@@ -58,7 +62,42 @@ pub enum Pace {
         p99: Duration,
         /// Time at each rate.
         each: Duration,
+        /// Highest rate tried.
+        most: f64,
+        /// Poisson gaps, else even ones.
+        poisson: bool,
     },
+}
+
+/// TLS to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// When.
+    pub mode: TlsMode,
+    /// How its certificate is judged.
+    pub verify: Verify,
+}
+
+/// When TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// With STARTTLS, or no mail.
+    StartTls,
+    /// At once (RFC 8314).
+    Implicit,
+}
+
+/// How the target's certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verify {
+    /// Any will do.
+    No,
+    /// By the system's CAs, for the name of the target.
+    System,
+    /// By the CAs of a PEM file, for the name of the target.
+    File(PathBuf),
 }
 
 /// A rate held, or reached in a ramp from the one before.
