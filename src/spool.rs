@@ -7,11 +7,15 @@
 //! | – | `commit` | waiting | body file: written, synced, renamed, folder synced; then the record, synced. All entries of one call in one record: all or none |
 //! | – | crash before the record is synced | – | nothing was acknowledged; a torn record is dropped, an orphaned body file removed |
 //! | waiting | `claim` | claimed | nothing: after a crash it is waiting again |
-//! | claimed | `settle` with recipients left | waiting, later | one synced record, together with a DSN's entry |
+//! | claimed | `give_back` | waiting, or held if it was held meanwhile | nothing |
+//! | claimed | `settle` with recipients left | waiting, later; held if it was held meanwhile | one synced record, together with a DSN's entry |
 //! | claimed | `settle`, recipients that failed without a DSN | held | the same |
-//! | waiting, claimed | `hold` | held | one synced record |
-//! | held | `release` | waiting | one synced record |
-//! | any | `done` | gone | one synced record; then the body file is removed |
+//! | claimed | `settle`, nobody left | gone | the same |
+//! | waiting, claimed | `hold` | held; a claim stays with who has it | one synced record |
+//! | waiting | `retry` | waiting, due now | one synced record |
+//! | held | `release` | waiting, due now | one synced record; outbound mail as submitted is refused |
+//! | held | `replace` | gone, and other entries in its place | one synced record for all of it |
+//! | any | `done`, `delete` | gone | one synced record; then the body file is removed |
 //! | any, in the oldest segment | compaction | as before | the entry rewritten and synced, then the old segment removed |
 //! | any | EIO, ENOSPC | unhealthy: commits fail at once, changes wait | a probe every second; then a new segment |
 //!
@@ -19,6 +23,12 @@
 
 /// The disk under the spool.
 pub mod disk;
+/// Entries and what they are made of.
+mod entry;
+/// What is known in memory.
+mod index;
+/// Pages and sums.
+mod list;
 /// Records of the log.
 mod record;
 /// Reading the log at start.
@@ -26,10 +36,7 @@ mod recover;
 /// The thread that writes the log.
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::io;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -38,13 +45,14 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
-use crate::address::ReversePath;
-use crate::config::{Direction, NextHop};
+use crate::config::NextHop;
 use crate::mime::rope::Rope;
-use crate::smtp::command::{Envelope, MailParameters, Recipient};
 pub use disk::{Disk, Folder};
+pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
+use index::{Body, Index, Slot};
+pub use list::{EntryState, Filter, HopStats, Listed, Page, Stats, Sum};
 pub use record::fuzz_spool_record;
-use record::{BodyAt, Change, Digest, Payload, State, sha256, to_digest};
+use record::{Change, Digest, Payload, Settlement, sha256, to_digest};
 
 /// Octets of one transaction beyond which contents get files of their own.
 const TRANSACTION: usize = 16 << 20;
@@ -62,142 +70,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { segment: 64 << 20, inline: 1 << 20 }
     }
-}
-
-/// An entry's name: unique, later ones greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryId(u64);
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for EntryId {
-    type Err = std::num::ParseIntError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        u64::from_str_radix(text, 16).map(Self)
-    }
-}
-
-/// What the content is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Treatment {
-    /// The finished octets: sent as they are, never sealed anew (R5).
-    Finished,
-    /// The octets as received: opened again at each delivery (no decrypted mail on disk).
-    AsReceived,
-}
-
-/// Where a recipient stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecipientState {
-    /// To be delivered.
-    Waiting,
-    /// Taken by the next hop.
-    Delivered,
-    /// Failed for good, and all that is to follow from it has been done.
-    Failed,
-    /// Failed for good where nobody may be told: the entry is held for a person to look at.
-    Stuck,
-}
-
-impl RecipientState {
-    fn number(self) -> u8 {
-        match self {
-            RecipientState::Waiting => 0,
-            RecipientState::Delivered => 1,
-            RecipientState::Failed => 2,
-            RecipientState::Stuck => 3,
-        }
-    }
-    fn from_number(number: u8) -> Option<Self> {
-        [Self::Waiting, Self::Delivered, Self::Failed, Self::Stuck].get(usize::from(number)).copied()
-    }
-}
-
-/// A recipient of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpooledRecipient {
-    /// The forward-path and its parameters.
-    pub recipient: Recipient,
-    /// Where it stands.
-    pub state: RecipientState,
-    /// The last answer or error.
-    pub last: Option<String>,
-}
-
-/// An output to be spooled.
-#[derive(Debug, Clone)]
-pub struct NewEntry {
-    /// Reverse-path, parameters, recipients (of this next hop).
-    pub envelope: Envelope,
-    /// Where it goes.
-    pub next_hop: NextHop,
-    /// Which way.
-    pub direction: Direction,
-    /// What the content is.
-    pub treatment: Treatment,
-    /// A private key was tried on it: it was answered 250 whatever comes, so nothing may tell of a failure outside (A4).
-    pub private_key_tried: bool,
-    /// The content.
-    pub content: Rope,
-    /// When it is due; `None`: at once.
-    pub next_attempt: Option<Timestamp>,
-    /// Why it is held (quarantine), if it is.
-    pub held: Option<String>,
-}
-
-/// An entry without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name.
-    pub id: EntryId,
-    /// Who hears of failures.
-    pub reverse_path: ReversePath,
-    /// Parameters of MAIL.
-    pub parameters: MailParameters,
-    /// All recipients, those dealt with too.
-    pub recipients: Vec<SpooledRecipient>,
-    /// Where it goes.
-    pub next_hop: NextHop,
-    /// Which way.
-    pub direction: Direction,
-    /// What the content is.
-    pub treatment: Treatment,
-    /// See [`NewEntry::private_key_tried`].
-    pub private_key_tried: bool,
-    /// Deliveries tried.
-    pub attempts: u32,
-    /// When the next is due.
-    pub next_attempt: Timestamp,
-    /// When it was committed.
-    pub created: Timestamp,
-    /// Why it is held, if it is: a held entry is never due.
-    pub held: Option<String>,
-    /// Octets of the content.
-    pub size: u64,
-}
-
-impl Entry {
-    /// The envelope of what is still to be delivered.
-    pub fn remaining(&self) -> Envelope {
-        let waiting = self.recipients.iter().filter(|one| one.state == RecipientState::Waiting);
-        let recipients = waiting.map(|one| one.recipient.clone()).collect();
-        Envelope { reverse_path: self.reverse_path.clone(), parameters: self.parameters.clone(), recipients }
-    }
-}
-
-/// What became of an attempt: the recipients in the entry's order.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// New state and last answer of each recipient.
-    pub recipients: Vec<(RecipientState, Option<String>)>,
-    /// When those that wait are tried again.
-    pub next_attempt: Timestamp,
-    /// Entries to be committed with it, in the same record: a DSN.
-    pub new_entries: Vec<NewEntry>,
 }
 
 /// What was found at start.
@@ -223,6 +95,12 @@ pub enum SpoolError {
     /// An entry's content is not what was written.
     #[error("spool: the content of {0} is damaged on disk; look at the disk, then remove the entry")]
     Damaged(EntryId),
+    /// It is held: it is released, not tried again.
+    #[error("spool: {0} is held; release it")]
+    Held(EntryId),
+    /// Outbound mail as submitted: it may not leave before policy has treated it.
+    #[error("spool: {0} was never treated by policy and cannot leave as it is")]
+    Untreated(EntryId),
     /// The spool is closed.
     #[error("spool: closed")]
     Closed,
@@ -261,39 +139,9 @@ struct Job {
     changes: Vec<Change>,
     /// It brings new mail: refused while the disk is in trouble; anything else waits.
     brings_mail: bool,
+    /// Refused when this entry is not there any more.
+    only_if: Option<EntryId>,
     reply: oneshot::Sender<Result<(), SpoolError>>,
-}
-
-#[derive(Default)]
-struct Index {
-    slots: HashMap<EntryId, Slot>,
-    due: BTreeMap<NextHopKey, BTreeSet<(Timestamp, EntryId)>>,
-    segments: BTreeMap<u64, Segment>,
-}
-
-type NextHopKey = (String, u16, bool, u8);
-
-#[derive(Clone)]
-struct Slot {
-    entry: Arc<Entry>,
-    body: Body,
-    digest: Digest,
-    segment: u64,
-    claimed: bool,
-}
-
-/// Where a content is, seen from outside its record.
-#[derive(Debug, Clone, Copy)]
-enum Body {
-    Log { offset: u64, len: usize },
-    File { len: u64 },
-}
-
-#[derive(Debug, Default)]
-struct Segment {
-    len: u64,
-    live: u64,
-    entries: BTreeSet<EntryId>,
 }
 
 impl Spool {
@@ -347,10 +195,7 @@ impl Spool {
                 taken.extend(ready.take(count).map(|slot| Arc::clone(&slot.entry)));
             }
         }
-        for entry in &taken {
-            index.unqueue(entry);
-            index.slots.entry(entry.id).and_modify(|slot| slot.claimed = true);
-        }
+        index.claim(&taken);
         taken
     }
 
@@ -360,14 +205,11 @@ impl Spool {
         let mut index = lock(&self.shared.index);
         let out_of_time = |slot: &&Slot| {
             let entry = &slot.entry;
-            !slot.claimed && entry.held.is_none() && (entry.created < before || entry.next_attempt > beyond)
+            !slot.claimed && entry.may_go() && (entry.created < before || entry.next_attempt > beyond)
         };
         let taken: Vec<_> =
             index.slots.values().filter(out_of_time).take(most).map(|slot| Arc::clone(&slot.entry)).collect();
-        for entry in &taken {
-            index.unqueue(entry);
-            index.slots.entry(entry.id).and_modify(|slot| slot.claimed = true);
-        }
+        index.claim(&taken);
         taken
     }
 
@@ -393,72 +235,74 @@ impl Spool {
         self.shared.changed.notified().await;
     }
 
-    /// Every entry, oldest first.
-    pub fn list(&self) -> Vec<Arc<Entry>> {
-        let index = lock(&self.shared.index);
-        let mut all: Vec<_> = index.slots.values().map(|slot| Arc::clone(&slot.entry)).collect();
-        all.sort_by_key(|entry| entry.id);
-        all
-    }
-
-    /// One entry.
-    pub fn entry(&self, id: EntryId) -> Option<Arc<Entry>> {
-        lock(&self.shared.index).slots.get(&id).map(|slot| Arc::clone(&slot.entry))
-    }
-
     /// An entry's content, checked against its digest.
     pub async fn content(&self, id: EntryId) -> Result<Bytes, SpoolError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.content(id)).await
     }
 
-    /// Records what became of an attempt, together with new entries. An entry without recipients that wait is done, or held if some are stuck.
+    /// Records what became of an attempt, together with new entries; ends the claim. An entry without recipients that wait is done,
+    /// or held if some are stuck. A hold that came while the delivery was under way holds what is left.
     pub async fn settle(&self, id: EntryId, outcome: Outcome) -> Result<(), SpoolError> {
-        let entry = self.entry(id).ok_or(SpoolError::NoEntry(id))?;
+        self.entry(id).ok_or(SpoolError::NoEntry(id))?;
         let mut transaction = Transaction::default();
-        let any = |state| outcome.recipients.iter().any(|(now, _)| *now == state);
-        let held = match (any(RecipientState::Waiting), any(RecipientState::Stuck)) {
-            (false, true) => Some("failed for good, and no DSN may be sent".to_owned()),
-            _ => entry.held.clone(),
-        };
-        if any(RecipientState::Waiting) || any(RecipientState::Stuck) {
-            let attempts = entry.attempts.saturating_add(1);
-            transaction.state(
-                id,
-                State { attempts, next_attempt: outcome.next_attempt, held, recipients: outcome.recipients },
-            );
+        let Outcome { recipients, next_attempt, delay_told, new_entries } = outcome;
+        let left = |state: RecipientState| matches!(state, RecipientState::Waiting | RecipientState::Stuck);
+        transaction.change(if recipients.iter().any(|(state, _)| left(*state)) {
+            Change::Settled(id, Settlement { next_attempt, delay_told, recipients })
         } else {
-            transaction.done(id);
-        }
-        self.stage(&mut transaction, outcome.new_entries, Timestamp::now()).await?;
+            Change::Done(id)
+        });
+        self.stage(&mut transaction, new_entries, Timestamp::now()).await?;
         self.send(transaction).await
     }
 
     /// Ends an entry.
     pub async fn done(&self, id: EntryId) -> Result<(), SpoolError> {
         self.entry(id).ok_or(SpoolError::NoEntry(id))?;
-        let mut transaction = Transaction::default();
-        transaction.done(id);
-        self.send(transaction).await
+        self.record(Change::Done(id)).await
     }
 
-    /// Holds an entry: it is not delivered until released.
+    /// Removes an entry, whatever its state; nobody is told. A delivery that is under way goes on, and nothing follows from it.
+    pub async fn delete(&self, id: EntryId) -> Result<(), SpoolError> {
+        self.done(id).await
+    }
+
+    /// Holds an entry: it is not delivered until released. A delivery that is under way goes on; what it leaves is held. The claim
+    /// stays with who has it: see [`Spool::give_back`].
     pub async fn hold(&self, id: EntryId, why: &str) -> Result<(), SpoolError> {
-        self.change(id, |state| state.held = Some(why.to_owned())).await
+        self.entry(id).ok_or(SpoolError::NoEntry(id))?;
+        self.record(Change::Held(id, why.to_owned())).await
     }
 
-    /// Releases a held entry: due at once, its stuck recipients too.
+    /// Releases a held entry: due at once, its stuck recipients too. Outbound mail that policy has not treated is refused: it goes
+    /// by [`Spool::replace`].
     pub async fn release(&self, id: EntryId) -> Result<(), SpoolError> {
-        self.change(id, |state| {
-            state.held = None;
-            state.next_attempt = Timestamp::now();
-            for (recipient, _) in &mut state.recipients {
-                if *recipient == RecipientState::Stuck {
-                    *recipient = RecipientState::Waiting;
-                }
-            }
-        })
-        .await
+        let entry = self.entry(id).ok_or(SpoolError::NoEntry(id))?;
+        if entry.treatment == Treatment::AsSubmitted {
+            return Err(SpoolError::Untreated(id));
+        }
+        self.record(Change::Released(id, Timestamp::now())).await
+    }
+
+    /// Makes a waiting entry due at once; a held one is refused.
+    pub async fn retry(&self, id: EntryId) -> Result<(), SpoolError> {
+        let entry = self.entry(id).ok_or(SpoolError::NoEntry(id))?;
+        if !entry.may_go() {
+            return Err(SpoolError::Held(id));
+        }
+        self.record(Change::Retried(id, Timestamp::now())).await
+    }
+
+    /// Ends an entry and commits what takes its place, in one record: all of it or nothing (held outbound mail that was treated
+    /// anew). On return it is on disk. An entry that meanwhile ended is an error, and nothing takes its place.
+    pub async fn replace(&self, id: EntryId, entries: Vec<NewEntry>) -> Result<Vec<EntryId>, SpoolError> {
+        self.entry(id).ok_or(SpoolError::NoEntry(id))?;
+        let mut transaction = Transaction { only_if: Some(id), ..Transaction::default() };
+        transaction.change(Change::Done(id));
+        let ids = self.stage(&mut transaction, entries, Timestamp::now()).await?;
+        self.send(transaction).await?;
+        Ok(ids)
     }
 
     /// Whether mail can be taken (R7): the disk works and the log was sound at start.
@@ -477,14 +321,9 @@ impl Spool {
         self.shared.sound.store(true, Ordering::Release);
     }
 
-    async fn change(&self, id: EntryId, edit: impl FnOnce(&mut State)) -> Result<(), SpoolError> {
-        let entry = self.entry(id).ok_or(SpoolError::NoEntry(id))?;
-        let recipients = entry.recipients.iter().map(|one| (one.state, one.last.clone())).collect();
-        let mut state =
-            State { attempts: entry.attempts, next_attempt: entry.next_attempt, held: entry.held.clone(), recipients };
-        edit(&mut state);
+    async fn record(&self, change: Change) -> Result<(), SpoolError> {
         let mut transaction = Transaction::default();
-        transaction.state(id, state);
+        transaction.change(change);
         self.send(transaction).await
     }
 
@@ -511,9 +350,9 @@ impl Spool {
             } else {
                 None
             };
-            let (body, digest) =
-                transaction.payload.put(&entry, file, content.chunks(64 * 1024).take_while(|_| !own_file));
-            transaction.changes.push(Change::Put { entry, body, digest });
+            let stored =
+                transaction.payload.put(&entry, None, file, content.chunks(64 * 1024).take_while(|_| !own_file));
+            transaction.changes.push(Change::Put { entry, stored });
             transaction.brings_mail = true;
             ids.push(id);
         }
@@ -526,8 +365,8 @@ impl Spool {
 
     async fn send(&self, transaction: Transaction) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
-        let Transaction { payload, changes, brings_mail } = transaction;
-        let job = Job { payload: payload.0, changes, brings_mail, reply };
+        let Transaction { payload, changes, brings_mail, only_if } = transaction;
+        let job = Job { payload: payload.0, changes, brings_mail, only_if, reply };
         self.jobs.send(job).map_err(|_| SpoolError::Closed)?;
         answer.await.map_err(|_| SpoolError::Closed)?
     }
@@ -538,38 +377,13 @@ struct Transaction {
     payload: Payload,
     changes: Vec<Change>,
     brings_mail: bool,
+    only_if: Option<EntryId>,
 }
 
 impl Transaction {
-    fn state(&mut self, id: EntryId, state: State) {
-        self.payload.state(id, &state);
-        self.changes.push(Change::State(id, state));
-    }
-    fn done(&mut self, id: EntryId) {
-        self.payload.done(id);
-        self.changes.push(Change::Done(id));
-    }
-}
-
-impl NewEntry {
-    fn into_entry(self, id: EntryId, now: Timestamp, size: u64) -> (Rope, Entry) {
-        let waiting = |recipient| SpooledRecipient { recipient, state: RecipientState::Waiting, last: None };
-        let entry = Entry {
-            id,
-            reverse_path: self.envelope.reverse_path,
-            parameters: self.envelope.parameters,
-            recipients: self.envelope.recipients.into_iter().map(waiting).collect(),
-            next_hop: self.next_hop,
-            direction: self.direction,
-            treatment: self.treatment,
-            private_key_tried: self.private_key_tried,
-            attempts: 0,
-            next_attempt: micros(self.next_attempt.unwrap_or(now)),
-            created: micros(now),
-            held: self.held,
-            size,
-        };
-        (self.content, entry)
+    fn change(&mut self, change: Change) {
+        self.payload.change(&change);
+        self.changes.push(change);
     }
 }
 
@@ -639,95 +453,6 @@ impl Shared {
     }
 }
 
-impl Index {
-    fn queue(&mut self, entry: &Entry) {
-        if entry.held.is_none() {
-            self.due.entry(hop_key(&entry.next_hop)).or_default().insert((entry.next_attempt, entry.id));
-        }
-    }
-
-    fn unqueue(&mut self, entry: &Entry) {
-        let key = hop_key(&entry.next_hop);
-        if let Some(queue) = self.due.get_mut(&key) {
-            queue.remove(&(entry.next_attempt, entry.id));
-            if queue.is_empty() {
-                self.due.remove(&key);
-            }
-        }
-    }
-
-    /// Applies a change whose record is at `payload_offset` of `segment`. Gives the body file that is now without an entry.
-    fn apply(&mut self, change: Change, segment: u64, payload_offset: u64) -> Option<EntryId> {
-        match change {
-            Change::Put { entry, body, digest } => {
-                let claimed = self.remove(entry.id).is_some_and(|slot| slot.claimed);
-                let (id, entry) = (entry.id, Arc::new(entry));
-                let body = match body {
-                    BodyAt::Inline { offset, len } => {
-                        Body::Log { offset: payload_offset.saturating_add(octets(offset)), len }
-                    }
-                    BodyAt::File { len } => Body::File { len },
-                };
-                if !claimed {
-                    self.queue(&entry);
-                }
-                let info = self.segments.entry(segment).or_default();
-                info.entries.insert(id);
-                info.live = info.live.saturating_add(live_octets(&body));
-                self.slots.insert(id, Slot { entry, body, digest, segment, claimed });
-                None
-            }
-            Change::State(id, state) => {
-                let mut slot = self.remove(id)?;
-                slot.claimed = false;
-                let entry = Arc::make_mut(&mut slot.entry);
-                entry.attempts = state.attempts;
-                entry.next_attempt = micros(state.next_attempt);
-                entry.held = state.held;
-                for (one, (now, last)) in entry.recipients.iter_mut().zip(state.recipients) {
-                    (one.state, one.last) = (now, last);
-                }
-                let entry = Arc::clone(&slot.entry);
-                self.queue(&entry);
-                let info = self.segments.entry(slot.segment).or_default();
-                info.entries.insert(id);
-                info.live = info.live.saturating_add(live_octets(&slot.body));
-                self.slots.insert(id, slot);
-                None
-            }
-            Change::Done(id) => self.remove(id).and_then(|slot| matches!(slot.body, Body::File { .. }).then_some(id)),
-            Change::Seal => None,
-        }
-    }
-
-    fn remove(&mut self, id: EntryId) -> Option<Slot> {
-        let slot = self.slots.remove(&id)?;
-        self.unqueue(&slot.entry);
-        if let Some(info) = self.segments.get_mut(&slot.segment) {
-            info.entries.remove(&id);
-            info.live = info.live.saturating_sub(live_octets(&slot.body));
-        }
-        Some(slot)
-    }
-}
-
-fn live_octets(body: &Body) -> u64 {
-    1024 + match body {
-        Body::Log { len, .. } => octets(*len),
-        Body::File { .. } => 0,
-    }
-}
-
-fn hop_key(hop: &NextHop) -> NextHopKey {
-    let tls = match hop.tls {
-        crate::config::HopTls::Off => 0,
-        crate::config::HopTls::Opportunistic => 1,
-        crate::config::HopTls::Required => 2,
-        crate::config::HopTls::Verified => 3,
-    };
-    (hop.host.clone(), hop.port, hop.lmtp, tls)
-}
-
 fn segment_name(number: u64) -> String {
     format!("{number:016x}.log")
 }
@@ -742,11 +467,6 @@ fn unfinished_name(id: EntryId) -> String {
 
 fn octets(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
-}
-
-/// The log keeps microseconds.
-fn micros(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -18,7 +18,7 @@ use waxwing::address::{Mailbox, ReversePath};
 use waxwing::config::{Direction, HopTls, NextHop};
 use waxwing::mime::rope::Rope;
 use waxwing::smtp::command::{Envelope, MailParameters, RcptParameters, Recipient};
-use waxwing::spool::{Folder, Limits, NewEntry, Spool, Treatment};
+use waxwing::spool::{Folder, Limits, NewEntry, Spool};
 
 const ANNA: &str = "anna@ours.example";
 const PASS: &str = "[default]\npass = true\n";
@@ -177,22 +177,17 @@ async fn ten_thousand_entries_come_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let open = || Spool::open(Arc::new(Folder::open(folder.path()).unwrap()), Limits::default()).unwrap();
     let (spool, _) = open();
-    let entry = |number: usize| NewEntry {
-        envelope: Envelope {
+    let entry = |number: usize| {
+        let envelope = Envelope {
             reverse_path: ReversePath::Null,
             parameters: MailParameters::default(),
             recipients: vec![Recipient {
                 mailbox: Mailbox::parse(&format!("u{number}@b.example")).unwrap(),
                 parameters: RcptParameters::default(),
             }],
-        },
-        next_hop: NextHop { host: "mx".into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false },
-        direction: Direction::Outbound,
-        treatment: Treatment::Finished,
-        private_key_tried: false,
-        content: Rope::from(Bytes::from(vec![b'x'; 10_000])),
-        next_attempt: None,
-        held: None,
+        };
+        let hop = NextHop { host: "mx".into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false };
+        NewEntry::new(envelope, hop, Direction::Outbound, Rope::from(Bytes::from(vec![b'x'; 10_000])))
     };
     for hundred in 0..100 {
         spool.commit((0..100).map(|number| entry(hundred * 100 + number)).collect()).await.unwrap();
@@ -208,5 +203,5 @@ async fn ten_thousand_entries_come_back_after_a_restart() {
     let began = Instant::now();
     let (spool, recovered) = open();
     println!("10,000 entries of 10 kB recovered in {:?}", began.elapsed());
-    assert_eq!((recovered.entries, recovered.damage.len(), spool.list().len()), (10_000, 0, 10_000));
+    assert_eq!((recovered.entries, recovered.damage.len(), spool.entries().len()), (10_000, 0, 10_000));
 }

@@ -267,7 +267,7 @@ async fn a28_nothing_from_outside_gets_raw_into_the_log() {
             client.say(odd).await;
         }
         tokio::time::timeout(std::time::Duration::from_secs(20), async {
-            while house.gateway.spool().list().iter().any(|entry| entry.attempts == 0 && entry.held.is_none()) {
+            while house.gateway.spool().entries().iter().any(|entry| entry.attempts == 0 && entry.held.is_none()) {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         })
@@ -350,7 +350,7 @@ async fn a04_four_thousand_probes_are_answered_alike_and_nobody_is_told() {
     }
     assert_eq!(answers, ["250 2.0.0 accepted\r\n".to_owned()].into());
     house.settled().await;
-    let held = house.gateway.spool().list();
+    let held = house.gateway.spool().entries();
     assert_eq!(held.len(), CLIENTS * EACH, "all held, none lost");
     house.server.fault(Fault::None);
     assert!(house.world.octets().is_empty() && house.server.mails().is_empty(), "0 DSNs");

@@ -446,17 +446,12 @@ async fn missing_hold_keeps_the_mail() {
     let house = House::with_policy("[default]\nencrypt = \"require\"\nmissing = \"hold\"\n").await;
     assert_eq!(house.send_out(ANNA, &[CARL], &plain(ANNA, CARL, "x", "y")).await.code, 250);
     assert!(house.world.mails().is_empty());
-    let held = house.gateway.spool().list();
+    let held = house.gateway.spool().entries();
     assert!(held.len() == 1 && held[0].held.is_some());
-    house.gateway.spool().release(held[0].id).await.unwrap();
-    let tried = tokio::time::timeout(std::time::Duration::from_secs(30), async {
-        while house.gateway.spool().list().iter().any(|entry| entry.attempts == 0) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    });
-    tried.await.expect("a released mail is tried");
+    let id = held[0].id;
+    assert_eq!(house.gateway.spool().release(id).await, Err(waxwing::spool::SpoolError::Untreated(id)), "not as it is");
     let octets = String::from_utf8_lossy(&house.world.octets()).into_owned();
-    assert!(!octets.contains("Subject:"), "released, it does not leave as it is: {octets}");
+    assert!(!octets.contains("Subject:"), "{octets}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -471,7 +466,7 @@ async fn r03_several_outputs_are_in_the_spool_before_the_answer() {
     let said = house.send_out(ANNA, &people, &plain(ANNA, BERT, "x", "y")).await;
     assert_eq!(said.octets, "250 2.0.0 accepted\r\n");
     let mut spooled: Vec<String> =
-        house.gateway.spool().list().iter().map(|entry| entry.recipients[0].recipient.mailbox.to_string()).collect();
+        house.gateway.spool().entries().iter().map(|entry| entry.recipients[0].recipient.mailbox.to_string()).collect();
     spooled.sort();
     assert_eq!(spooled, people);
     house.world.fault(Fault::None);
@@ -498,7 +493,7 @@ async fn r08_a_failure_for_good_is_told_to_a_sender_of_ours_and_to_nobody_outsid
         250
     );
     let held = tokio::time::timeout(std::time::Duration::from_secs(30), async {
-        while house.gateway.spool().list().iter().filter(|entry| entry.held.is_some()).count() < 2 {
+        while house.gateway.spool().entries().iter().filter(|entry| entry.held.is_some()).count() < 2 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     });

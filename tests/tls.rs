@@ -244,7 +244,7 @@ async fn waits_in_the_spool(
     mx.until(|state| state.connections >= 3).await;
     nothing_in_clear(&mx);
     assert_eq!(mx.sealed(), "", "{case}");
-    assert_eq!(house.gateway.spool().list().len(), 1, "{case}");
+    assert_eq!(house.gateway.spool().entries().len(), 1, "{case}");
     (mx, house)
 }
 
@@ -258,7 +258,7 @@ async fn verified_sends_to_a_good_certificate_and_only_under_tls() {
     send(&house).await;
     assert!(mx.sealed().contains(CANARY), "{}", mx.sealed());
     nothing_in_clear(&mx);
-    assert!(house.gateway.spool().list().is_empty());
+    assert!(house.gateway.spool().entries().is_empty());
 }
 
 #[tokio::test]

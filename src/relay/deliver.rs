@@ -291,6 +291,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 self.handover.alert(&entry, why);
             }
             let _ = self.spool.hold(id, why).await;
+            self.spool.give_back(id);
         }
     }
 
@@ -329,6 +330,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         if expired || matches!(error, SpoolError::Damaged(_)) {
             self.handover.alert(entry, &error.to_string());
             let _ = self.spool.hold(entry.id, &error.to_string()).await;
+            self.spool.give_back(entry.id);
             return;
         }
         tracing::error!(entry = %entry.id, %error, "spool cannot be read");
@@ -342,6 +344,8 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let parts = match entry.treatment {
             Treatment::Finished => Ok(vec![((0..envelope.recipients.len()).collect(), Rope::from(content))]),
             Treatment::AsReceived => self.handover.open(envelope, content).await,
+            // The spool never gives one to deliver.
+            Treatment::AsSubmitted => Err(Reply::new(451, Enhanced(4, 7, 0), "not treated by policy yet")),
         };
         let parts: Vec<(Vec<usize>, Rope)> = match parts {
             Ok(parts) => parts,
@@ -436,7 +440,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
             _ => Vec::new(),
         };
         tracing::debug!(entry = %entry.id, recipients = envelope.recipients.len(), "attempt judged");
-        Outcome { recipients, next_attempt: after(now, self.wait(entry.attempts)), new_entries }
+        Outcome { recipients, next_attempt: after(now, self.wait(entry.attempts)), delay_told: None, new_entries }
     }
 
     /// Who may be told of a failure: a sender of ours (R8), unless a private key was tried (A4).

@@ -186,14 +186,20 @@ fn new_entry(entry: QueueEntry) -> NewEntry {
     if entry.dup_possible {
         tracing::warn!(id = entry.id, "the next hop may have this message already (dup_possible)");
     }
+    let treatment = match (entry.closed, &entry.held, entry.direction) {
+        (false, Some(_), Direction::Outbound | Direction::ByRecipient) => Treatment::AsSubmitted,
+        (true, ..) | (_, Some(_), Direction::Inbound) => Treatment::AsReceived,
+        (false, None, _) => Treatment::Finished,
+    };
     NewEntry {
-        envelope: entry.envelope,
-        next_hop: entry.hop,
-        direction: entry.direction,
-        treatment: if entry.closed || entry.held.is_some() { Treatment::AsReceived } else { Treatment::Finished },
+        listener: entry.listener,
+        user: entry.user,
+        trusted: entry.trusted,
+        log_id: entry.id,
+        encrypted: entry.encrypted,
+        treatment,
         private_key_tried: entry.closed,
-        content: entry.content,
-        next_attempt: None,
         held: entry.held,
+        ..NewEntry::new(entry.envelope, entry.hop, entry.direction, entry.content)
     }
 }

@@ -4,13 +4,16 @@
 //! little endian, the checksum the first half of SHA-256 over the segment's number and all before it. The records of one write and sync share a
 //! frame and say which of how many they are: a frame that is not the segment's last was synced before the next began, so what is missing
 //! in it was damaged, not torn.
+//!
+//! A payload is a sequence of changes, each begun by its kind. Entries (kind 5) say the version of their fields; kinds 1 and 2 are
+//! what entries and their states were written as before that, and are only read.
 
 use std::path::PathBuf;
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 
-use super::{Entry, EntryId, RecipientState, SpooledRecipient, Treatment};
+use super::entry::{Entry, EntryId, Origin, RecipientState, SpooledRecipient, Treatment};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Direction, HopTls, NextHop};
 use crate::smtp::command::{Body, MailParameters, Notify, RcptParameters, Recipient, Ret};
@@ -18,6 +21,8 @@ use crate::smtp::command::{Body, MailParameters, Notify, RcptParameters, Recipie
 pub(super) const MAGIC: u32 = 0x3152_5857;
 pub(super) const HEADER: usize = 24;
 pub(super) const CHECKSUM: usize = 16;
+/// The version of an entry's fields.
+const VERSION: u8 = 1;
 /// Octets of one payload.
 pub(super) const PAYLOAD_MAX: usize = 128 << 20;
 
@@ -43,26 +48,63 @@ pub(super) enum BodyAt {
     File { len: u64 },
 }
 
+/// What was stored as an entry's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) body: BodyAt,
+    /// SHA-256 of the octets on disk.
+    pub(super) digest: Digest,
+    /// With what it is sealed; `None`: the octets are the content.
+    pub(super) sealing: Option<Sealing>,
+}
+
+/// How a content is sealed at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sealing {
+    /// The name of the key.
+    pub(super) key: [u8; 16],
+    /// What makes this entry's key of it.
+    pub(super) salt: [u8; 16],
+}
+
 /// One change of the spool's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, and most are the large one")]
 pub(super) enum Change {
     /// An entry in full; replaces what was known of it.
-    Put { entry: Entry, body: BodyAt, digest: Digest },
-    /// The changeable part of an entry.
+    Put { entry: Entry, stored: Stored },
+    /// The changeable part of an entry, as older versions wrote it.
     State(EntryId, State),
+    /// What became of an attempt.
+    Settled(EntryId, Settlement),
+    /// Held, and why.
+    Held(EntryId, String),
+    /// Released, due at that time.
+    Released(EntryId, Timestamp),
+    /// Due at that time.
+    Retried(EntryId, Timestamp),
     /// The entry is dealt with.
     Done(EntryId),
     /// The segment ends here as planned.
     Seal,
 }
 
-/// What changes in an entry's life.
+/// What changes in an entry's life, as older versions wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) attempts: u32,
     pub(super) next_attempt: Timestamp,
     pub(super) held: Option<String>,
+    /// One per recipient, in order.
+    pub(super) recipients: Vec<(RecipientState, Option<String>)>,
+}
+
+/// What became of an attempt. One more attempt was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settlement {
+    pub(super) next_attempt: Timestamp,
+    /// `None`: as before.
+    pub(super) delay_told: Option<Timestamp>,
     /// One per recipient, in order.
     pub(super) recipients: Vec<(RecipientState, Option<String>)>,
 }
@@ -97,20 +139,38 @@ impl Payload {
         self.0.extend_from_slice(&value.as_microsecond().to_le_bytes());
     }
 
-    /// An entry and its content: in a file that is there already, or here. Gives where the content is, and its digest.
+    fn optional_time(&mut self, value: Option<Timestamp>) {
+        self.u8(u8::from(value.is_some()));
+        self.time(value.unwrap_or_default());
+    }
+    fn states(&mut self, recipients: &[(RecipientState, Option<String>)]) {
+        self.len(recipients.len());
+        for (recipient, last) in recipients {
+            self.u8(recipient.number());
+            self.option(last.as_deref());
+        }
+    }
+
+    /// An entry and its content as stored: in a file that is there already, or here. Gives where the content is, and its digest.
     pub(super) fn put(
         &mut self,
         entry: &Entry,
+        sealing: Option<Sealing>,
         file: Option<(u64, Digest)>,
         content: impl Iterator<Item = bytes::Bytes>,
-    ) -> (BodyAt, Digest) {
-        self.u8(1);
+    ) -> Stored {
+        self.u8(5);
+        self.u8(VERSION);
         self.entry(entry);
+        self.u8(sealing.is_some().into());
+        let Sealing { key, salt } = sealing.unwrap_or(Sealing { key: [0; 16], salt: [0; 16] });
+        self.0.extend_from_slice(&key);
+        self.0.extend_from_slice(&salt);
         if let Some((len, digest)) = file {
             self.0.extend_from_slice(&digest);
             self.u8(1);
             self.u64(len);
-            return (BodyAt::File { len }, digest);
+            return Stored { body: BodyAt::File { len }, digest, sealing };
         }
         // Digest and length are known once the content is written.
         let at = self.0.len();
@@ -121,36 +181,52 @@ impl Payload {
         content.for_each(|chunk| self.0.extend_from_slice(&chunk));
         let len = self.0.len() - offset;
         let digest = sha256(self.0.get(offset..).unwrap_or_default());
-        let head = digest
-            .iter()
-            .chain(&[0])
-            .chain(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes())
-            .copied()
-            .collect::<Vec<_>>();
+        let head = digest.iter().chain(&[0]).copied().chain(u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
         self.0.iter_mut().skip(at).zip(head).for_each(|(to, from)| *to = from);
-        (BodyAt::Inline { offset, len }, digest)
+        Stored { body: BodyAt::Inline { offset, len }, digest, sealing }
     }
 
-    pub(super) fn state(&mut self, id: EntryId, state: &State) {
-        self.u8(2);
-        self.u64(id.0);
-        self.u32(state.attempts);
-        self.time(state.next_attempt);
-        self.option(state.held.as_deref());
-        self.len(state.recipients.len());
-        for (recipient, last) in &state.recipients {
-            self.u8(recipient.number());
-            self.option(last.as_deref());
+    /// Writes a change other than an entry.
+    pub(super) fn change(&mut self, change: &Change) {
+        match change {
+            // An entry is written with its content: `put`.
+            Change::Put { .. } => {}
+            Change::State(id, state) => {
+                self.u8(2);
+                self.u64(id.0);
+                self.u32(state.attempts);
+                self.time(state.next_attempt);
+                self.option(state.held.as_deref());
+                self.states(&state.recipients);
+            }
+            Change::Done(id) => {
+                self.u8(3);
+                self.u64(id.0);
+            }
+            Change::Seal => self.u8(4),
+            Change::Settled(id, settlement) => {
+                self.u8(6);
+                self.u64(id.0);
+                self.time(settlement.next_attempt);
+                self.optional_time(settlement.delay_told);
+                self.states(&settlement.recipients);
+            }
+            Change::Held(id, why) => {
+                self.u8(7);
+                self.u64(id.0);
+                self.text(why);
+            }
+            Change::Released(id, at) => {
+                self.u8(8);
+                self.u64(id.0);
+                self.time(*at);
+            }
+            Change::Retried(id, at) => {
+                self.u8(9);
+                self.u64(id.0);
+                self.time(*at);
+            }
         }
-    }
-
-    pub(super) fn done(&mut self, id: EntryId) {
-        self.u8(3);
-        self.u64(id.0);
-    }
-
-    pub(super) fn seal(&mut self) {
-        self.u8(4);
     }
 
     fn entry(&mut self, entry: &Entry) {
@@ -160,27 +236,24 @@ impl Payload {
             ReversePath::Mailbox(mailbox) => self.option(Some(&mailbox.to_string())),
         }
         self.parameters(&entry.parameters);
-        self.text(&entry.next_hop.host);
-        self.u32(entry.next_hop.port.into());
-        self.u8(match entry.next_hop.tls {
-            HopTls::Off => 0,
-            HopTls::Opportunistic => 1,
-            HopTls::Required => 2,
-            HopTls::Verified => 3,
-        });
-        // A path that is not UTF-8 fits no file: what was to be verified is then verified by nothing, never by less.
-        self.option(entry.next_hop.ca.as_deref().map(|ca| ca.to_str().unwrap_or("\u{fffd}")));
-        self.u8(entry.next_hop.lmtp.into());
+        self.next_hop(&entry.next_hop);
         self.u8(match entry.direction {
             Direction::Outbound => 0,
             Direction::Inbound => 1,
             Direction::ByRecipient => 2,
         });
-        self.u8(u8::from(entry.treatment == Treatment::AsReceived));
+        self.u8(entry.origin.number());
+        self.text(&entry.listener);
+        self.option(entry.user.as_deref());
+        self.u8(entry.trusted.into());
+        self.text(&entry.log_id);
+        self.u8(entry.treatment.number());
         self.u8(entry.private_key_tried.into());
+        self.u8(entry.encrypted.into());
         self.u32(entry.attempts);
         self.time(entry.next_attempt);
         self.time(entry.created);
+        self.optional_time(entry.delay_told);
         self.option(entry.held.as_deref());
         self.u64(entry.size);
         self.len(entry.recipients.len());
@@ -194,6 +267,20 @@ impl Payload {
             self.u8(one.state.number());
             self.option(one.last.as_deref());
         }
+    }
+
+    fn next_hop(&mut self, hop: &NextHop) {
+        self.text(&hop.host);
+        self.u32(hop.port.into());
+        self.u8(match hop.tls {
+            HopTls::Off => 0,
+            HopTls::Opportunistic => 1,
+            HopTls::Required => 2,
+            HopTls::Verified => 3,
+        });
+        // A path that is not UTF-8 fits no file: what was to be verified is then verified by nothing, never by less.
+        self.option(hop.ca.as_deref().map(|ca| ca.to_str().unwrap_or("\u{fffd}")));
+        self.u8(hop.lmtp.into());
     }
 
     fn parameters(&mut self, parameters: &MailParameters) {
@@ -263,28 +350,41 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
     let mut changes = Vec::new();
     while fields.at < payload.len() {
         changes.push(match fields.u8()? {
-            1 => {
-                let entry = fields.entry()?;
-                let digest = fields.take(32)?.try_into().ok()?;
-                let body = match fields.u8()? {
-                    0 => {
-                        let len = usize::try_from(fields.u32()?).ok()?;
-                        let offset = fields.at;
-                        fields.take(len)?;
-                        BodyAt::Inline { offset, len }
-                    }
-                    1 => BodyAt::File { len: fields.u64()? },
-                    _ => return None,
-                };
-                Change::Put { entry, body, digest }
-            }
-            2 => Change::State(EntryId(fields.u64()?), fields.state()?),
-            3 => Change::Done(EntryId(fields.u64()?)),
+            1 => Change::Put { entry: fields.entry(Layout::Unversioned)?, stored: fields.stored(None)? },
+            2 => Change::State(fields.id()?, fields.state()?),
+            3 => Change::Done(fields.id()?),
             4 => Change::Seal,
+            5 => {
+                if fields.u8()? != VERSION {
+                    return None;
+                }
+                let entry = fields.entry(Layout::Version1)?;
+                let (sealed, key, salt) = (fields.flag()?, fields.sixteen()?, fields.sixteen()?);
+                let sealing = Sealing { key, salt };
+                if !sealed && (key, salt) != ([0; 16], [0; 16]) {
+                    return None;
+                }
+                Change::Put { entry, stored: fields.stored(sealed.then_some(sealing))? }
+            }
+            6 => {
+                let (id, next_attempt, delay_told) = (fields.id()?, fields.time()?, fields.optional_time()?);
+                Change::Settled(id, Settlement { next_attempt, delay_told, recipients: fields.states()? })
+            }
+            7 => Change::Held(fields.id()?, fields.text()?.to_owned()),
+            8 => Change::Released(fields.id()?, fields.time()?),
+            9 => Change::Retried(fields.id()?, fields.time()?),
             _ => return None,
         });
     }
     Some(changes)
+}
+
+/// Which fields an entry has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// As before entries told their version.
+    Unversioned,
+    Version1,
 }
 
 struct Fields<'a> {
@@ -327,35 +427,68 @@ impl<'a> Fields<'a> {
         (some || text.is_empty()).then(|| some.then(|| text.to_owned()))
     }
 
-    fn state(&mut self) -> Option<State> {
-        let (attempts, next_attempt, held) = (self.u32()?, self.time()?, self.option()?);
+    fn id(&mut self) -> Option<EntryId> {
+        self.u64().map(EntryId)
+    }
+    fn sixteen(&mut self) -> Option<[u8; 16]> {
+        self.take(16)?.try_into().ok()
+    }
+    fn optional_time(&mut self) -> Option<Option<Timestamp>> {
+        let (some, time) = (self.flag()?, self.time()?);
+        (some || time == Timestamp::UNIX_EPOCH).then(|| some.then_some(time))
+    }
+
+    fn stored(&mut self, sealing: Option<Sealing>) -> Option<Stored> {
+        let digest = self.take(32)?.try_into().ok()?;
+        let body = match self.u8()? {
+            0 => {
+                let len = usize::try_from(self.u32()?).ok()?;
+                let offset = self.at;
+                self.take(len)?;
+                BodyAt::Inline { offset, len }
+            }
+            1 => BodyAt::File { len: self.u64()? },
+            _ => return None,
+        };
+        Some(Stored { body, digest, sealing })
+    }
+
+    fn states(&mut self) -> Option<Vec<(RecipientState, Option<String>)>> {
         let count = self.u32()?;
         let mut recipients = Vec::new();
         for _ in 0..count {
             recipients.push((RecipientState::from_number(self.u8()?)?, self.option()?));
         }
-        Some(State { attempts, next_attempt, held, recipients })
+        Some(recipients)
     }
 
-    fn entry(&mut self) -> Option<Entry> {
-        let id = EntryId(self.u64()?);
+    fn state(&mut self) -> Option<State> {
+        let (attempts, next_attempt, held) = (self.u32()?, self.time()?, self.option()?);
+        Some(State { attempts, next_attempt, held, recipients: self.states()? })
+    }
+
+    fn entry(&mut self, layout: Layout) -> Option<Entry> {
+        let versioned = layout == Layout::Version1;
+        let id = self.id()?;
         let reverse_path = match self.option()? {
             None => ReversePath::Null,
             Some(text) => ReversePath::Mailbox(Mailbox::parse(&text).ok()?),
         };
-        let parameters = self.parameters()?;
-        let host = self.text()?.to_owned();
-        let port = u16::try_from(self.u32()?).ok()?;
-        let tls =
-            *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
-        let ca = self.option()?.map(PathBuf::from);
-        let next_hop = NextHop { host, port, tls, ca, lmtp: self.flag()? };
+        let (parameters, next_hop) = (self.parameters()?, self.next_hop()?);
         let direction =
             *[Direction::Outbound, Direction::Inbound, Direction::ByRecipient].get(usize::from(self.u8()?))?;
-        let treatment = if self.flag()? { Treatment::AsReceived } else { Treatment::Finished };
-        let private_key_tried = self.flag()?;
-        let (attempts, next_attempt, created, held, size) =
-            (self.u32()?, self.time()?, self.time()?, self.option()?, self.u64()?);
+        let (mut origin, mut listener, mut user, mut trusted, mut log_id) =
+            (Origin::of(direction), String::new(), None, false, String::new());
+        if versioned {
+            origin = Origin::from_number(self.u8()?)?;
+            (listener, user) = (self.text()?.to_owned(), self.option()?);
+            (trusted, log_id) = (self.flag()?, self.text()?.to_owned());
+        }
+        let treatment = Treatment::from_number(self.u8()?)?;
+        let (private_key_tried, encrypted) = (self.flag()?, versioned && self.flag()?);
+        let (attempts, next_attempt, created) = (self.u32()?, self.time()?, self.time()?);
+        let delay_told = if versioned { self.optional_time()? } else { None };
+        let (held, size) = (self.option()?, self.u64()?);
         let count = self.u32()?;
         let mut recipients = Vec::new();
         for _ in 0..count {
@@ -368,14 +501,30 @@ impl<'a> Fields<'a> {
             recipients,
             next_hop,
             direction,
+            origin,
+            listener,
+            user,
+            trusted,
+            log_id,
             treatment,
             private_key_tried,
+            encrypted,
             attempts,
             next_attempt,
             created,
+            delay_told,
             held,
             size,
         })
+    }
+
+    fn next_hop(&mut self) -> Option<NextHop> {
+        let host = self.text()?.to_owned();
+        let port = u16::try_from(self.u32()?).ok()?;
+        let tls =
+            *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
+        let ca = self.option()?.map(PathBuf::from);
+        Some(NextHop { host, port, tls, ca, lmtp: self.flag()? })
     }
 
     fn recipient(&mut self) -> Option<SpooledRecipient> {
@@ -407,16 +556,15 @@ pub fn fuzz_spool_record(data: &[u8]) {
     let mut again = Payload::default();
     for change in &changes {
         match change {
-            Change::Put { entry, body, digest } => {
-                let (file, inline) = match body {
-                    BodyAt::File { len } => (Some((*len, *digest)), &[][..]),
+            Change::Put { entry, stored } => {
+                let (file, inline) = match &stored.body {
+                    BodyAt::File { len } => (Some((*len, stored.digest)), &[][..]),
                     BodyAt::Inline { offset, len } => (None, data.get(*offset..*offset + *len).unwrap_or_default()),
                 };
-                again.put(entry, file, std::iter::once(bytes::Bytes::copy_from_slice(inline)));
+                let inline = std::iter::once(bytes::Bytes::copy_from_slice(inline));
+                again.put(entry, stored.sealing, file, inline);
             }
-            Change::State(id, state) => again.state(*id, state),
-            Change::Done(id) => again.done(*id),
-            Change::Seal => again.seal(),
+            other => again.change(other),
         }
     }
     let mut framed = Vec::new();
@@ -425,12 +573,13 @@ pub fn fuzz_spool_record(data: &[u8]) {
     assert!(record.is_some_and(|record| record.payload == again.0 && record.len == framed.len()));
     assert!(read_record(8, &framed).is_none());
     let strip = |changes: Vec<Change>| -> Vec<Change> {
-        let inline = |change| match change {
+        let inline = |mut change| {
             // The digest of an inline content is computed anew.
-            Change::Put { entry, body: BodyAt::Inline { len, .. }, .. } => {
-                Change::Put { entry, body: BodyAt::Inline { offset: 0, len }, digest: [0; 32] }
+            if let Change::Put { stored: Stored { body: BodyAt::Inline { offset, .. }, digest, .. }, .. } = &mut change
+            {
+                (*offset, *digest) = (0, [0; 32]);
             }
-            other => other,
+            change
         };
         changes.into_iter().map(inline).collect()
     };

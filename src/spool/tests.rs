@@ -4,9 +4,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::Mailbox;
-use crate::config::HopTls;
-use crate::smtp::command::{Notify, RcptParameters};
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{Direction, HopTls};
+use crate::smtp::command::{Envelope, MailParameters, Notify, RcptParameters, Recipient};
 use disk::DiskFile;
 
 /// A disk that forgets what was not synced.
@@ -167,26 +167,19 @@ fn open(disk: &Simulated) -> (Spool, Recovered) {
 fn new_entry(text: &str) -> NewEntry {
     let recipient =
         |address: &str| Recipient { mailbox: Mailbox::parse(address).unwrap(), parameters: RcptParameters::default() };
-    NewEntry {
-        envelope: Envelope {
-            reverse_path: ReversePath::Mailbox(Mailbox::parse("from@a.example").unwrap()),
-            parameters: MailParameters { size: Some(9), envid: Some("e".into()), ..MailParameters::default() },
-            recipients: vec![recipient("one@b.example"), recipient("\"two words\"@b.example")],
-        },
-        next_hop: NextHop {
-            host: "mx.b.example".into(),
-            port: 25,
-            tls: HopTls::Verified,
-            ca: Some("/etc/ca.pem".into()),
-            lmtp: false,
-        },
-        direction: Direction::Outbound,
-        treatment: Treatment::Finished,
-        private_key_tried: false,
-        content: Rope::from(Bytes::from(text.to_owned())),
-        next_attempt: None,
-        held: None,
-    }
+    let envelope = Envelope {
+        reverse_path: ReversePath::Mailbox(Mailbox::parse("from@a.example").unwrap()),
+        parameters: MailParameters { size: Some(9), envid: Some("e".into()), ..MailParameters::default() },
+        recipients: vec![recipient("one@b.example"), recipient("\"two words\"@b.example")],
+    };
+    let next_hop = NextHop {
+        host: "mx.b.example".into(),
+        port: 25,
+        tls: HopTls::Verified,
+        ca: Some("/etc/ca.pem".into()),
+        lmtp: false,
+    };
+    NewEntry::new(envelope, next_hop, Direction::Outbound, Rope::from(Bytes::from(text.to_owned())))
 }
 
 /// A content that tells whether it is whole.
@@ -205,11 +198,11 @@ async fn what_is_committed_is_there_after_a_restart() {
     assert_eq!(recovered, Recovered::default());
     let ids = spool.commit(vec![new_entry("small"), new_entry(&text(1, 5000))]).await.unwrap();
     assert!(ids[0] < ids[1]);
-    let before = spool.list();
+    let before = spool.entries();
     drop(spool);
     let (spool, recovered) = open(&disk.after_power_loss(1));
     assert_eq!((recovered.entries, recovered.torn, recovered.damage.len()), (2, 0, 0));
-    assert_eq!(spool.list(), before);
+    assert_eq!(spool.entries(), before);
     assert_eq!(spool.content(ids[0]).await.unwrap(), "small");
     assert_eq!(spool.content(ids[1]).await.unwrap(), text(1, 5000));
     spool.done(ids[1]).await.unwrap();
@@ -227,7 +220,10 @@ async fn claims_settles_holds_and_releases() {
     assert!(spool.due(now).is_empty() && spool.claim(now, |_| 5).is_empty());
     let recipients =
         vec![(RecipientState::Delivered, Some("250".into())), (RecipientState::Waiting, Some("451".into()))];
-    spool.settle(id, Outcome { recipients, next_attempt: later(100), new_entries: vec![] }).await.unwrap();
+    spool
+        .settle(id, Outcome { recipients, next_attempt: later(100), delay_told: None, new_entries: vec![] })
+        .await
+        .unwrap();
     assert!(spool.due(now).is_empty());
     let entry = &spool.due(later(101))[0];
     assert_eq!((entry.attempts, entry.remaining().recipients.len()), (1, 1));
@@ -236,16 +232,133 @@ async fn claims_settles_holds_and_releases() {
     spool.release(id).await.unwrap();
     assert_eq!(spool.due(later(1)).len(), 1);
     let stuck = vec![(RecipientState::Delivered, None), (RecipientState::Stuck, None)];
-    spool.settle(id, Outcome { recipients: stuck, next_attempt: later(1), new_entries: vec![] }).await.unwrap();
+    spool
+        .settle(id, Outcome { recipients: stuck, next_attempt: later(1), delay_told: None, new_entries: vec![] })
+        .await
+        .unwrap();
     assert!(spool.entry(id).unwrap().held.is_some());
     spool.release(id).await.unwrap();
     let failed = vec![(RecipientState::Delivered, None), (RecipientState::Failed, None)];
     spool
-        .settle(id, Outcome { recipients: failed, next_attempt: later(1), new_entries: vec![new_entry("dsn")] })
+        .settle(
+            id,
+            Outcome {
+                recipients: failed,
+                next_attempt: later(1),
+                delay_told: None,
+                new_entries: vec![new_entry("dsn")],
+            },
+        )
         .await
         .unwrap();
-    assert_eq!(spool.list().len(), 1);
-    assert_ne!(spool.list()[0].id, id);
+    assert_eq!(spool.entries().len(), 1);
+    assert_ne!(spool.entries()[0].id, id);
+}
+
+#[tokio::test]
+async fn a_hold_while_a_delivery_is_under_way_holds_what_it_leaves() {
+    let disk = Simulated::default();
+    let (spool, _) = open(&disk);
+    let id = spool.commit(vec![new_entry("x")]).await.unwrap()[0];
+    assert_eq!(spool.claim(later(1), |_| 5).len(), 1);
+    spool.hold(id, "look").await.unwrap();
+    assert_eq!(spool.get(id).unwrap().state, EntryState::Claimed);
+    spool.release(id).await.unwrap();
+    assert!(spool.due(later(9)).is_empty(), "it would be delivered twice at once");
+    spool.hold(id, "look").await.unwrap();
+    let left = vec![(RecipientState::Delivered, None), (RecipientState::Waiting, Some("451".into()))];
+    let told = later(2);
+    spool
+        .settle(id, Outcome { recipients: left, next_attempt: later(1), delay_told: Some(told), new_entries: vec![] })
+        .await
+        .unwrap();
+    let check = |spool: &Spool| {
+        let Listed { state, entry } = spool.get(id).unwrap();
+        assert_eq!((state, entry.held.as_deref(), entry.attempts), (EntryState::Held, Some("look"), 1));
+        assert_eq!(entry.delay_told, Some(entry::micros(told)));
+        assert_eq!(entry.recipients[0].state, RecipientState::Delivered);
+    };
+    check(&spool);
+    assert_eq!(spool.retry(id).await, Err(SpoolError::Held(id)));
+    drop(spool);
+    check(&open(&disk.after_power_loss(4)).0);
+}
+
+#[tokio::test]
+async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone() {
+    let disk = Simulated::default();
+    let (spool, _) = open(&disk);
+    let submitted = NewEntry {
+        treatment: Treatment::AsSubmitted,
+        listener: "submission".into(),
+        user: Some("anna".into()),
+        trusted: true,
+        log_id: "1a".into(),
+        ..new_entry("in clear")
+    };
+    let id = spool.commit(vec![submitted]).await.unwrap()[0];
+    assert!(spool.claim(later(9), |_| 5).is_empty() && spool.claim_out_of_time(later(9), Timestamp::MIN, 5).is_empty());
+    assert_eq!(spool.release(id).await, Err(SpoolError::Untreated(id)));
+    drop(spool);
+    let (spool, _) = open(&disk.after_power_loss(4));
+    let Listed { state, entry } = spool.get(id).unwrap();
+    assert_eq!((state, entry.listener.as_str(), entry.user.as_deref()), (EntryState::Held, "submission", Some("anna")));
+    assert_eq!((entry.trusted, entry.log_id.as_str()), (true, "1a"));
+    let both = tokio::join!(
+        spool.replace(id, vec![new_entry("sealed"), new_entry(&text(1, 5000))]),
+        spool.replace(id, vec![new_entry("sealed twice"), new_entry(&text(2, 5000))]),
+    );
+    let new = both.0.unwrap();
+    assert_eq!(both.1, Err(SpoolError::NoEntry(id)));
+    let left: Vec<_> = spool.entries().iter().map(|entry| entry.id).collect();
+    assert_eq!(left, new);
+    assert_eq!(spool.due(later(9)).len(), 2);
+}
+
+#[tokio::test]
+async fn lists_by_pages_and_filters_and_sums_up() {
+    let (spool, _) = open(&Simulated::default());
+    let to = |host: &str, text: &str| {
+        let mut new = new_entry(text);
+        new.next_hop.host = host.into();
+        new
+    };
+    let from_nobody = {
+        let mut new = to("mx.c.example", "bounce");
+        new.envelope.reverse_path = ReversePath::Null;
+        new
+    };
+    let ids = spool.commit(vec![to("mx.b.example", "1"), to("mx.c.example", "22"), from_nobody]).await.unwrap();
+    spool.hold(ids[1], "look").await.unwrap();
+    let names = |filter: &Filter| -> Vec<EntryId> {
+        spool.list(filter, None, 9).entries.iter().map(|listed| listed.entry.id).collect()
+    };
+    assert_eq!(names(&Filter { state: Some(EntryState::Held), ..Filter::default() }), [ids[1]]);
+    assert_eq!(names(&Filter { next_hop: Some("MX.c.example:25".into()), ..Filter::default() }), ids[1..]);
+    assert_eq!(names(&Filter { next_hop: Some("mx.c.example:26".into()), ..Filter::default() }), []);
+    assert_eq!(names(&Filter { sender: Some("<>".into()), ..Filter::default() }), [ids[2]]);
+    assert_eq!(names(&Filter { sender: Some("@A.example".into()), ..Filter::default() }), ids[..2]);
+    assert_eq!(names(&Filter { recipient: Some("one@b.example".into()), ..Filter::default() }), ids);
+    assert_eq!(names(&Filter { recipient: Some("@a.example".into()), ..Filter::default() }), []);
+    let first = spool.list(&Filter::default(), None, 2);
+    assert_eq!((first.entries.len(), first.next), (2, Some(ids[1])));
+    let rest = spool.list(&Filter::default(), first.next, 2);
+    assert_eq!((rest.entries[0].entry.id, rest.entries.len(), rest.next), (ids[2], 1, None));
+    let stats = spool.stats();
+    let hop = &stats.hops[&("mx.c.example".to_owned(), 25)];
+    assert_eq!((hop.held, hop.waiting), (Sum { entries: 1, octets: 2 }, Sum { entries: 1, octets: 6 }));
+    assert_eq!(stats.total().waiting, Sum { entries: 2, octets: 7 });
+    assert_eq!(stats.total().oldest, Some(spool.entry(ids[0]).unwrap().created));
+    let put_off = vec![(RecipientState::Waiting, None); 2];
+    spool.claim(later(1), |_| 1);
+    assert_eq!(spool.stats().total().claimed.entries, 2);
+    let outcome = Outcome { recipients: put_off, next_attempt: later(100), delay_told: None, new_entries: vec![] };
+    spool.settle(ids[0], outcome).await.unwrap();
+    assert_eq!((spool.stats().total().deferred.entries, spool.due(later(1)).len()), (1, 0));
+    spool.retry(ids[0]).await.unwrap();
+    assert_eq!(spool.due(later(1)).len(), 1);
+    spool.delete(ids[0]).await.unwrap();
+    assert_eq!(spool.delete(ids[0]).await, Err(SpoolError::NoEntry(ids[0])));
 }
 
 /// What a run acknowledged before the power went.
@@ -284,7 +397,7 @@ async fn losses(disk: &Simulated, seen: &Acknowledged) -> usize {
     for (id, text) in seen.committed.iter().filter(|(id, _)| !seen.ended.contains(id)) {
         lost += usize::from(spool.content(*id).await.as_deref() != Ok(text.as_bytes()));
     }
-    for entry in spool.list() {
+    for entry in spool.entries() {
         match spool.content(entry.id).await {
             Ok(content) => assert_eq!(content.len() as u64, entry.size),
             Err(_) => lost += 1,
@@ -355,7 +468,7 @@ async fn r7_a_full_disk_refuses_at_once_and_recovers_by_itself() {
     let last = spool.commit(vec![new_entry("taken")]).await.unwrap()[0];
     drop(spool);
     let (spool, recovered) = open(&disk.after_power_loss(5));
-    let names: Vec<_> = spool.list().iter().map(|entry| entry.id).collect();
+    let names: Vec<_> = spool.entries().iter().map(|entry| entry.id).collect();
     assert_eq!((names, recovered.damage.len()), (vec![ids[0], last], 0));
 }
 
@@ -371,6 +484,7 @@ async fn r7_a_disk_in_trouble_is_tried_again_however_much_is_asked_of_it() {
     let failed = Outcome {
         recipients: vec![(RecipientState::Failed, None)],
         next_attempt: later(1),
+        delay_told: None,
         new_entries: vec![new_entry("DSN")],
     };
     let mut tries = 0;
@@ -494,21 +608,57 @@ fn sample_payload() -> Vec<u8> {
         orcpt: Some("rfc822;x".into()),
     };
     let (content, entry) = new.into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
-    payload.put(&entry, None, content.chunks(10));
-    payload.put(&entry, Some((5_000_000, [7; 32])), std::iter::empty());
+    payload.put(&entry, None, None, content.chunks(10));
+    let sealing = record::Sealing { key: [1; 16], salt: [2; 16] };
+    payload.put(&entry, Some(sealing), Some((5_000_000, [7; 32])), std::iter::empty());
     let recipients = vec![(RecipientState::Stuck, Some("why".into())), (RecipientState::Waiting, None)];
-    payload.state(
-        EntryId(77),
-        &record::State { attempts: 3, next_attempt: Timestamp::UNIX_EPOCH, held: None, recipients },
-    );
-    payload.done(EntryId(77));
-    payload.seal();
+    let (id, at) = (EntryId(77), Timestamp::UNIX_EPOCH);
+    let state = record::State { attempts: 3, next_attempt: at, held: None, recipients: recipients.clone() };
+    payload.change(&Change::State(id, state));
+    payload.change(&Change::Settled(id, Settlement { next_attempt: at, delay_told: Some(later(0)), recipients }));
+    payload.change(&Change::Held(id, "why".into()));
+    payload.change(&Change::Released(id, at));
+    payload.change(&Change::Retried(id, at));
+    payload.change(&Change::Done(id));
+    payload.change(&Change::Seal);
     payload.0
+}
+
+/// An entry inline, one in a file, a state, an end, a seal: as written before entries told the version of their fields.
+const UNVERSIONED: &str = "\
+    014d00000000000000010e00000066726f6d40612e6578616d706c650109000000000000000000000101000000650c0000006d78\
+    2e622e6578616d706c651900000003010b0000002f6574632f63612e70656d000000000000000000000000000000000000000000\
+    00000000000000000700000000000000020000000d0000006f6e6540622e6578616d706c650d01080000007266633832323b7800\
+    0000000000150000002274776f20776f7264732240622e6578616d706c65000000000000000000000000ed7002b439e9ac845f22\
+    357d822bac1444730fbdb6016d3ec9432297b9ec9f730007000000636f6e74656e74014d00000000000000010e00000066726f6d\
+    40612e6578616d706c650109000000000000000000000101000000650c0000006d782e622e6578616d706c651900000003010b00\
+    00002f6574632f63612e70656d000000000000000000000000000000000000000000000000000000000007000000000000000200\
+    00000d0000006f6e6540622e6578616d706c650d01080000007266633832323b78000000000000150000002274776f20776f7264\
+    732240622e6578616d706c6500000000000000000000000007070707070707070707070707070707070707070707070707070707\
+    0707070701404b4c0000000000024d00000000000000030000000000000000000000000000000002000000030103000000776879\
+    000000000000034d0000000000000004";
+
+#[test]
+fn records_of_older_versions_are_read() {
+    let octets: Vec<u8> =
+        (0..UNVERSIONED.len()).step_by(2).map(|at| u8::from_str_radix(&UNVERSIONED[at..at + 2], 16).unwrap()).collect();
+    fuzz_spool_record(&octets);
+    let changes = record::read_payload(&octets).unwrap();
+    let mut index = Index::default();
+    for change in changes.iter().take(3) {
+        index.apply(change.clone(), 1, 0);
+    }
+    let entry = &index.slots[&EntryId(77)].entry;
+    assert_eq!(entry.recipients[0].recipient.parameters.orcpt.as_deref(), Some("rfc822;x"));
+    assert_eq!((entry.recipients[0].state, entry.attempts), (RecipientState::Stuck, 3));
+    assert_eq!((entry.origin, entry.listener.as_str(), entry.user.as_deref()), (Origin::Outbound, "", None));
+    assert_eq!((entry.delay_told, entry.encrypted, entry.treatment), (None, false, Treatment::Finished));
+    assert_eq!(&changes[3..], [Change::Done(EntryId(77)), Change::Seal]);
 }
 
 #[test]
 fn fuzz_body_holds_over_seeds() {
-    assert_eq!(record::read_payload(&sample_payload()).unwrap().len(), 5);
+    assert_eq!(record::read_payload(&sample_payload()).unwrap().len(), 9);
     fuzz_spool_record(&sample_payload());
     fuzz_spool_record(b"");
 }

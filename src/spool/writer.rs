@@ -1,6 +1,6 @@
 //! The thread that writes the log: many transactions in one write and one sync.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::disk::DiskFile;
-use super::record::{BodyAt, CHECKSUM, Change, HEADER, Payload, frame_record};
+use super::record::{BodyAt, CHECKSUM, Change, HEADER, Payload, Stored, frame_record};
 use super::{Body, EntryId, Job, Shared, Slot, SpoolError, body_name, lock, octets, segment_name};
 
 /// Octets of one group.
@@ -68,9 +68,39 @@ impl Writer {
                 size += job.payload.len();
                 group.push(job);
             }
+            let group = self.still_wanted(group);
             self.group(group);
             self.tidy();
         }
+    }
+
+    /// Answers those whose entry ended, and gives the others. Of several that want the same entry the first has it.
+    fn still_wanted(&self, group: Vec<Job>) -> Vec<Job> {
+        if group.iter().all(|job| job.only_if.is_none()) {
+            return group;
+        }
+        let index = lock(&self.shared.index);
+        let mut ended = BTreeSet::new();
+        let mut wanted = Vec::with_capacity(group.len());
+        let mut undone = Vec::new();
+        for job in group {
+            match job.only_if {
+                Some(id) if ended.contains(&id) || !index.slots.contains_key(&id) => {
+                    undone.extend(job.changes.iter().filter_map(new_body));
+                    let _ = job.reply.send(Err(SpoolError::NoEntry(id)));
+                }
+                _ => {
+                    ended.extend(job.changes.iter().filter_map(|change| match change {
+                        Change::Done(id) => Some(*id),
+                        _ => None,
+                    }));
+                    wanted.push(job);
+                }
+            }
+        }
+        drop(index);
+        self.remove_bodies(&undone);
+        wanted
     }
 
     /// Writes a group and answers it.
@@ -190,7 +220,7 @@ impl Writer {
             return Ok(());
         }
         let mut seal = Payload::default();
-        seal.seal();
+        seal.change(&Change::Seal);
         self.append_payloads(&[&seal.0])?;
         self.begin(self.number + 1)
     }
@@ -275,11 +305,11 @@ impl Writer {
             Body::File { len } => (Some((len, slot.digest)), Vec::new()),
             Body::Log { offset, len } => (None, self.shared.disk.read(&segment_name(slot.segment), offset, len)?),
         };
-        let (body, digest) = payload.put(&slot.entry, file, std::iter::once(content.into()));
-        if digest != slot.digest {
+        let stored = payload.put(&slot.entry, slot.sealing, file, std::iter::once(content.into()));
+        if stored.digest != slot.digest {
             return Ok(None);
         }
-        Ok(Some((payload, Change::Put { entry: slot.entry.as_ref().clone(), body, digest })))
+        Ok(Some((payload, Change::Put { entry: slot.entry.as_ref().clone(), stored })))
     }
 
     /// Moves all live entries into the new segment, then takes damaged segments out of the log's way, kept under another name.
@@ -313,7 +343,7 @@ impl Writer {
 
 fn new_body(change: &Change) -> Option<EntryId> {
     match change {
-        Change::Put { entry, body: BodyAt::File { .. }, .. } => Some(entry.id),
+        Change::Put { entry, stored: Stored { body: BodyAt::File { .. }, .. } } => Some(entry.id),
         _ => None,
     }
 }

@@ -205,11 +205,11 @@ impl House {
     /// Waits until the spool has handed over all that it does not hold.
     pub async fn settled(&self) {
         let waited = tokio::time::timeout(std::time::Duration::from_secs(60), async {
-            while self.gateway.spool().list().iter().any(|entry| entry.held.is_none()) {
+            while self.gateway.spool().entries().iter().any(|entry| entry.held.is_none()) {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         });
-        waited.await.unwrap_or_else(|_| panic!("still in the spool: {:?}", self.gateway.spool().list()));
+        waited.await.unwrap_or_else(|_| panic!("still in the spool: {:?}", self.gateway.spool().entries()));
     }
 
     pub fn disable(&self, address: &str) {

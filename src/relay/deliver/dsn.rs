@@ -10,7 +10,7 @@ use crate::config::{Direction, NextHop};
 use crate::mime::header::{HeaderWriter, MimeError};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, MailParameters, Notify, RcptParameters, Recipient};
-use crate::spool::{Entry, NewEntry, Treatment};
+use crate::spool::{Entry, NewEntry, Origin};
 
 /// Octets of the original's header that go back.
 const HEADER_MAX: usize = 16 * 1024;
@@ -39,16 +39,8 @@ pub(super) fn entry(
         smtputf8: sender.needs_smtputf8(),
         ..MailParameters::default()
     };
-    NewEntry {
-        envelope: Envelope { reverse_path: ReversePath::Null, parameters, recipients: vec![recipient] },
-        next_hop,
-        direction,
-        treatment: Treatment::Finished,
-        private_key_tried: false,
-        content: Rope::from(Bytes::from(text)),
-        next_attempt: None,
-        held: None,
-    }
+    let envelope = Envelope { reverse_path: ReversePath::Null, parameters, recipients: vec![recipient] };
+    NewEntry { origin: Origin::Dsn, ..NewEntry::new(envelope, next_hop, direction, Rope::from(Bytes::from(text))) }
 }
 
 fn text(

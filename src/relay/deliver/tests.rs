@@ -97,20 +97,10 @@ fn mail(from: &str, to: &[&str]) -> NewEntry {
     let one = |to: &&str| Recipient { mailbox: Mailbox::parse(to).unwrap(), parameters: RcptParameters::default() };
     let reverse_path =
         if from.is_empty() { ReversePath::Null } else { ReversePath::Mailbox(Mailbox::parse(from).unwrap()) };
-    NewEntry {
-        envelope: Envelope {
-            reverse_path,
-            parameters: MailParameters::default(),
-            recipients: to.iter().map(one).collect(),
-        },
-        next_hop: hop("outside"),
-        direction: Direction::Outbound,
-        treatment: Treatment::Finished,
-        private_key_tried: false,
-        content: Rope::from(Bytes::from_static(b"Subject: hello\r\nX-A: b\r\n\r\nthe secret content\r\n")),
-        next_attempt: None,
-        held: None,
-    }
+    let envelope =
+        Envelope { reverse_path, parameters: MailParameters::default(), recipients: to.iter().map(one).collect() };
+    let content = Bytes::from_static(b"Subject: hello\r\nX-A: b\r\n\r\nthe secret content\r\n");
+    NewEntry::new(envelope, hop("outside"), Direction::Outbound, Rope::from(content))
 }
 
 fn reply(code: u16) -> Reply {
@@ -130,7 +120,7 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        panic!("never: {what}; spool {:?}", self.spool.list());
+        panic!("never: {what}; spool {:?}", self.spool.entries());
     }
     fn count(&self, count: impl Fn(&Counts) -> &AtomicU64) -> u64 {
         count(self.deliverer.counts()).load(Ordering::Relaxed)
@@ -152,7 +142,7 @@ async fn what_is_due_is_delivered_and_gone() {
     let mut received = mail("a@c.example", &["x@ours.example", "y@ours.example"]);
     received.treatment = Treatment::AsReceived;
     bench.spool.commit(vec![received]).await.unwrap();
-    bench.until("empty", |bench| bench.spool.list().is_empty()).await;
+    bench.until("empty", |bench| bench.spool.entries().is_empty()).await;
     assert_eq!((bench.count(|c| &c.delivered), bench.sent()), (3, 3));
     let sent = bench.transport.sent.lock().unwrap().clone();
     assert_eq!(
@@ -172,7 +162,7 @@ async fn r8_a_failure_for_good_tells_a_sender_of_ours_with_headers_alone() {
         Ok(envelope.recipients.iter().map(|recipient| reply(code(recipient))).collect())
     });
     bench.spool.commit(vec![mail("a@ours.example", &["good@b.example", "bad@b.example"])]).await.unwrap();
-    bench.until("DSN sent", |bench| bench.sent() == 2 && bench.spool.list().is_empty()).await;
+    bench.until("DSN sent", |bench| bench.sent() == 2 && bench.spool.entries().is_empty()).await;
     let (envelope, content) = bench.transport.sent.lock().unwrap()[1].clone();
     assert_eq!(envelope.reverse_path, ReversePath::Null);
     assert_eq!(envelope.recipients[0].mailbox.to_string(), "a@ours.example");
@@ -199,7 +189,9 @@ async fn a04_r8_where_nobody_may_be_told_the_mail_is_held_and_alerted() {
     tried.private_key_tried = true;
     let entries = vec![tried, mail("", &["x@b.example"]), mail("stranger@c.example", &["x@b.example"])];
     bench.spool.commit(entries).await.unwrap();
-    bench.until("all held", |bench| bench.spool.list().iter().filter(|entry| entry.held.is_some()).count() == 3).await;
+    bench
+        .until("all held", |bench| bench.spool.entries().iter().filter(|entry| entry.held.is_some()).count() == 3)
+        .await;
     assert_eq!(
         (bench.count(|c| &c.notified), bench.count(|c| &c.held), bench.gateway.alerts.load(Ordering::Relaxed)),
         (0, 3, 3)
@@ -214,7 +206,7 @@ async fn a_dsn_is_7_bit_unless_an_address_is_not() {
         Ok(vec![if hop.host == "inside" { reply(250) } else { said }; envelope.recipients.len()])
     });
     bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
-    bench.until("DSN sent", |bench| bench.sent() == 2 && bench.spool.list().is_empty()).await;
+    bench.until("DSN sent", |bench| bench.sent() == 2 && bench.spool.entries().is_empty()).await;
     let (_, content) = bench.transport.sent.lock().unwrap()[1].clone();
     let text = String::from_utf8(content.to_vec()).unwrap();
     assert!(text.is_ascii() && text.contains("unbekannter Empf?nger") && !text.contains("8bit"), "{text}");
@@ -226,7 +218,7 @@ async fn notify_never_is_respected() {
     let mut quiet = mail("a@ours.example", &["x@b.example"]);
     quiet.envelope.recipients[0].parameters.notify = Some(Notify { success: false, failure: false, delay: false });
     bench.spool.commit(vec![quiet]).await.unwrap();
-    bench.until("gone", |bench| bench.spool.list().is_empty()).await;
+    bench.until("gone", |bench| bench.spool.entries().is_empty()).await;
     assert_eq!((bench.count(|c| &c.notified), bench.count(|c| &c.failed)), (0, 1));
 }
 
@@ -254,7 +246,7 @@ async fn what_waits_too_long_expires_with_a_dsn() {
     bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
     bench.until("deferred", |bench| bench.count(|c| &c.deferred) == 1).await;
     bench.step(2 * 86_400);
-    bench.until("gone", |bench| bench.spool.list().is_empty()).await;
+    bench.until("gone", |bench| bench.spool.entries().is_empty()).await;
     assert_eq!((bench.count(|c| &c.notified), bench.count(|c| &c.failed)), (1, 1));
     let last = bench.transport.sent.lock().unwrap().last().unwrap().1.clone();
     assert!(String::from_utf8_lossy(&last).contains("Status: 4.4.7"));
@@ -266,7 +258,7 @@ async fn what_a_wrong_clock_put_off_for_years_is_delivered() {
     let next_attempt = Some(Timestamp::now() + jiff::SignedDuration::from_hours(5 * 8760));
     bench.spool.commit(vec![NewEntry { next_attempt, ..mail("a@ours.example", &["x@b.example"]) }]).await.unwrap();
     bench.step(61);
-    bench.until("delivered", |bench| bench.spool.list().is_empty()).await;
+    bench.until("delivered", |bench| bench.spool.entries().is_empty()).await;
 }
 
 #[tokio::test]
@@ -281,8 +273,8 @@ async fn mail_whose_content_is_gone_is_held_and_holds_up_no_other() {
         bench.spool.release(*id).await.unwrap();
     }
     bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
-    bench.until("the other delivered", |bench| bench.spool.list().len() == 3).await;
-    bench.until("held", |bench| bench.spool.list().iter().all(|entry| entry.held.is_some())).await;
+    bench.until("the other delivered", |bench| bench.spool.entries().len() == 3).await;
+    bench.until("held", |bench| bench.spool.entries().iter().all(|entry| entry.held.is_some())).await;
     assert_eq!(bench.gateway.alerts.load(Ordering::Relaxed), 3);
 }
 
@@ -296,7 +288,7 @@ async fn a_delivery_that_panics_holds_that_mail_alone() {
     for _ in 0..5 {
         bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
     }
-    bench.until("the others delivered", |bench| bench.spool.list().len() == 1).await;
+    bench.until("the others delivered", |bench| bench.spool.entries().len() == 1).await;
     bench.until("held", |bench| bench.spool.entry(poison).is_some_and(|entry| entry.held.is_some())).await;
     assert_eq!((bench.count(|c| &c.delivered), bench.gateway.alerts.load(Ordering::Relaxed)), (5, 1));
 }
@@ -314,7 +306,7 @@ async fn contents_for_a_hop_that_hangs_do_not_fill_the_memory() {
     // Bigger than all the room: alone, but it goes.
     let huge = Rope::from(Bytes::from(vec![b'x'; 3_000_000]));
     bench.spool.commit(vec![to("outside", &huge), to("outside", &huge)]).await.unwrap();
-    bench.until("the others went", |bench| bench.spool.list().len() == 2).await;
+    bench.until("the others went", |bench| bench.spool.entries().len() == 2).await;
     assert_eq!(bench.transport.begun.load(Ordering::Relaxed), 3, "one of the two waits");
 }
 
@@ -333,7 +325,7 @@ async fn a_stop_finishes_what_was_begun_and_begins_nothing_more() {
     tokio::task::yield_now().await;
     transport.gate.notify_one();
     stopping.await.unwrap();
-    assert_eq!((transport.begun.load(Ordering::Relaxed), spool.list().len()), (1, 1));
+    assert_eq!((transport.begun.load(Ordering::Relaxed), spool.entries().len()), (1, 1));
 }
 
 #[tokio::test]
@@ -344,7 +336,7 @@ async fn a_dead_hop_holds_up_no_other() {
     for _ in 0..10 {
         bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
     }
-    bench.until("others delivered", |bench| bench.spool.list().len() == 20).await;
+    bench.until("others delivered", |bench| bench.spool.entries().len() == 20).await;
     assert_eq!(bench.count(|c| &c.delivered), 10);
 }
 

@@ -31,6 +31,14 @@ pub struct QueueEntry {
     pub closed: bool,
     /// Kept until released; says why.
     pub held: Option<String>,
+    /// Name of the listener it came in by.
+    pub listener: String,
+    /// The authenticated user who submitted it.
+    pub user: Option<String>,
+    /// It came from a trusted network.
+    pub trusted: bool,
+    /// The content is CMS-encrypted as it is.
+    pub encrypted: bool,
     /// The next hop may have it already (R5).
     pub dup_possible: bool,
 }
@@ -171,6 +179,11 @@ impl Inner {
             ..message.parameters.clone()
         };
         let rope = output.content.rope().clone();
+        let encrypted = match &output.content {
+            Content::Sealed(sealed, _) => !sealed.encrypted_to().is_empty(),
+            Content::Encrypted(..) => true,
+            Content::Clear(..) | Content::Judged(_) | Content::Closed(_) | Content::Held(..) => false,
+        };
         let (closed, held) = match output.content {
             Content::Closed(_) => (true, None),
             Content::Held(why, _) => (false, Some(why)),
@@ -184,6 +197,10 @@ impl Inner {
             content: rope,
             closed,
             held,
+            listener: message.peer.listener.name.clone(),
+            user: message.peer.user.clone(),
+            trusted: message.peer.trusted,
+            encrypted,
             dup_possible,
         }
     }
