@@ -8,6 +8,7 @@ pub(crate) mod tag {
     pub(crate) const OCTET_STRING: u8 = 0x04;
     pub(crate) const NULL: u8 = 0x05;
     pub(crate) const OID: u8 = 0x06;
+    pub(crate) const ENUMERATED: u8 = 0x0a;
     pub(crate) const UTF8_STRING: u8 = 0x0c;
     pub(crate) const PRINTABLE_STRING: u8 = 0x13;
     pub(crate) const TELETEX_STRING: u8 = 0x14;
@@ -150,6 +151,10 @@ impl<'a> Reader<'a> {
     }
     pub(crate) fn is_empty(&self) -> bool {
         self.pos >= self.end
+    }
+    /// Where the next value starts; `None` at the end.
+    pub(crate) fn place(&self) -> Option<u32> {
+        if self.is_empty() { None } else { u32::try_from(self.pos).ok() }
     }
     /// The tag that comes next.
     pub(crate) fn peek(&self) -> Option<u8> {

@@ -298,7 +298,7 @@ impl Certificate {
     }
 }
 
-fn sha256(octets: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(octets: &[u8]) -> [u8; 32] {
     let mut out = [0u8; 32];
     for (to, from) in out.iter_mut().zip(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets).as_ref()) {
         *to = *from;
@@ -307,7 +307,7 @@ fn sha256(octets: &[u8]) -> [u8; 32] {
 }
 
 /// Names equal after RFC 5280 7.1.
-fn same_name(left: &[u8], right: &[u8]) -> bool {
+pub(crate) fn same_name(left: &[u8], right: &[u8]) -> bool {
     left == right
         || matches!((CanonicalName::from_der(left), CanonicalName::from_der(right)), (Ok(left), Ok(right)) if left == right)
 }

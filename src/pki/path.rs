@@ -125,7 +125,7 @@ pub fn validate(
 }
 
 /// The same whatever the leaf is for.
-fn find(
+pub(crate) fn find(
     leaf: &Certificate,
     extra: &[Certificate],
     trust: &TrustSet,
@@ -295,7 +295,7 @@ impl<'a> Search<'a> {
 }
 
 /// At most so many certificates of a message are considered as intermediates.
-const MAX_EXTRA: usize = 200;
+pub(crate) const MAX_EXTRA: usize = 200;
 
 /// 0 where the key identifiers fit, 1 where one is missing, 2 where they differ (RFC 5280 4.2.1.1: a help, no rule).
 fn key_match(subject: &Certificate, issuer: &Certificate) -> u8 {
@@ -306,7 +306,7 @@ fn key_match(subject: &Certificate, issuer: &Certificate) -> u8 {
     }
 }
 
-fn check_validity(certificate: &Certificate, at: Timestamp) -> Result<(), PathError> {
+pub(crate) fn check_validity(certificate: &Certificate, at: Timestamp) -> Result<(), PathError> {
     // RFC 5280 4.1.2.5: both ends belong to the period; the last second is over when the next one starts.
     if at < certificate.not_before() {
         return Err(PathError::NotYetValid {
@@ -349,22 +349,46 @@ fn check_authority(issuer: &Certificate) -> Result<(), PathError> {
     Ok(())
 }
 
-fn check_signature(subject: &Certificate, issuer: &Certificate, limits: &PathLimits) -> Result<(), PathError> {
-    let rule = |rule: String| PathError::Rule { subject: subject.subject_text(), rule };
-    let scheme = signature_scheme(subject.signature_algorithm(), None).map_err(|error| rule(error.to_string()))?;
+pub(crate) fn check_signature(
+    subject: &Certificate,
+    issuer: &Certificate,
+    limits: &PathLimits,
+) -> Result<(), PathError> {
+    let (algorithm, tbs) = (subject.signature_algorithm(), subject.tbs());
+    verify_signed(issuer, algorithm, tbs, subject.signature(), limits.legacy).map_err(|error| match error {
+        SignedError::Refused(rule) => PathError::Rule { subject: subject.subject_text(), rule },
+        SignedError::Forged => PathError::Signature { subject: subject.subject_text() },
+    })
+}
+
+/// Why something that a CA signed is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SignedError {
+    #[error("{0}")]
+    Refused(String),
+    #[error("the signature does not verify")]
+    Forged,
+}
+
+/// Checks the signature on a certificate's, a CRL's or an OCSP response's `tbs`; SHA-1 only with `legacy`.
+pub(crate) fn verify_signed(
+    signer: &Certificate,
+    algorithm: &[u8],
+    tbs: &[u8],
+    signature: &[u8],
+    legacy: bool,
+) -> Result<(), SignedError> {
+    let scheme = signature_scheme(algorithm, None).map_err(|error| SignedError::Refused(error.to_string()))?;
     let weak = matches!(
         scheme,
         SignatureScheme::RsaPkcs1(Digest::Sha1)
             | SignatureScheme::RsaPss(Digest::Sha1, _)
             | SignatureScheme::Ecdsa(Digest::Sha1)
     );
-    if weak && !limits.legacy {
-        return Err(rule("signed with SHA-1, which is refused".to_owned()));
+    if weak && !legacy {
+        return Err(SignedError::Refused("signed with SHA-1, which is refused".to_owned()));
     }
-    issuer
-        .public_key()
-        .verify(scheme, subject.tbs(), subject.signature())
-        .map_err(|_| PathError::Signature { subject: subject.subject_text() })
+    signer.public_key().verify(scheme, tbs, signature).map_err(|_| SignedError::Forged)
 }
 
 /// Fuzz body: certificates, each with four octets of length before it; the last ones as anchors, the first as the leaf.

@@ -9,6 +9,7 @@ pub(crate) mod usage {
     pub(crate) const KEY_ENCIPHERMENT: u16 = 1 << 2;
     pub(crate) const KEY_AGREEMENT: u16 = 1 << 4;
     pub(crate) const KEY_CERT_SIGN: u16 = 1 << 5;
+    pub(crate) const CRL_SIGN: u16 = 1 << 6;
 }
 
 /// Extended key usages that matter to mail.
@@ -16,6 +17,7 @@ pub(crate) mod usage {
 pub(crate) struct ExtendedUsage {
     pub(crate) email_protection: bool,
     pub(crate) any: bool,
+    pub(crate) ocsp_signing: bool,
 }
 
 /// What the extensions say.
@@ -34,6 +36,11 @@ pub(crate) struct Extensions {
     pub(crate) require_explicit_policy: Option<u64>,
     pub(crate) inhibit_policy_mapping: Option<u64>,
     pub(crate) inhibit_any_policy: Option<u64>,
+    pub(crate) distribution_points: Option<Span>,
+    pub(crate) freshest_points: Option<Span>,
+    pub(crate) authority_access: Option<Span>,
+    /// id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2.1).
+    pub(crate) ocsp_no_check: bool,
     /// The OID of a critical extension that is not processed here.
     pub(crate) unknown_critical: Option<Box<str>>,
 }
@@ -91,8 +98,17 @@ impl Extensions {
                 self.inhibit_any_policy =
                     Some(reader.expect(tag::INTEGER, "inhibitAnyPolicy is an INTEGER")?.unsigned()?);
             }
-            // CRLDistributionPoints and authorityInfoAccess are for whoever fetches.
-            [0x55, 0x1d, 31] | [0x2b, 6, 1, 5, 5, 7, 1, 1] => return Ok(true),
+            [0x55, 0x1d, 31] => {
+                self.distribution_points = Some(span(&mut reader, "cRLDistributionPoints is a SEQUENCE")?);
+            }
+            [0x55, 0x1d, 46] => self.freshest_points = Some(span(&mut reader, "freshestCRL is a SEQUENCE")?),
+            [0x2b, 6, 1, 5, 5, 7, 1, 1] => {
+                self.authority_access = Some(span(&mut reader, "authorityInfoAccess is a SEQUENCE")?);
+            }
+            [0x2b, 6, 1, 5, 5, 7, 48, 1, 5] => {
+                self.ocsp_no_check = true;
+                return Ok(true);
+            }
             _ => return Ok(false),
         }
         reader.done()?;
@@ -137,6 +153,7 @@ impl Extensions {
             match list.expect(tag::OID, "extKeyUsage is a list of OIDs")?.value {
                 [0x2b, 6, 1, 5, 5, 7, 3, 4] => found.email_protection = true,
                 [0x55, 0x1d, 37, 0] => found.any = true,
+                [0x2b, 6, 1, 5, 5, 7, 3, 9] => found.ocsp_signing = true,
                 _ => {}
             }
         }
