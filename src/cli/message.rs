@@ -8,6 +8,7 @@ pub mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::cms::algorithm::Legacy;
 use crate::keys::{Cek, KeyError};
 use crate::mime::canonical::canonical_line_ends;
 use crate::mime::entity::{Entity, MimeLimits};
+use crate::pki::revocation::{Crl, Demand, Evidence, OcspResponse};
 use crate::smime::open::{OpenContext, Opened, Opener, Step};
 use crate::smime::verdict::SmimeResult;
 use material::{Material, MaterialArgs};
@@ -92,6 +94,16 @@ struct JudgeArgs {
     /// With a store: whose keys to use; default: those of To and Cc. Repeatable.
     #[arg(long = "for", value_name = "ADDRESS")]
     recipient: Vec<String>,
+    /// CRLs, PEM or DER; those in the message are looked at too. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    crl: Vec<PathBuf>,
+    /// OCSP responses, DER. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    ocsp: Vec<PathBuf>,
+    /// Whether signers' certificates may be revoked: `require` wants proof that they are not, `prefer` refuses those known to be, `off`
+    /// does not look; default: prefer with --crl or --ocsp, else off.
+    #[arg(long, value_name = "HOW")]
+    revocation: Option<Demand>,
     /// Read what is weak too: 3DES, RC2, SHA-1 signatures.
     #[arg(long)]
     legacy: bool,
@@ -169,9 +181,29 @@ fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Fai
         context.legacy = Legacy { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
         context.path.legacy = true;
     }
+    context.revocation = match args.revocation {
+        Some(demand) => demand,
+        None if args.crl.is_empty() && args.ocsp.is_empty() => Demand::Off,
+        None => Demand::Prefer,
+    };
+    context.evidence = Arc::new(evidence(&args.crl, &args.ocsp)?);
     // Offline nobody is waiting for an oracle's answer.
     context.operations = 64;
     open(message, context, &material)
+}
+
+fn evidence(crls: &[PathBuf], ocsp: &[PathBuf]) -> Result<Evidence, Failure> {
+    let failed = |file: &Path, error| Failure::new(format!("{}: {error}", file.display()), "");
+    let mut evidence = Evidence::default();
+    for file in crls {
+        let read = Crl::from_pem_or_der(&material::read(file)?).map_err(|error| failed(file, error))?;
+        evidence.crls.extend(read.into_iter().map(Arc::new));
+    }
+    for file in ocsp {
+        let read = OcspResponse::from_der(material::read(file)?.into()).map_err(|error| failed(file, error))?;
+        evidence.ocsp.push(Arc::new(read));
+    }
+    Ok(evidence)
 }
 
 /// Runs the opener to its end with the keys at hand.

@@ -94,6 +94,8 @@ pub struct SignedData {
     pub certificates: Vec<Certificate>,
     /// CRLs as received (DER).
     pub crls: Vec<Bytes>,
+    /// OCSP responses beside them (RFC 5940), each an OCSPResponse, DER.
+    pub ocsp: Vec<Bytes>,
     pub signers: Vec<SignerInfo>,
     /// What is odd but not wrong, for `message show`.
     pub odd: Vec<String>,
@@ -159,7 +161,7 @@ impl SignedData {
         };
         encapsulated.end("encapContentInfo")?;
         let certificates = read_certificates(fields.optional(tag::context(0))?, content_info, &mut odd)?;
-        let crls = read_crls(fields.optional(tag::context(1))?, content_info, &mut odd)?;
+        let (crls, ocsp) = read_crls(fields.optional(tag::context(1))?, content_info, &mut odd)?;
         let mut list = fields.expect(tag::SET, "signerInfos")?.reader();
         fields.end("SignedData")?;
         let mut signers = Vec::new();
@@ -169,7 +171,7 @@ impl SignedData {
             }
             signers.push(SignerInfo::read(&list.expect(tag::SEQUENCE, "SignerInfo")?, &digests, content_info)?);
         }
-        Ok(Self { econtent_type: econtent_type.to_string(), econtent, certificates, crls, signers, odd })
+        Ok(Self { econtent_type: econtent_type.to_string(), econtent, certificates, crls, ocsp, signers, odd })
     }
 }
 
@@ -232,18 +234,25 @@ fn read_certificates(
     Ok(certificates)
 }
 
-fn read_crls(set: Option<Element<'_>>, input: &Bytes, odd: &mut Vec<String>) -> Result<Vec<Bytes>, CmsError> {
-    let mut crls = Vec::new();
-    let Some(set) = set else { return Ok(crls) };
+/// CRLs and OCSP responses among the revocation values.
+fn read_crls(
+    set: Option<Element<'_>>,
+    input: &Bytes,
+    odd: &mut Vec<String>,
+) -> Result<(Vec<Bytes>, Vec<Bytes>), CmsError> {
+    let (mut crls, mut ocsp) = (Vec::new(), Vec::new());
+    let Some(set) = set else { return Ok((crls, ocsp)) };
     let mut list = set.reader();
     let mut others = 0usize;
     while !list.is_empty() {
-        if crls.len() + others == MAX_CERTIFICATES {
+        if crls.len() + ocsp.len() + others == MAX_CERTIFICATES {
             return Err(CmsError::Limit("more than 256 CRLs"));
         }
         let element = list.element()?;
         if element.tag == tag::SEQUENCE && !element.indefinite {
             crls.push(slice(input, element.raw));
+        } else if let Some(response) = ocsp_response(&element) {
+            ocsp.push(slice(input, response));
         } else {
             others += 1;
         }
@@ -251,7 +260,19 @@ fn read_crls(set: Option<Element<'_>>, input: &Bytes, odd: &mut Vec<String>) -> 
     if others > 0 {
         odd.push(format!("{others} revocation values that are no CRL, left aside"));
     }
-    Ok(crls)
+    Ok((crls, ocsp))
+}
+
+/// OtherRevocationInfoFormat of id-ri-ocsp-response (RFC 5940 section 2.1).
+fn ocsp_response<'a>(element: &Element<'a>) -> Option<&'a [u8]> {
+    const OCSP_RESPONSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.16.2");
+    if element.tag != tag::context(1) {
+        return None;
+    }
+    let mut fields = element.reader();
+    let format = fields.oid("otherRevInfoFormat").ok()?;
+    let response = fields.element().ok()?;
+    (format == OCSP_RESPONSE && !response.indefinite).then_some(response.raw)
 }
 
 impl SignerInfo {

@@ -1,6 +1,9 @@
 //! Whether the certificates of a path are revoked, judged from CRLs and OCSP responses at hand (RFC 5280 section 6.3, RFC 6960); what is
 //! missing is named, so that a server can fetch it. Nothing here asks the network.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::pki::asn1::{Asn1Error, Tlv};
@@ -89,13 +92,63 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// What is at hand: read, but not yet believed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Evidence<'a> {
+/// What is at hand: read, but not yet believed. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
     /// CRLs, complete and delta ones.
-    pub crls: &'a [std::sync::Arc<Crl>],
+    pub crls: Vec<Arc<Crl>>,
     /// OCSP responses.
-    pub ocsp: &'a [std::sync::Arc<OcspResponse>],
+    pub ocsp: Vec<Arc<OcspResponse>>,
+}
+
+impl Evidence {
+    /// With the revocation values that a message brings (RFC 5652 10.2.1, RFC 5940): they are believed no more than others. What cannot
+    /// be read, and what is too many, is left aside.
+    pub fn with(&self, crls: &[Bytes], ocsp: &[Bytes]) -> Self {
+        let mut all = self.clone();
+        all.crls.extend(crls.iter().take(MAX_BROUGHT).filter_map(|der| Crl::from_der(der.clone()).ok()).map(Arc::new));
+        let read = |der: &Bytes| OcspResponse::from_der(der.clone()).ok();
+        all.ocsp.extend(ocsp.iter().take(MAX_BROUGHT).filter_map(read).map(Arc::new));
+        all
+    }
+}
+
+/// Revocation values of one message that are looked at, of each kind.
+const MAX_BROUGHT: usize = 16;
+
+/// What is asked for where a path is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demand {
+    /// Revocation is not looked at.
+    #[default]
+    Off,
+    /// A revoked certificate is refused; one of which nothing is known is not.
+    Prefer,
+    /// Only what is known not to be revoked is good.
+    Require,
+}
+
+impl std::str::FromStr for Demand {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "prefer" => Ok(Self::Prefer),
+            "require" => Ok(Self::Require),
+            _ => Err("expected off, prefer or require".to_owned()),
+        }
+    }
+}
+
+impl Demand {
+    /// Why a path that is judged so is not good enough.
+    pub fn refuses(self, status: &Status) -> Option<String> {
+        match (self, status) {
+            (Self::Off, _) | (_, Status::Good { .. }) | (Self::Prefer, Status::Unknown { .. }) => None,
+            (_, status) => Some(status.to_string()),
+        }
+    }
 }
 
 /// What is known of a path's certificates, the anchor left out.
@@ -122,6 +175,16 @@ pub enum Status {
         /// What is missing.
         why: String,
     },
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Good { until } => write!(f, "not revoked, known until {until}"),
+            Self::Revoked { subject, at, reason } => write!(f, "{subject} was revoked on {at}: {reason}"),
+            Self::Unknown { subject, why } => write!(f, "revocation unknown: {subject}: {why}"),
+        }
+    }
 }
 
 /// What would tell more.
@@ -155,7 +218,7 @@ pub struct Judgement {
 /// Judges the certificates of `path` at `at`. `extra` are certificates of the message, among which signers of CRLs are looked for.
 pub fn check(
     path: &ValidPath,
-    evidence: Evidence<'_>,
+    evidence: &Evidence,
     extra: &[Certificate],
     trust: &TrustSet,
     at: Timestamp,
@@ -174,7 +237,7 @@ enum One {
 }
 
 struct Judge<'a> {
-    evidence: Evidence<'a>,
+    evidence: &'a Evidence,
     extra: &'a [Certificate],
     trust: &'a TrustSet,
     at: Timestamp,
@@ -189,7 +252,7 @@ struct Judge<'a> {
 /// Signers of CRLs judged by CRLs of other signers: at most so many in a row.
 const MAX_SIGNERS: usize = 3;
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
     /// Revoked is told before unknown, whichever is nearer to the leaf.
     fn path(&mut self, path: &ValidPath) -> Status {
         let chain = path.chain();
@@ -223,7 +286,8 @@ impl Judge<'_> {
 
     fn by_ocsp(&mut self, certificate: &Certificate, issuer: &Certificate, chain: &[Certificate]) -> Option<One> {
         let mut found = None;
-        for response in self.evidence.ocsp {
+        let evidence: &'a Evidence = self.evidence;
+        for response in &evidence.ocsp {
             let Some(single) = response.single(certificate, issuer, self.at) else { continue };
             self.checks += 1;
             // RFC 6960 4.2.2.2.1: without nocheck a delegated responder's certificate is judged like any other.
@@ -252,8 +316,9 @@ impl Judge<'_> {
         };
         let (mut known, mut until): (Reasons, Timestamp) = (0, Timestamp::MAX);
         let mut why = "no CRL for it is at hand".to_owned();
+        let evidence: &'a Evidence = self.evidence;
         for point in &points {
-            for crl in self.evidence.crls.iter().filter(|crl| !crl.is_delta()) {
+            for crl in evidence.crls.iter().filter(|crl| !crl.is_delta()) {
                 let Some(reasons) = point.covered_by(crl, certificate).filter(|reasons| reasons & !known != 0) else {
                     continue;
                 };
@@ -289,7 +354,8 @@ impl Judge<'_> {
         let mut listed = crl.find(serial, issuer);
         let mut until = crl.next_update().unwrap_or(self.at);
         let mut newest = None;
-        for delta in self.evidence.crls.iter().filter(|delta| delta.is_delta() && delta.continues(crl)) {
+        let evidence: &'a Evidence = self.evidence;
+        for delta in evidence.crls.iter().filter(|delta| delta.is_delta() && delta.continues(crl)) {
             let newer = newest.is_none_or(|newest| delta.this_update() > newest);
             if newer && self.usable(delta, chain).is_ok() {
                 newest = Some(delta.this_update());

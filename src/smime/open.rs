@@ -26,6 +26,7 @@ use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{PathLimits, TrustSet};
+use crate::pki::revocation::{Demand, Evidence, Need};
 
 use judge::Standing;
 pub(in crate::smime) use shape::{ObjectKind, Shape, object_kind, shape};
@@ -49,6 +50,10 @@ pub struct OpenContext {
     pub legacy: Legacy,
     pub mime: MimeLimits,
     pub path: PathLimits,
+    /// Whether signers' certificates may be revoked, or of unknown state.
+    pub revocation: Demand,
+    /// CRLs and OCSP responses at hand; those in the message are looked at too.
+    pub evidence: Arc<Evidence>,
     /// Layers undone at most; default 4 (A13).
     pub layers: usize,
     /// Private-key operations at most for the message; default 8.
@@ -65,6 +70,8 @@ impl OpenContext {
             legacy: Legacy::default(),
             mime: MimeLimits::default(),
             path: PathLimits::default(),
+            revocation: Demand::Off,
+            evidence: Arc::default(),
             layers: 4,
             operations: 8,
         }
@@ -93,6 +100,8 @@ pub struct Opened {
     pub cek_digests: Vec<[u8; 32]>,
     /// Certificates seen in verified signatures (for harvest).
     pub certificates: Vec<Certificate>,
+    /// What would tell more of the state of signers' certificates.
+    pub needs: Vec<Need>,
     /// To and Cc under a valid signature; `None` where they are not protected (A9).
     pub addressed: Option<Vec<MailboxKey>>,
     /// Private-key operations asked for: more than none means that a private key was tried (A4).
@@ -153,6 +162,7 @@ struct Findings {
     outer: Vec<Standing>,
     cek_digests: Vec<[u8; 32]>,
     certificates: Vec<Certificate>,
+    needs: Vec<Need>,
     /// Decryption without AEAD since the last valid signature outside.
     cbc: bool,
     decrypted: bool,
@@ -441,6 +451,7 @@ impl Opener {
         }
         self.found.notes.extend(data.odd.iter().take(8).map(|odd| format!("odd: {odd}")));
         self.found.certificates.append(&mut judgement.certificates);
+        self.found.needs.append(&mut judgement.needs);
         self.found.layers.push(Layer::Signed { clear, signers: judgement.reports });
         self.found.inner.push((judgement.standing, judgement.signer));
     }
@@ -491,6 +502,7 @@ impl Opener {
         let mut found = std::mem::take(&mut self.found);
         let cek_digests = std::mem::take(&mut found.cek_digests);
         let certificates = std::mem::take(&mut found.certificates);
+        let needs = std::mem::take(&mut found.needs);
         let cbc = found.cbc;
         let mut verdict = found.verdict();
         let rebuilt = self.rebuilt.take().filter(|_| cbc && verdict.signer.is_some());
@@ -504,6 +516,7 @@ impl Opener {
             verdict,
             cek_digests,
             certificates,
+            needs,
             operations: self.operations,
         }
     }
@@ -545,9 +558,17 @@ impl Findings {
             reason = "what is signed was not opened here: the signature says nothing of what is in it".into();
         }
         let signer = if result == SmimeResult::Pass { signer } else { None };
-        if self.layers.iter().any(|layer| matches!(layer, Layer::Signed { signers, .. } if !signers.is_empty())) {
-            self.notes.push("revocation: not checked".into());
+        let signers = self.layers.iter().filter_map(|layer| match layer {
+            Layer::Signed { signers, .. } => Some(signers),
+            _ => None,
+        });
+        for signer in signers.flatten().take(NAMED) {
+            self.notes.push(match &signer.revocation {
+                Some(status) => format!("revocation: {status}"),
+                None => "revocation: not checked".into(),
+            });
         }
+        self.notes.dedup();
         let unauthenticated = self.cbc && signer.is_none();
         if unauthenticated {
             self.notes.push("nothing proves that the decrypted content is what its sender wrote: CBC without a valid signature inside".into());

@@ -8,6 +8,7 @@ use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::ValidPath;
+use crate::pki::revocation::Status;
 
 mod skeleton;
 mod strip;
@@ -82,6 +83,8 @@ pub struct SignerReport {
     pub signature: Result<(), String>,
     /// The path at the time judged; `Err` says why.
     pub path: Result<ValidPath, String>,
+    /// Whether a certificate of the path is revoked; `None`: not looked at.
+    pub revocation: Option<Status>,
     /// From equals a SAN of the certificate.
     pub matches_from: Result<Mailbox, String>,
 }

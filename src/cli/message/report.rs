@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cms::algorithm::Digest;
 use crate::cms::signed::digest;
+use crate::pki::revocation::Status;
 use crate::smime::open::Opened;
 use crate::smime::verdict::{Layer, SignerReport, SmimeResult};
 
@@ -94,6 +95,14 @@ fn signer(signer: &SignerReport) -> Value {
         "signature": said(&signer.signature.as_ref().map(|()| "good".to_owned())),
         "path": said(&signer.path.as_ref().map(|path| {
             path.chain().iter().map(|one| one.subject_text()).collect::<Vec<_>>().join(" < ")
+        })),
+        "revocation": signer.revocation.as_ref().map(|status| json!({
+            "status": match status {
+                Status::Good { .. } => "good",
+                Status::Revoked { .. } => "revoked",
+                Status::Unknown { .. } => "unknown",
+            },
+            "detail": status.to_string(),
         })),
         "from": said(&signer.matches_from.as_ref().map(ToString::to_string)),
     })

@@ -108,6 +108,7 @@ fn signer_node(signer: &SignerReport) -> Node {
             None => "valid".to_owned(),
         }),
     ));
+    lines.extend(signer.revocation.as_ref().map(|status| format!("revocation: {status}")));
     lines.push(said("From", signer.matches_from.as_ref().map(|mailbox| format!("is the signer's: {mailbox}"))));
     Node::new(format!("signer: {who}")).with(lines.iter().map(Node::new).collect())
 }

@@ -26,7 +26,8 @@ fn pkits_with_its_crls() {
     let read: Vec<_> = files.map(|file| Crl::from_pem_or_der(&std::fs::read(file).unwrap())).collect();
     // The one with the broken signature, a BIT STRING with unused bits.
     assert_eq!(read.iter().filter(|crl| crl.is_err()).count(), 1);
-    let crls: Vec<Arc<Crl>> = read.into_iter().flatten().flatten().map(Arc::new).collect();
+    let crls = read.into_iter().flatten().flatten().map(Arc::new).collect();
+    let evidence = Evidence { crls, ocsp: Vec::new() };
     let table = std::fs::read_to_string(folder.join("expected-policy-variants.tsv")).unwrap();
     let at = "2026-07-25T00:00:00Z".parse().unwrap();
     let limits = PathLimits::default();
@@ -40,12 +41,9 @@ fn pkits_with_its_crls() {
         let result = match all(row[2]).first() {
             Some(leaf) => path::validate(leaf, &others, &trust, Purpose::Signature, None, at, &limits)
                 .map_err(|error| error.to_string())
-                .and_then(|path| {
-                    let evidence = Evidence { crls: &crls, ocsp: &[] };
-                    match check(&path, evidence, &others, &trust, at, &limits).status {
-                        Status::Good { until } if until >= at => Ok(()),
-                        status => Err(format!("{status:?}")),
-                    }
+                .and_then(|path| match check(&path, &evidence, &others, &trust, at, &limits).status {
+                    Status::Good { until } if until >= at => Ok(()),
+                    status => Err(format!("{status:?}")),
                 }),
             None => Err("the leaf cannot be read".to_owned()),
         };
@@ -148,7 +146,7 @@ impl Responder {
         OcspResponse::from_der(std::fs::read(self.folder.path().join("resp.der")).unwrap().into()).unwrap()
     }
 
-    fn judge(&self, about: &str, evidence: Evidence<'_>, later: i64) -> Judgement {
+    fn judge(&self, about: &str, evidence: &Evidence, later: i64) -> Judgement {
         let trust = trusting(self.certificate("ca.pem"));
         let at = Timestamp::now() + jiff::SignedDuration::from_secs(60);
         let limits = PathLimits::default();
@@ -162,7 +160,7 @@ impl Responder {
 fn ocsp_answers_of_openssl() {
     let Some(responder) = Responder::new() else { return };
     let judge = |about: &str, response: OcspResponse, later: i64| {
-        responder.judge(about, Evidence { crls: &[], ocsp: &[Arc::new(response)] }, later).status
+        responder.judge(about, &Evidence { crls: Vec::new(), ocsp: vec![Arc::new(response)] }, later).status
     };
     for signer in ["ca", "responder"] {
         assert!(matches!(judge("good", responder.answer("good", signer, None), 0), Status::Good { .. }), "{signer}");
@@ -178,8 +176,8 @@ fn ocsp_answers_of_openssl() {
         assert!(matches!(status, Status::Unknown { .. }), "{signer}: {status:?}");
     }
     let crl = Crl::from_pem_or_der(&std::fs::read(responder.folder.path().join("crl.pem")).unwrap()).unwrap().remove(0);
-    let checked = [Arc::new(responder.answer("good", "checked", None))];
-    let status = responder.judge("good", Evidence { crls: &[Arc::new(crl)], ocsp: &checked }, 0).status;
+    let checked = vec![Arc::new(responder.answer("good", "checked", None))];
+    let status = responder.judge("good", &Evidence { crls: vec![Arc::new(crl)], ocsp: checked }, 0).status;
     assert!(matches!(status, Status::Good { .. }), "{status:?}");
 }
 
@@ -217,12 +215,12 @@ fn a_tampered_answer_or_crl_is_not_believed() {
         let crls: Vec<Arc<Crl>> = Crl::from_der(flipped(&crl).into()).ok().map(Arc::new).into_iter().collect();
         if at < octets.len() {
             // The certificates beside the answer are not signed: the issuer's signature needs none of them.
-            let status = responder.judge("good", Evidence { crls: &[], ocsp: &tampered }, 0).status;
+            let status = responder.judge("good", &Evidence { crls: Vec::new(), ocsp: tampered.clone() }, 0).status;
             let beside = at >= certificates_at(&octets);
             assert!(beside || matches!(status, Status::Unknown { .. }), "octet {at}: {status:?}");
         }
         if at < crl.len() {
-            let status = responder.judge("good", Evidence { crls: &crls, ocsp: &[] }, 0).status;
+            let status = responder.judge("good", &Evidence { crls: crls.clone(), ocsp: Vec::new() }, 0).status;
             assert!(matches!(status, Status::Unknown { .. }), "octet {at}: {status:?}");
         }
     }
@@ -231,7 +229,7 @@ fn a_tampered_answer_or_crl_is_not_believed() {
 #[test]
 fn what_would_tell_more_is_named() {
     let Some(responder) = Responder::new() else { return };
-    let judgement = responder.judge("good", Evidence::default(), 0);
+    let judgement = responder.judge("good", &Evidence::default(), 0);
     let Need::Ocsp { uri, .. } = &judgement.needs[0] else { panic!("{judgement:?}") };
     assert_eq!(uri, "http://ocsp.example.org/");
     assert_eq!(judgement.needs[1], Need::Crl { uri: "http://crl.example.org/a.crl".into() });

@@ -12,6 +12,7 @@ use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path;
+use crate::pki::revocation::{self, Demand, Need};
 use crate::smime::verdict::{SignerReport, VerifiedSigner};
 
 /// The content type of MIME entities, id-data (RFC 8551 section 2.4.1).
@@ -42,6 +43,8 @@ pub(super) struct Judgement {
     pub signer: Option<VerifiedSigner>,
     /// Certificates of signers that are good in every way, for harvest.
     pub certificates: Vec<Certificate>,
+    /// What would tell more of their state.
+    pub needs: Vec<Need>,
 }
 
 /// Judges every signer of `data` over `content`.
@@ -51,8 +54,13 @@ pub(super) fn judge(
     author: &Result<Mailbox, String>,
     context: &OpenContext,
 ) -> Judgement {
-    let mut judgement =
-        Judgement { reports: Vec::new(), standing: Standing::Verified, signer: None, certificates: Vec::new() };
+    let mut judgement = Judgement {
+        reports: Vec::new(),
+        standing: Standing::Verified,
+        signer: None,
+        certificates: Vec::new(),
+        needs: Vec::new(),
+    };
     if data.signers.len() > SIGNERS {
         judgement.standing = Standing::Bad(format!("{} signers, at most {SIGNERS} are looked at", data.signers.len()));
         return judgement;
@@ -61,7 +69,7 @@ pub(super) fn judge(
     let mut bad = None;
     let mut checked = 0_usize;
     for info in &data.signers {
-        let (report, arithmetic) = report(info, data, content, author, context);
+        let (report, arithmetic) = report(info, data, content, author, context, &mut judgement.needs);
         match arithmetic {
             Arithmetic::Good => checked = checked.saturating_add(1),
             Arithmetic::Bad(why) => bad = bad.or(Some(why)),
@@ -159,6 +167,7 @@ fn report(
     content: &Bytes,
     author: &Result<Mailbox, String>,
     context: &OpenContext,
+    needs: &mut Vec<Need>,
 ) -> (SignerReport, Arithmetic) {
     let certificate = find(&info.id, data, context);
     let mut report = SignerReport {
@@ -167,6 +176,7 @@ fn report(
         signing_time: info.signing_time,
         signature: Err("not checked".into()),
         path: Err("not looked for: the signature is not good".into()),
+        revocation: None,
         matches_from: Err("not compared: the signature is not good".into()),
     };
     if let Err(error) = &info.scheme {
@@ -202,6 +212,15 @@ fn report(
         &context.path,
     )
     .map_err(|error| error.to_string());
+    if let (Ok(path), true) = (&report.path, context.revocation != Demand::Off) {
+        let evidence = context.evidence.with(&data.crls, &data.ocsp);
+        let judged = revocation::check(path, &evidence, &data.certificates, &context.trust, context.at, &context.path);
+        needs.extend(judged.needs);
+        if let Some(why) = context.revocation.refuses(&judged.status) {
+            report.path = Err(why);
+        }
+        report.revocation = Some(judged.status);
+    }
     report.matches_from = match author {
         Ok(mailbox) if certificate.is_for(&mailbox.key()) => Ok(mailbox.clone()),
         Ok(mailbox) => Err(format!("the certificate is for {}, From is {mailbox}", names(&certificate))),
