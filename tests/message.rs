@@ -2,6 +2,9 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "support/outside.rs"]
+mod outside;
+
 use std::process::{Command, Output};
 
 use jiff::Timestamp;
@@ -139,4 +142,37 @@ fn what_cannot_be_read_or_sealed_ends_with_2_and_says_what_to_do() {
         assert_eq!(status, 2, "{args}: {text}");
         assert!(text.contains(hint) && !text.contains("bread"), "{args}: {text}");
     }
+}
+
+/// Mails and CRLs of PKITS: one whose signer is revoked, one whose is not, and the good one without its CRLs.
+#[test]
+fn revocation_is_judged_by_the_crls_given() {
+    let Some(pkits) = outside::corpora().map(|corpora| corpora.join("pkits")) else { return };
+    let place = Place::new();
+    let run = |mail: &str, more: &str| {
+        let root = pkits.join("certs/TrustAnchorRootCertificate.crt");
+        let crls: Vec<String> = ["TrustAnchorRootCRL.crl", "GoodCACRL.crl"]
+            .iter()
+            .map(|name| format!("--crl {}", pkits.join("crls").join(name).display()))
+            .collect();
+        let crls = if more.contains("--revocation") { String::new() } else { crls.join(" ") };
+        let mail = pkits.join("smime").join(mail);
+        let at = "2026-07-25T00:00:00Z";
+        let line = format!("open {} --json --trust {} --at {at} {crls} {more}", mail.display(), root.display());
+        let (_, text) = place.status(&line);
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+        let signer = report["layers"][0]["signers"][0].clone();
+        (signer["path"]["good"].clone(), signer["revocation"]["status"].clone())
+    };
+    assert_eq!(run("SignedInvalidRevokedEETest3.eml", ""), (false.into(), "revoked".into()));
+    assert_eq!(run("SignedValidSignaturesTest1.eml", ""), (true.into(), "good".into()));
+    assert_eq!(run("SignedValidSignaturesTest1.eml", "--revocation off"), (true.into(), serde_json::Value::Null));
+}
+
+#[test]
+fn a_crl_that_is_none_is_said_so() {
+    let place = Place::new();
+    let (status, text) = place.status("open mail.eml --crl mail.eml");
+    assert_eq!(status, 2);
+    assert!(text.contains("mail.eml: neither a CRL nor an OCSP response"), "{text}");
 }
