@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{Timestamp, ToSpan};
-use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, Legacy, SignatureScheme};
+use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
 use waxwing::cms::enveloped::RecipientScheme;
 use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyId, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
 use waxwing::mime::entity::{Entity, MimeLimits};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
-use waxwing::pki::path::{AnchorScope, PathLimits, TrustAnchor, TrustSet};
+use waxwing::pki::path::{AnchorScope, TrustAnchor, TrustSet};
 use waxwing::smime::open::{OpenContext, Opener, OwnKey, Step};
 use waxwing::smime::seal::{Draft, EncryptPlan, Form, Sealed, SignPlan};
 use waxwing::smime::verdict::SmimeResult;
@@ -98,16 +98,8 @@ impl World {
     }
 
     fn open(&self, message: &Bytes) {
-        let context = OpenContext {
-            keys: vec![OwnKey { certificate: self.recipient.certificate.clone(), key: self.recipient_key }],
-            trust: self.trust.clone(),
-            at: self.now,
-            legacy: Legacy::default(),
-            mime: MimeLimits::default(),
-            path: PathLimits::default(),
-            layers: 4,
-            operations: 8,
-        };
+        let own = OwnKey { certificate: self.recipient.certificate.clone(), key: self.recipient_key };
+        let context = OpenContext::new(vec![own], self.trust.clone(), self.now);
         let entity = Entity::parse(message.clone(), &MimeLimits::default()).unwrap();
         let mut opener = Opener::new(entity, context, || Cek::new(vec![7; 32]));
         let mut answer = None;

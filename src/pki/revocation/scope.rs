@@ -103,9 +103,8 @@ impl Point {
             let wanted = self.names.as_ref().unwrap_or(&self.issuers);
             published.iter().any(|name| wanted.contains(name)).then_some(())?;
         }
-        let fits = !(scope.only_users && certificate.is_ca())
-            && !(scope.only_authorities && !certificate.is_ca())
-            && !scope.only_attributes;
+        let other_kind = if certificate.is_ca() { scope.only_users } else { scope.only_authorities };
+        let fits = !other_kind && !scope.only_attributes;
         let reasons = scope.reasons.unwrap_or(ALL_REASONS) & self.reasons.unwrap_or(ALL_REASONS);
         fits.then_some(reasons & ALL_REASONS)
     }
