@@ -11,7 +11,7 @@ use crate::policy::Policy;
 
 mod policy;
 mod read;
-mod reader;
+pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 

@@ -9,18 +9,18 @@ use toml::de::{DeTable, DeValue};
 use super::ConfigError;
 
 /// Collects what is wrong in one file.
-pub(super) struct Report<'a> {
+pub(crate) struct Report<'a> {
     file: &'a str,
     text: &'a str,
     errors: RefCell<Vec<ConfigError>>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
         Self { file, text, errors: RefCell::default() }
     }
     /// Notes an error at an octet offset of the text.
-    pub(super) fn note(&self, offset: usize, key: &str, found: impl Into<String>, expected: impl Into<String>) {
+    pub(crate) fn note(&self, offset: usize, key: &str, found: impl Into<String>, expected: impl Into<String>) {
         let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
         let line = before.iter().filter(|&&octet| octet == b'\n').count() + 1;
         self.errors.borrow_mut().push(ConfigError {
@@ -31,7 +31,7 @@ impl<'a> Report<'a> {
             expected: expected.into(),
         });
     }
-    pub(super) fn into_errors(self) -> Vec<ConfigError> {
+    pub(crate) fn into_errors(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
         errors.sort_by_key(|error| error.line);
         errors
@@ -39,7 +39,7 @@ impl<'a> Report<'a> {
 }
 
 /// One table of the file.
-pub(super) struct Section<'a, 't> {
+pub(crate) struct Section<'a, 't> {
     report: &'a Report<'a>,
     table: &'a DeTable<'t>,
     /// Octet offset of the table, for what is missing in it.
@@ -49,10 +49,10 @@ pub(super) struct Section<'a, 't> {
 }
 
 /// Why a value is not taken: what was expected.
-pub(super) type Expected = String;
+pub(crate) type Expected = String;
 
 impl<'a, 't> Section<'a, 't> {
-    pub(super) fn new(report: &'a Report<'a>, table: &'a DeTable<'t>, offset: usize, path: String) -> Self {
+    pub(crate) fn new(report: &'a Report<'a>, table: &'a DeTable<'t>, offset: usize, path: String) -> Self {
         Self { report, table, offset, path, known: RefCell::default() }
     }
 
@@ -61,18 +61,18 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// The value and where it stands; marks the key as known.
-    pub(super) fn value(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
+    pub(crate) fn value(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
         self.known.borrow_mut().push(key);
         self.table.iter().find(|(name, _)| name.get_ref().as_ref() == key).map(|(_, value)| value)
     }
 
     /// Whether the key stands there; marks it as known.
-    pub(super) fn has(&self, key: &'static str) -> bool {
+    pub(crate) fn has(&self, key: &'static str) -> bool {
         self.value(key).is_some()
     }
 
     /// A value, or `None` where it is absent or (reported) wrong.
-    pub(super) fn get<T>(
+    pub(crate) fn get<T>(
         &self,
         key: &'static str,
         read: impl FnOnce(&DeValue<'t>) -> Result<T, Expected>,
@@ -88,7 +88,7 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// A value that must be there.
-    pub(super) fn require<T>(
+    pub(crate) fn require<T>(
         &self,
         key: &'static str,
         expected: &str,
@@ -102,13 +102,13 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// Notes an error at a key's value (or at the table, where the key is absent).
-    pub(super) fn complain(&self, key: &'static str, found: impl Into<String>, expected: impl Into<String>) {
+    pub(crate) fn complain(&self, key: &'static str, found: impl Into<String>, expected: impl Into<String>) {
         let offset = self.value(key).map_or(self.offset, |value| value.span().start);
         self.report.note(offset, &self.name(key), found, expected);
     }
 
     /// A table inside.
-    pub(super) fn section(&self, key: &'static str) -> Option<Section<'a, 't>> {
+    pub(crate) fn section(&self, key: &'static str) -> Option<Section<'a, 't>> {
         let value = self.value(key)?;
         self.as_section(value, self.name(key))
     }
@@ -124,7 +124,7 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// An array of tables: `[[key]]`.
-    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a, 't>> {
+    pub(crate) fn sections(&self, key: &'static str) -> Vec<Section<'a, 't>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
             let expected = format!("expected tables: [[{key}]]");
@@ -136,7 +136,7 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// The tables of a table, by name: `[key.NAME]`.
-    pub(super) fn named(&self, key: &'static str) -> Vec<(String, Section<'a, 't>)> {
+    pub(crate) fn named(&self, key: &'static str) -> Vec<(String, Section<'a, 't>)> {
         let Some(outer) = self.section(key) else { return Vec::new() };
         let inner = outer.table.iter().filter_map(|(name, value)| {
             let name = name.get_ref().to_string();
@@ -147,12 +147,12 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     /// Complains of every key that nobody asked for.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         self.complain_of_unknown();
     }
 
     /// As `finish`, where the section is still borrowed.
-    pub(super) fn complain_of_unknown(&self) {
+    pub(crate) fn complain_of_unknown(&self) {
         let mut known = self.known.borrow().clone();
         known.sort_unstable();
         known.dedup();
@@ -178,7 +178,7 @@ fn show(value: &DeValue<'_>) -> String {
     }
 }
 
-pub(super) fn text(value: &DeValue<'_>) -> Result<String, Expected> {
+pub(crate) fn text(value: &DeValue<'_>) -> Result<String, Expected> {
     match value.as_str() {
         Some(text) if text.chars().any(char::is_control) => Err("expected text without control characters".into()),
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
@@ -186,12 +186,12 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Expected> {
     }
 }
 
-pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Expected> {
+pub(crate) fn boolean(value: &DeValue<'_>) -> Result<bool, Expected> {
     value.as_bool().ok_or_else(|| "expected true or false".into())
 }
 
 /// An integer between bounds.
-pub(super) fn integer(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Expected> {
+pub(crate) fn integer(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Expected> {
     move |value| {
         let expected = || format!("expected a whole number from {low} to {high}");
         let number = value.as_integer().filter(|number| number.radix() == 10).ok_or_else(expected)?;
@@ -200,8 +200,22 @@ pub(super) fn integer(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u6
     }
 }
 
+/// A number, whole or not, between bounds.
+pub(crate) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, Expected> {
+    move |value| {
+        let expected = || format!("expected a number from {low} to {high}");
+        let text = match value {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Float(number) => number.as_str().to_owned(),
+            _ => return Err(expected()),
+        };
+        let number = text.replace('_', "").parse::<f64>().map_err(|_| expected())?;
+        if (low..=high).contains(&number) { Ok(number) } else { Err(expected()) }
+    }
+}
+
 /// Octets: a whole number, or text with a unit ("50 MiB").
-pub(super) fn size(low: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Expected> {
+pub(crate) fn size(low: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Expected> {
     move |value| {
         let expected = || {
             format!(
@@ -233,7 +247,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// A duration with units ("5 min", "1 h", "5 days").
-pub(super) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -> Result<Duration, Expected> {
+pub(crate) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -> Result<Duration, Expected> {
     move |value| {
         let expected = || {
             format!(
@@ -264,7 +278,7 @@ fn spell(duration: Duration) -> String {
 }
 
 /// One of several words.
-pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Expected> {
+pub(crate) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Expected> {
     move |value| {
         let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
         found.map(|(_, meaning)| *meaning).ok_or_else(|| {
@@ -275,7 +289,7 @@ pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> R
 }
 
 /// A list of texts, or one text.
-pub(super) fn list<T>(read: impl Fn(&str) -> Result<T, Expected>) -> impl Fn(&DeValue<'_>) -> Result<Vec<T>, Expected> {
+pub(crate) fn list<T>(read: impl Fn(&str) -> Result<T, Expected>) -> impl Fn(&DeValue<'_>) -> Result<Vec<T>, Expected> {
     move |value| {
         if let Some(one) = value.as_str() {
             return Ok(vec![read(one)?]);
@@ -290,7 +304,7 @@ pub(super) fn list<T>(read: impl Fn(&str) -> Result<T, Expected>) -> impl Fn(&De
 }
 
 /// What a parser of texts says, as an expectation.
-pub(super) fn parsed<T, E: std::fmt::Display>(
+pub(crate) fn parsed<T, E: std::fmt::Display>(
     parse: impl Fn(&str) -> Result<T, E>,
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Expected> {
     move |value| {

@@ -1,9 +1,21 @@
 //! What a run sends, how fast, and what is expected: a TOML file, or one of the shipped names.
 
+/// The reader.
+mod read;
+/// Scenarios that come with the program.
+mod shipped;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Domain;
+pub use read::{fuzz_scenario, parse};
+pub use shipped::{Shipped, shipped};
+
+/// Longer than any run.
+pub const FOREVER: Duration = Duration::from_secs(366 * 86_400);
 
 /// A run, described.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +79,17 @@ pub enum Pace {
         /// Poisson gaps, else even ones.
         poisson: bool,
     },
+}
+
+impl Pace {
+    /// Whether a run ends without a bound: at the knee, or after the last of steps that end.
+    pub fn ends_by_itself(&self) -> bool {
+        match self {
+            Pace::Closed => false,
+            Pace::Open { steps, .. } => steps.last().is_some_and(|step| step.lasts < FOREVER),
+            Pace::Knee { .. } => true,
+        }
+    }
 }
 
 /// TLS to the target.
@@ -168,6 +191,18 @@ pub enum Kind {
     WrongKey,
 }
 
+impl Kind {
+    /// Its name in a scenario.
+    pub fn name(self) -> &'static str {
+        read::KINDS.iter().find(|(_, kind)| *kind == self).map_or("plain", |(name, _)| name)
+    }
+
+    /// The kind of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        read::KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+}
+
 /// Who writes and reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum People {
@@ -187,6 +222,11 @@ pub enum People {
     },
     /// Those in a Waxwing store: the configuration file that names it.
     Store(PathBuf),
+}
+
+/// Who writes and reads where nothing is said: addresses under the reserved domain `example` (RFC 2606).
+pub fn named_people() -> People {
+    People::Named { from: vec!["anna@load.example".into()], to: vec!["bert@load.example".into()] }
 }
 
 /// How the sink behaves: shares from 0 to 1.
