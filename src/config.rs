@@ -9,12 +9,14 @@ use ipnet::IpNet;
 use crate::address::{Domain, Mailbox};
 use crate::policy::Policy;
 
+mod hops;
 mod policy;
 mod read;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use hops::{HopWaits, Route, RouteHop};
 pub use read::fuzz_config;
 
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
@@ -125,8 +127,8 @@ pub struct Limits {
     pub data_rate: u64,
     /// Own work on one message (R6); default 60 s.
     pub work_timeout: Duration,
-    /// Waiting for the next hop (R6); default 4 min.
-    pub hop_timeout: Duration,
+    /// Waiting for the next hop (R6).
+    pub hop: HopWaits,
     /// Received fields before it counts as a loop (A23); default 100.
     pub received_fields: usize,
     /// Private-key operations per message; default 8.
@@ -153,10 +155,10 @@ pub struct Config {
     /// Receives mail for `postmaster` without a domain, and is the author of DSNs; default postmaster@hostname.
     pub postmaster: Mailbox,
     pub listeners: Vec<Listener>,
-    /// Next hop of outbound mail (smarthost).
-    pub outbound_hop: NextHop,
-    /// Next hop of inbound mail (the mail server).
-    pub inbound_hop: NextHop,
+    /// Next hops of outbound mail (smarthosts).
+    pub outbound: Route,
+    /// Next hops of inbound mail (the mail server).
+    pub inbound: Route,
     pub limits: Limits,
     pub delivery: Delivery,
     /// Folder of the embedded store.
@@ -182,6 +184,8 @@ pub struct Retry {
     pub longest: Duration,
     /// Given up after; default 5 days.
     pub expire: Duration,
+    /// The sender hears of the delay after; default 4 h.
+    pub warn: Duration,
 }
 
 /// The log.
@@ -215,7 +219,7 @@ impl Default for Limits {
             data_timeout: Duration::from_secs(600),
             data_rate: 1_000,
             work_timeout: Duration::from_secs(60),
-            hop_timeout: Duration::from_secs(240),
+            hop: HopWaits::default(),
             received_fields: 100,
             key_operations: 8,
         }
@@ -228,6 +232,7 @@ impl Default for Retry {
             first: Duration::from_secs(60),
             longest: Duration::from_secs(3_600),
             expire: Duration::from_secs(5 * 86_400),
+            warn: Duration::from_secs(4 * 3_600),
         }
     }
 }

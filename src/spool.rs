@@ -183,15 +183,15 @@ impl Spool {
         due.into_iter().filter_map(|(_, id)| index.slots.get(id)).map(|slot| Arc::clone(&slot.entry)).collect()
     }
 
-    /// Claims due entries, at most `room(next_hop)` for each next hop; a claimed entry is not due until it is settled or given back.
-    pub fn claim(&self, now: Timestamp, mut room: impl FnMut(&NextHop) -> usize) -> Vec<Arc<Entry>> {
+    /// Claims due entries, at most `room(first)` for each next hop, `first` being its first that is due; a claimed entry is not due until it is settled or given back.
+    pub fn claim(&self, now: Timestamp, mut room: impl FnMut(&Entry) -> usize) -> Vec<Arc<Entry>> {
         let mut index = lock(&self.shared.index);
         let mut taken = Vec::new();
         for queue in index.due.values() {
             let mut ready =
                 queue.iter().take_while(|(at, _)| *at <= now).filter_map(|(_, id)| index.slots.get(id)).peekable();
             if let Some(first) = ready.peek() {
-                let count = room(&first.entry.next_hop);
+                let count = room(&first.entry);
                 taken.extend(ready.take(count).map(|slot| Arc::clone(&slot.entry)));
             }
         }

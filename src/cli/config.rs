@@ -87,11 +87,11 @@ fn warnings(config: &Config) -> Vec<String> {
             ));
         }
     }
-    for (name, hop) in [("outbound", &config.outbound_hop), ("inbound", &config.inbound_hop)] {
-        if let Some(ca) = &hop.ca
-            && let Err(error) = Roots::file(ca)
-        {
-            warnings.push(format!("next_hop.{name}: ca {}: {error}; the gateway will not start", ca.display()));
+    for (name, route) in [("outbound", &config.outbound), ("inbound", &config.inbound)] {
+        for ca in route.hops().filter_map(|one| one.hop.ca.as_ref()) {
+            if let Err(error) = Roots::file(ca) {
+                warnings.push(format!("next_hop.{name}: ca {}: {error}; the gateway will not start", ca.display()));
+            }
         }
     }
     warnings.extend(rules_that_disappoint(config));

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::message::tree;
 use super::{CommandResult, Context, Failure, NOT_GOOD};
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::config::{Config, HopTls, NextHop};
+use crate::config::{Config, HopTls, HopWaits, NextHop, Retry};
 use crate::keys::{KeyHolder, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
@@ -26,7 +26,7 @@ use crate::pki::authority::{NewKey, Recipe, issue};
 use crate::pki::path::AnchorScope;
 use crate::policy::TrustState;
 use crate::relay::gateway::Gateway;
-use crate::relay::hop::{Hops, Roots};
+use crate::relay::hop::{Health, Hops, Roots};
 use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step};
 use crate::smtp::command::{Envelope, MailParameters, RcptParameters, Recipient};
 use crate::store::embedded::EmbeddedStore;
@@ -134,7 +134,7 @@ async fn build(folder: &Path) -> Result<House, Failure> {
     let config = Config::parse(&text, "demo", &|_| Err("no list files here".into()))
         .map_err(|errors| broken(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let gateway = Gateway::start(config, store.clone(), store.clone(), b"demo").await.map_err(broken)?;
-    let hops = Hops::new(name, Duration::from_secs(60), Roots::none());
+    let hops = Hops::new(name, HopWaits::default(), Health::new(&Retry::default()), Roots::none());
     Ok(House { store, gateway, world, server, hops })
 }
 
@@ -226,9 +226,9 @@ async fn send(hops: &Hops, to: SocketAddr, from: &str, recipients: &[&str], mess
         parameters: MailParameters::default(),
         recipients: list,
     };
-    let replies =
+    let said =
         hops.deliver(&hop, &envelope, &Rope::from(message.clone())).await.map_err(|error| error.to_string())?;
-    match replies.iter().find(|reply| !reply.is_positive()) {
+    match said.replies.iter().find(|reply| !reply.is_positive()) {
         Some(reply) => Err(format!("the gateway said {} {}", reply.code, reply.lines.join(" / "))),
         None => Ok(()),
     }

@@ -10,9 +10,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
-use super::{
-    Config, ConfigError, Delivery, Direction, HopTls, Limits, ListenTls, Listener, Log, NextHop, ReadFile, Retry,
-};
+use super::{Config, ConfigError, Delivery, Direction, Limits, ListenTls, Listener, Log, ReadFile, Retry};
 use crate::address::{Domain, Mailbox};
 
 pub(super) const DIRECTIONS: &[(&str, Direction)] =
@@ -57,7 +55,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let log = top.get("log", choice(&[("text", Log::Text), ("json", Log::Json)])).unwrap_or_default();
     let self_check = top.get("self_check", boolean).unwrap_or(true);
     let listeners = listeners(top);
-    let (outbound_hop, inbound_hop) = hops(top);
+    let (outbound, inbound) = super::hops::routes(top);
     let limits = top.section("limits").map_or_else(Limits::default, limits);
     let retry = top.section("retry").map_or_else(Retry::default, retry);
     let subject_tags = top.section("marks").is_some_and(|marks| {
@@ -78,8 +76,8 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         domains,
         postmaster,
         listeners,
-        outbound_hop: outbound_hop?,
-        inbound_hop: inbound_hop?,
+        outbound: outbound?,
+        inbound: inbound?,
         limits,
         delivery,
         store: store?,
@@ -189,60 +187,6 @@ fn listen_tls(section: &Section<'_, '_>) -> Option<ListenTls> {
     })
 }
 
-fn hops(top: &Section<'_, '_>) -> (Option<NextHop>, Option<NextHop>) {
-    let Some(hops) = top.section("next_hop") else {
-        top.complain(
-            "next_hop",
-            "nothing",
-            "expected [next_hop.outbound] and [next_hop.inbound], each with host and port",
-        );
-        return (None, None);
-    };
-    let read = |key| {
-        let Some(section) = hops.section(key) else {
-            if !hops.has(key) {
-                hops.complain(key, "nothing", format!("expected [next_hop.{key}] with host and port"));
-            }
-            return None;
-        };
-        let hop = hop(&section);
-        section.finish();
-        hop
-    };
-    let both = (read("outbound"), read("inbound"));
-    hops.finish();
-    both
-}
-
-fn hop(section: &Section<'_, '_>) -> Option<NextHop> {
-    let host = section.require("host", "a host name or an IP address", parsed(host));
-    let lmtp = section.get("lmtp", boolean).unwrap_or(false);
-    let port = section.get("port", integer(1, 65_535)).and_then(|port| u16::try_from(port).ok());
-    let port = port.unwrap_or(if lmtp { 24 } else { 25 });
-    let words = [
-        ("off", HopTls::Off),
-        ("opportunistic", HopTls::Opportunistic),
-        ("required", HopTls::Required),
-        ("verified", HopTls::Verified),
-    ];
-    let tls = section.get("tls", choice(&words)).unwrap_or_default();
-    let ca = section.get("ca", text).map(PathBuf::from);
-    if ca.is_some() && tls != HopTls::Verified {
-        section.complain("ca", "CAs beside a `tls` that asks for none", "expected tls = \"verified\", or no ca");
-    }
-    Some(NextHop { host: host?, port, tls, ca, lmtp })
-}
-
-fn host(text: &str) -> Result<String, String> {
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
-        return Ok(address.to_string());
-    }
-    match Domain::parse(text) {
-        Ok(name) if !text.starts_with('[') => Ok(name.as_str().to_owned()),
-        _ => Err("expected a host name or an IP address without brackets".into()),
-    }
-}
-
 fn count(section: &Section<'_, '_>, key: &'static str, low: u64, default: usize) -> usize {
     let read = section.get(key, integer(low, 1_000_000)).and_then(|number| usize::try_from(number).ok());
     read.unwrap_or(default)
@@ -262,7 +206,7 @@ fn limits(section: Section<'_, '_>) -> Limits {
         data_timeout: time("data_timeout", default.data_timeout),
         data_rate: section.get("data_rate", integer(0, 1 << 40)).unwrap_or(default.data_rate),
         work_timeout: time("work_timeout", default.work_timeout),
-        hop_timeout: time("hop_timeout", default.hop_timeout),
+        hop: super::hops::waits(&section),
         received_fields: count(&section, "received_fields", 10, default.received_fields),
         key_operations: count(&section, "key_operations", 1, default.key_operations),
     };
@@ -284,6 +228,7 @@ fn retry(section: Section<'_, '_>) -> Retry {
         first: section.get("first", bounds(10, 86_400)).unwrap_or(default.first),
         longest: section.get("longest", bounds(10, 86_400)).unwrap_or(default.longest),
         expire: section.get("expire", bounds(1_000, 30 * 86_400)).unwrap_or(default.expire),
+        warn: section.get("warn", bounds(10, 30 * 86_400)).unwrap_or(default.warn),
     };
     if retry.longest < retry.first {
         section.complain("longest", "a time shorter than `first`", "expected first <= longest");

@@ -25,7 +25,7 @@ fn the_documented_file_is_valid_and_means_what_it_says() {
     assert_eq!(config.hostname.as_str(), "gw.example.org");
     assert_eq!(config.listeners.len(), 2);
     assert_eq!(config.listeners[0].trusted_networks.len(), 2);
-    assert_eq!(config.outbound_hop.port, 10025);
+    assert_eq!(config.outbound.best().port, 10025);
     assert_eq!(config.policy.rules.len(), 6);
     assert_eq!(config.policy.rules[1].action.encrypt, crate::policy::EncryptMode::Require);
     assert!(config.policy.profiles["edi"].pss);
@@ -124,9 +124,9 @@ fn list_files_are_read_and_their_errors_have_a_line() {
 fn a_next_hop_has_cas_of_its_own_or_the_systems() {
     let text = DOCUMENTED.replacen("port = 10025", "port = 10025\ntls = \"verified\"\nca = \"/etc/hop.pem\"", 1);
     let config = parse(&text).unwrap();
-    assert_eq!(config.outbound_hop.tls, HopTls::Verified);
-    assert_eq!(config.outbound_hop.ca.as_deref(), Some(Path::new("/etc/hop.pem")));
-    assert_eq!(config.inbound_hop.ca, None);
+    assert_eq!(config.outbound.best().tls, HopTls::Verified);
+    assert_eq!(config.outbound.best().ca.as_deref(), Some(Path::new("/etc/hop.pem")));
+    assert_eq!(config.inbound.best().ca, None);
 }
 
 #[test]
@@ -149,4 +149,36 @@ fn fuzz_body_holds_on_what_was_seen() {
         }
     }
     fuzz_config(b"a = {b = {c = [1, {d = '']}}");
+}
+
+#[test]
+fn several_next_hops_stand_in_order_of_preference() {
+    let text = DOCUMENTED
+        .replace(
+            "\n[next_hop.outbound]",
+            "\n[[next_hop.outbound]]\nhost = \"last.example\"\npreference = 30\n[[next_hop.outbound]]",
+        )
+        .replace("port = 10025", "port = 10025\npreference = 20\nconnections = 5\nspool_connections = 2");
+    let config = parse(&text).unwrap();
+    let hops: Vec<_> =
+        config.outbound.hops().map(|one| (one.hop.host.as_str(), one.preference, one.connections)).collect();
+    assert_eq!(hops, [("127.0.0.1", 20, 5), ("last.example", 30, 200)]);
+    assert_eq!(config.route(Direction::Inbound).hops().count(), 1);
+    for (from, to) in [
+        ("host = \"last.example\"", "host = \"127.0.0.1\"\nport = 10025"),
+        ("preference = 30", "preference = 70000"),
+        ("spool_connections = 2", "spool_connections = 0"),
+        ("connections = 5", "conections = 5"),
+    ] {
+        assert!(!parse(&text.replacen(from, to, 1)).unwrap_err().is_empty(), "{to}");
+    }
+    assert!(!with("\n[next_hop.outbound]", "\n[next_hop]\noutbound = []\n[x]").is_empty());
+}
+
+#[test]
+fn no_wait_for_a_next_hop_is_longer_than_the_whole() {
+    let config = parse(&DOCUMENTED.replace("# hop_timeout = \"4 min\"", "hop_timeout = \"45 s\"")).unwrap();
+    let seconds = Duration::from_secs;
+    let HopWaits { connect, greeting, command, all } = config.limits.hop;
+    assert_eq!((connect, greeting, command, all), (seconds(30), seconds(45), seconds(45), seconds(45)));
 }

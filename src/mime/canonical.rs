@@ -86,6 +86,25 @@ fn prepare_as(message: &Entity, reading: Reading, limits: &MimeLimits) -> Result
     Ok(Prepared { outer, inner: Rope::from(Bytes::from(inner)) })
 }
 
+/// The whole message for a next hop that takes no 8-bit content (RFC 6152 section 3): every leaf that is not ASCII is re-encoded, header
+/// fields too, the rest is kept octet for octet. Where a signed or encrypted part would have to change it is an error.
+pub fn for_seven_bit_hop(message: &Entity, limits: &MimeLimits) -> Result<Bytes, MimeError> {
+    if message.raw.is_ascii() {
+        return Ok(message.raw.clone());
+    }
+    let Prepared { outer, inner } = take_apart(message, limits)?;
+    let outer = Entity::parse(Bytes::from([&outer, &b"\r\n"[..]].concat()), limits)?.header;
+    let mut out = Vec::with_capacity(message.raw.len() + message.raw.len() / 4);
+    fields::write(&outer, None, &mut out)?;
+    out.extend_from_slice(b"MIME-Version: 1.0\r\n");
+    let inner = Entity::parse(inner.to_bytes(), limits)?;
+    out.extend(tree::ascii(&inner, limits)?);
+    if !out.is_ascii() {
+        return Err(MimeError::Malformed("a message that cannot be made ASCII"));
+    }
+    Ok(out.into())
+}
+
 /// Takes a whole message apart without re-encoding anything: for content that travels inside base64 (opaque or encrypted)
 /// alone, where no hop sees it. Bare line ends are made canonical where the header has them too.
 pub fn take_apart(message: &Entity, limits: &MimeLimits) -> Result<Prepared, MimeError> {

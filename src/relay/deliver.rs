@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 
-use super::hop::{HopError, Hops};
+use super::hop::health::{Health, Pick};
+use super::hop::{Delivered, HopError, Hops};
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::config::{Direction, NextHop, Retry};
+use crate::config::{Direction, NextHop, Retry, Route};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Enhanced, Envelope, Reply};
 use crate::spool::{Entry, EntryId, Outcome, RecipientState, Spool, SpoolError, Treatment};
@@ -40,11 +41,11 @@ pub trait Transport: Send + Sync + 'static {
         hop: &NextHop,
         envelope: &Envelope,
         content: &Rope,
-    ) -> impl Future<Output = Result<Vec<Reply>, HopError>> + Send;
+    ) -> impl Future<Output = Result<Delivered, HopError>> + Send;
 }
 
 impl Transport for Hops {
-    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
+    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Delivered, HopError> {
         Hops::deliver(self, hop, envelope, content).await
     }
 }
@@ -62,9 +63,9 @@ pub trait Handover: Send + Sync + 'static {
     fn is_ours(&self, mailbox: &Mailbox) -> bool;
     /// Where mail for a mailbox of ours goes.
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction);
-    /// Where an entry goes now: the next hop may have moved since it was spooled.
-    fn next_hop(&self, entry: &Entry) -> NextHop {
-        entry.next_hop.clone()
+    /// Where an entry goes now: the next hops may be others since it was spooled.
+    fn route(&self, entry: &Entry) -> Route {
+        entry.next_hop.clone().into()
     }
     /// A person should look at an entry: it is held.
     fn alert(&self, entry: &Entry, why: &str) {
@@ -97,8 +98,8 @@ pub struct Settings {
     pub hostname: Domain,
     /// The author of a DSN.
     pub postmaster: Mailbox,
-    /// Deliveries to one next hop at once.
-    pub per_hop: usize,
+    /// What is known of the next hops.
+    pub health: Health,
     /// Octets of content in memory for one next hop, up to a KiB each; what is bigger goes alone.
     pub contents: u64,
     /// The time.
@@ -181,8 +182,6 @@ struct HopState {
     under_way: usize,
     /// KiB of content that may be in memory.
     contents: Arc<Semaphore>,
-    /// It could not be reached: one delivery at a time, and none before this time.
-    down_until: Option<Timestamp>,
 }
 
 /// What became of one recipient in one attempt.
@@ -191,6 +190,10 @@ struct Verdict {
     state: RecipientState,
     status: Enhanced,
     text: String,
+    /// The next hop that said it; `None`: the text is ours.
+    said_by: Option<NextHop>,
+    /// What is asked for by NOTIFY is that next hop's task now.
+    dsn: bool,
 }
 
 async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: watch::Receiver<bool>) {
@@ -213,6 +216,7 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
         let wait = work.sleep_for(work.settings.clock.now());
         tokio::select! {
             () = work.spool.changed() => {}
+            () = work.settings.health.changed() => {}
             Some(ended) = tasks.join_next_with_id() => work.ended(&mut running, ended).await,
             () = tokio::time::sleep(wait) => {}
             _ = stopping.changed() => {}
@@ -227,19 +231,14 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
 impl<T: Transport, H: Handover> Work<T, H> {
     fn claim(&self, now: Timestamp) -> Vec<Arc<Entry>> {
         let mut hops = lock(&self.hops);
-        let entries = self.spool.claim(now, |hop| {
-            let Some(state) = hops.get(hop) else { return self.settings.per_hop };
-            let most = match state.down_until {
-                Some(until) if until > now => 0,
-                Some(_) => 1,
-                None => self.settings.per_hop,
-            };
-            most.saturating_sub(state.under_way)
+        let entries = self.spool.claim(now, |first| {
+            let under_way = hops.get(&first.next_hop).map_or(0, |state| state.under_way);
+            self.settings.health.room(&self.handover.route(first), under_way, now)
         });
         for entry in &entries {
             self.begun(&mut hops, entry);
         }
-        hops.retain(|_, state| state.under_way > 0 || state.down_until.is_some());
+        hops.retain(|_, state| state.under_way > 0);
         entries
     }
 
@@ -257,7 +256,6 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let new = || HopState {
             under_way: 0,
             contents: Arc::new(Semaphore::new(usize::try_from(self.contents()).unwrap_or(usize::MAX))),
-            down_until: None,
         };
         hops.entry(entry.next_hop.clone()).or_insert_with(new).under_way += 1;
     }
@@ -298,8 +296,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// Until something falls due that may be done then. What is due already waits for room: the end of another delivery, or the end of a pause.
     fn sleep_for(&self, now: Timestamp) -> Duration {
         let due = self.spool.next_due().filter(|at| *at > now);
-        let pause = lock(&self.hops).values().filter_map(|state| state.down_until).filter(|until| *until > now).min();
-        let next = due.into_iter().chain(pause).min();
+        let next = due.into_iter().chain(self.settings.health.next_trial(now)).min();
         let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(SLEEP_MAX);
         wait.clamp(Duration::from_millis(1), SLEEP_MAX)
     }
@@ -349,7 +346,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         };
         let parts: Vec<(Vec<usize>, Rope)> = match parts {
             Ok(parts) => parts,
-            Err(reply) => return vec![Verdict::of(&reply); envelope.recipients.len()],
+            Err(reply) => return vec![Verdict::ours(&reply); envelope.recipients.len()],
         };
         let none = Verdict::put_off("no content was made for this recipient");
         let mut verdicts = vec![none; envelope.recipients.len()];
@@ -366,31 +363,53 @@ impl<T: Transport, H: Handover> Work<T, H> {
         verdicts
     }
 
+    /// To the best next hop that there is; where the mail was surely not taken, the one after it is tried at once.
     async fn exchange(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
-        match self.transport.deliver(&self.handover.next_hop(entry), part, rope).await {
-            Ok(replies) => {
-                self.hop_is(&entry.next_hop, None);
-                replies.iter().map(Verdict::of).collect()
-            }
-            Err(error) => {
-                match error {
-                    HopError::NotTaken { .. } => {
-                        let until = after(self.settings.clock.now(), self.settings.retry.first);
-                        self.hop_is(&entry.next_hop, Some(until));
-                    }
-                    HopError::Unknown { .. } => {
-                        self.counts.dup_possible.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(entry = %entry.id, %error, dup_possible = true, "delivery unknown, tried again");
-                    }
+        let (route, health) = (self.handover.route(entry), &self.settings.health);
+        let all = |verdict| vec![verdict; part.recipients.len()];
+        let (mut tried, mut last) = (Vec::new(), None);
+        loop {
+            let (hop, slot) = match health.pick(&route, &tried, true, self.settings.clock.now()) {
+                Pick::Hop(one, slot) => (one.hop, slot),
+                Pick::Aside(why) => return last.unwrap_or_else(|| all(Verdict::put_off(&format!("set aside: {why}")))),
+                Pick::Full if self.stopping.load(Ordering::Relaxed) => {
+                    return last.unwrap_or_else(|| all(Verdict::put_off("the gateway stopped")));
                 }
-                vec![Verdict::put_off(&error.to_string()); part.recipients.len()]
+                Pick::Full => {
+                    health.wait_for_room().await;
+                    continue;
+                }
+            };
+            let result = self.transport.deliver(&hop, part, rope).await;
+            let now = self.settings.clock.now();
+            match result {
+                Ok(delivered) => {
+                    let verdicts =
+                        delivered.replies.iter().map(|reply| Verdict::of(reply, &hop, delivered.dsn)).collect();
+                    match delivered.replies.first().filter(|reply| delivered.busy && reply.code == 421) {
+                        Some(reply) => slot.lost(now, &reply.to_string()),
+                        None => slot.answered(now),
+                    }
+                    if !delivered.busy {
+                        return verdicts;
+                    }
+                    last = Some(verdicts);
+                }
+                Err(error @ HopError::Unknown { .. }) => {
+                    slot.lost(now, &error.to_string());
+                    self.counts.dup_possible.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(entry = %entry.id, %error, dup_possible = true, "delivery unknown, tried again");
+                    return all(Verdict::put_off(&error.to_string()));
+                }
+                Err(error) => {
+                    match error {
+                        HopError::Unreachable { .. } => slot.unreachable(now, &error.to_string()),
+                        _ => slot.lost(now, &error.to_string()),
+                    }
+                    last = Some(all(Verdict::put_off(&error.to_string())));
+                }
             }
-        }
-    }
-
-    fn hop_is(&self, hop: &NextHop, down_until: Option<Timestamp>) {
-        if let Some(state) = lock(&self.hops).get_mut(hop) {
-            state.down_until = down_until;
+            tried.push(hop);
         }
     }
 
@@ -482,26 +501,38 @@ impl<T: Transport, H: Handover> Work<T, H> {
     fn wait(&self, attempts: u32) -> Duration {
         let Retry { first, longest, .. } = self.settings.retry;
         let full = first.saturating_mul(1u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX)).min(longest);
-        let mut random = [0];
-        // Without randomness all that is lost is the spread.
-        let _ = aws_lc_rs::rand::fill(&mut random);
-        let [random] = random;
-        full.saturating_sub((full / 1024).saturating_mul(random.into())).max(first.min(longest))
+        jittered(full).max(first.min(longest))
     }
 }
 
+/// A time less up to a quarter of it, at random, so that what failed together does not come again together.
+pub(super) fn jittered(full: Duration) -> Duration {
+    let mut random = [0];
+    // Without randomness all that is lost is the spread.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let [random] = random;
+    full.saturating_sub((full / 1024).saturating_mul(random.into()))
+}
+
 impl Verdict {
-    fn of(reply: &Reply) -> Self {
+    fn of(reply: &Reply, hop: &NextHop, dsn: bool) -> Self {
+        Self { said_by: Some(hop.clone()), dsn, ..Self::ours(reply) }
+    }
+
+    /// A reply of our own.
+    fn ours(reply: &Reply) -> Self {
         let (state, class) = match (reply.is_positive(), reply.is_permanent()) {
             (true, _) => (RecipientState::Delivered, 2),
             (_, true) => (RecipientState::Failed, 5),
             _ => (RecipientState::Waiting, 4),
         };
-        Self { state, status: reply.enhanced.unwrap_or(Enhanced(class, 0, 0)), text: bounded(&reply.to_string()) }
+        let status = reply.enhanced.unwrap_or(Enhanced(class, 0, 0));
+        Self { state, status, text: bounded(&reply.to_string()), said_by: None, dsn: false }
     }
 
     fn put_off(why: &str) -> Self {
-        Self { state: RecipientState::Waiting, status: Enhanced(4, 4, 1), text: bounded(why) }
+        let (state, status) = (RecipientState::Waiting, Enhanced(4, 4, 1));
+        Self { state, status, text: bounded(why), said_by: None, dsn: false }
     }
 }
 

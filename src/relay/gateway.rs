@@ -8,22 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::deliver::{Deliverer, Handover, Settings, SystemClock};
-use super::hop::{Hops, Roots};
+use super::hop::{Health, HopStatus, Hops, Roots};
 use super::listen::{self, Handle, ListenError};
 use super::pipeline::{Committing, Pipeline, Queue, QueueEntry, QueueError};
-use super::route;
 use crate::address::Mailbox;
-use crate::config::{Config, Direction, NextHop};
+use crate::config::{Config, Direction, NextHop, Route};
 use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
 use crate::spool::{Entry, Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
 use crate::store::CertStore;
 
-/// How much longer a connection waits than the pipeline.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Deliveries from the spool to one next hop at once.
-const PER_HOP: usize = 16;
 /// Octets of spooled content in memory for one next hop.
 const CONTENTS: u64 = 64 << 20;
 
@@ -58,6 +53,7 @@ pub enum StartError {
 pub struct Gateway {
     listeners: Vec<(String, Handle)>,
     deliverer: Deliverer,
+    health: Health,
     spool: Spool,
     recovered: Recovered,
 }
@@ -87,11 +83,12 @@ impl Gateway {
                 .await?,
             );
         }
-        // The pipeline's own deadline comes first: silence is 451 (R6), a connection that is lost is "unknown" (R5).
-        let patience = config.limits.hop_timeout.saturating_add(PATIENCE);
-        let hops = Hops::new(config.hostname.clone(), patience, Roots::system());
-        for (name, hop) in [("outbound", &config.outbound_hop), ("inbound", &config.inbound_hop)] {
-            hops.check(hop).map_err(|why| StartError::Hop { name, why })?;
+        let health = Health::new(&config.retry);
+        let hops = Hops::new(config.hostname.clone(), config.limits.hop, health.clone(), Roots::system());
+        for (name, route) in [("outbound", &config.outbound), ("inbound", &config.inbound)] {
+            for one in route.hops() {
+                hops.check(&one.hop).map_err(|why| StartError::Hop { name, why })?;
+            }
         }
         let pipeline =
             Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), Arc::new(spool.clone()), loop_secret));
@@ -99,7 +96,7 @@ impl Gateway {
             retry: config.retry.clone(),
             hostname: config.hostname.clone(),
             postmaster: config.postmaster.clone(),
-            per_hop: PER_HOP,
+            health: health.clone(),
             contents: CONTENTS,
             clock: Arc::new(SystemClock),
         };
@@ -107,7 +104,7 @@ impl Gateway {
         let deliverer = Deliverer::start(spool.clone(), hops, opening, settings);
         let names = config.listeners.iter().map(|listener| listener.name.clone());
         let listeners = names.zip(bound.into_iter().map(|bound| bound.serve(pipeline.clone()))).collect();
-        Ok(Self { listeners, deliverer, spool, recovered })
+        Ok(Self { listeners, deliverer, health, spool, recovered })
     }
 
     /// The address of a listener.
@@ -123,6 +120,11 @@ impl Gateway {
     /// What was found in the spool at start.
     pub fn recovered(&self) -> &Recovered {
         &self.recovered
+    }
+
+    /// The next hops that were used, and their health.
+    pub fn next_hops(&self) -> Vec<HopStatus> {
+        self.health.status()
     }
 
     /// The spool.
@@ -160,11 +162,11 @@ impl Handover for Opening {
 
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction) {
         let direction = if self.is_ours(mailbox) { Direction::Inbound } else { Direction::Outbound };
-        (route::next_hop(&self.config, direction).clone(), direction)
+        (self.config.route(direction).best().clone(), direction)
     }
 
-    fn next_hop(&self, entry: &Entry) -> NextHop {
-        route::next_hop(&self.config, entry.direction).clone()
+    fn route(&self, entry: &Entry) -> Route {
+        self.config.route(entry.direction).clone()
     }
 }
 

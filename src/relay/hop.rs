@@ -2,8 +2,14 @@
 
 /// One connection.
 mod connection;
+/// What a mail needs, and what a next hop offers.
+mod fit;
+/// Which next hop takes a mail.
+pub mod health;
 /// TLS towards next hops.
 mod tls;
+/// A transaction that grows while a client waits.
+mod transaction;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,15 +17,18 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
-use crate::address::{Domain, ReversePath};
-use crate::config::{HopTls, NextHop};
+use crate::address::Domain;
+use crate::config::{HopTls, HopWaits, NextHop};
 use crate::mime::rope::Rope;
 pub use crate::smtp::client::Offers;
 use crate::smtp::client::{Client, Event};
-use crate::smtp::command::{Body, Enhanced, Envelope, MailParameters, Recipient, Reply};
+use crate::smtp::command::{Body, Enhanced, Envelope, Recipient, Reply};
 use connection::{Connection, ContentError, Patience};
+use fit::Fit;
+pub use health::{Health, HopStatus};
 pub use tls::Roots;
 use tls::Tls;
+pub use transaction::{Begun, HopTransaction};
 
 /// Idle connections kept for one next hop.
 const IDLE_MAX: usize = 64;
@@ -35,7 +44,15 @@ const STEPS: u32 = 15;
 /// Where a transaction with a next hop stands after a failure: decides between "refuse" and "spool" (R5).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HopError {
-    /// No connection, no TLS, or lost before the final dot was written: the mail was surely not taken.
+    /// No connection, no greeting, no TLS, or the session refused: nothing was said of the mail.
+    #[error("next hop {hop}: {why}")]
+    Unreachable {
+        /// `host:port`.
+        hop: String,
+        /// What happened.
+        why: String,
+    },
+    /// Lost before the final dot was written: the mail was surely not taken.
     #[error("next hop {hop}: {why}")]
     NotTaken {
         /// `host:port`.
@@ -53,6 +70,17 @@ pub enum HopError {
     },
 }
 
+/// What a next hop said to a whole transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// A reply per recipient: refused at MAIL, at RCPT or at DATA, or the final one.
+    pub replies: Vec<Reply>,
+    /// It offers DSN (RFC 3461), so that what was asked for by NOTIFY is its task from now on.
+    pub dsn: bool,
+    /// It took no mail at all now: 4xx to MAIL, or 421.
+    pub busy: bool,
+}
+
 /// Connections to next hops. Cheap to clone.
 #[derive(Clone)]
 pub struct Hops {
@@ -61,39 +89,24 @@ pub struct Hops {
 
 struct Inner {
     hostname: Domain,
-    timeout: Duration,
+    waits: HopWaits,
+    health: Health,
     tls: Tls,
     idle: DashMap<NextHop, Mutex<Vec<Connection>>>,
     sweeping: Mutex<bool>,
 }
 
-/// A transaction with a next hop that is being built up RCPT by RCPT (cut-through).
-pub struct HopTransaction {
-    hops: Hops,
-    hop: NextHop,
-    /// `None` once it is lost or given back.
-    connection: Option<Connection>,
-    offers: Offers,
-    reverse_path: ReversePath,
-    parameters: MailParameters,
-    mail: Mail,
-    accepted: usize,
-}
-
-/// Where MAIL stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Mail {
-    Unsent,
-    Accepted,
-    Refused(Reply),
-}
-
 impl Hops {
-    /// `hostname` is our EHLO name; `timeout` bounds each wait; `roots` judge the certificates of hops with `tls = "verified"`.
-    pub fn new(hostname: Domain, timeout: Duration, roots: Roots) -> Self {
+    /// `hostname` is our EHLO name; `waits` bound each wait; `roots` judge the certificates of hops with `tls = "verified"`.
+    pub fn new(hostname: Domain, waits: HopWaits, health: Health, roots: Roots) -> Self {
         let inner =
-            Inner { hostname, timeout, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
+            Inner { hostname, waits, health, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What is known of the next hops.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
     }
 
     /// Whether TLS can be done with this next hop as it is configured; says why not. Reads the file of its CAs.
@@ -104,24 +117,11 @@ impl Hops {
         }
     }
 
-    /// Takes an idle connection or makes one; MAIL is sent together with the first RCPT.
-    pub async fn begin(
-        &self,
-        hop: &NextHop,
-        reverse_path: ReversePath,
-        parameters: MailParameters,
-    ) -> Result<HopTransaction, HopError> {
-        let connection = self.take(hop, Patience::new(self.inner.timeout, 1)).await?;
-        let offers = connection.client.offers();
-        let (hops, hop, connection) = (self.clone(), hop.clone(), Some(connection));
-        Ok(HopTransaction { hops, hop, connection, offers, reverse_path, parameters, mail: Mail::Unsent, accepted: 0 })
-    }
-
-    /// A whole transaction in one go, pipelined: a reply per recipient (refused at RCPT, or the final one).
+    /// A whole transaction in one go, pipelined.
     ///
     /// A kept connection that turns out to be dead is replaced by a new one, once.
-    pub async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
-        let patience = Patience::new(self.inner.timeout, STEPS);
+    pub async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Delivered, HopError> {
+        let patience = Patience::new(self.inner.waits, STEPS);
         let connection = self.take(hop, patience).await?;
         let reused = connection.reused;
         match self.exchange(hop, connection, envelope, content, patience).await {
@@ -148,19 +148,25 @@ impl Hops {
         envelope: &Envelope,
         content: &Rope,
         patience: Patience,
-    ) -> Result<Vec<Reply>, HopError> {
-        let mut parameters = envelope.parameters.clone();
-        parameters.size = Some(u64::try_from(content.encoded_len()).unwrap_or(u64::MAX));
-        if !content.is_ascii() {
-            if !connection.client.offers().eight_bit_mime {
-                self.give_back(hop, connection);
-                return Ok(vec![no_eight_bit_mime(); envelope.recipients.len()]);
+    ) -> Result<Delivered, HopError> {
+        let offers = connection.client.offers();
+        let said = |replies| Delivered { replies, dsn: offers.dsn, busy: false };
+        let (mut parameters, content) = match fit::fit(envelope, content, offers).await {
+            Ok(Fit { smtputf8, content }) => {
+                let mut parameters = envelope.parameters.clone();
+                parameters.smtputf8 = smtputf8;
+                (parameters, content)
             }
-            parameters.body = Body::EightBitMime;
-        }
+            Err(refusal) => {
+                self.give_back(hop, connection);
+                return Ok(said(vec![refusal; envelope.recipients.len()]));
+            }
+        };
+        parameters.size = Some(u64::try_from(content.encoded_len()).unwrap_or(u64::MAX));
+        parameters.body = if content.is_ascii() { Body::SevenBit } else { Body::EightBitMime };
         if let Err(refusal) = connection.client.mail(&envelope.reverse_path, &parameters) {
             self.give_back(hop, connection);
-            return Ok(vec![refusal; envelope.recipients.len()]);
+            return Ok(said(vec![refusal; envelope.recipients.len()]));
         }
         let mut talk = Talk { mail: None, answers: vec![None; envelope.recipients.len()], data: None };
         let groups = envelope.recipients.len().div_ceil(GROUP);
@@ -175,8 +181,9 @@ impl Hops {
         let refused_mail = talk.mail.clone().filter(|reply| !reply.is_positive());
         let go_ahead = matches!(talk.data, Some(None));
         if accepted == 0 || refused_mail.is_some() {
+            let busy = refused_mail.as_ref().is_some_and(Reply::is_transient) || connection.client.closing().is_some();
             self.abandon(hop, connection, go_ahead, patience).await;
-            return Ok(talk.replies(refused_mail, &[]));
+            return Ok(Delivered { busy, ..said(talk.replies(refused_mail, &[])) });
         }
         let finals = match talk.data.take() {
             // 421 before DATA was said: what would be content is a command to this server.
@@ -186,9 +193,31 @@ impl Hops {
                 self.give_back(hop, connection);
                 vec![refusal; accepted]
             }
-            Some(None) => self.send(hop, connection, content, accepted, patience).await?,
+            Some(None) => self.send(hop, connection, &content, accepted, patience).await?,
         };
-        Ok(talk.replies(None, &finals))
+        Ok(said(talk.replies(None, &finals)))
+    }
+
+    /// DATA, content and final dot of a transaction whose recipients are accepted: a reply for each of them.
+    async fn content(
+        &self,
+        hop: &NextHop,
+        mut connection: Connection,
+        content: &Rope,
+        accepted: usize,
+        patience: Patience,
+    ) -> Result<Vec<Reply>, HopError> {
+        connection.client.data();
+        match connection.event(patience).await {
+            Ok(Event::GoAhead) => self.send(hop, connection, content, accepted, patience).await,
+            Ok(Event::DataRefused(refusal)) => {
+                connection.needs_reset = true;
+                self.give_back(hop, connection);
+                Ok(vec![refusal; accepted])
+            }
+            Ok(other) => Err(not_taken(hop, format!("unexpected {other:?}"))),
+            Err(why) => Err(not_taken(hop, why)),
+        }
     }
 
     /// After 354: content, final dot, and the replies: one per accepted recipient.
@@ -265,7 +294,9 @@ impl Hops {
     }
 
     async fn open(&self, hop: &NextHop, patience: Patience) -> Result<Connection, HopError> {
-        Connection::open(hop, &self.inner.hostname, &self.inner.tls, patience).await.map_err(|why| not_taken(hop, why))
+        Connection::open(hop, &self.inner.hostname, &self.inner.tls, patience)
+            .await
+            .map_err(|why| HopError::Unreachable { hop: name(hop), why })
     }
 
     /// Keeps a connection whose replies are all in; any other is closed.
@@ -377,123 +408,12 @@ impl Talk {
     }
 }
 
-impl HopTransaction {
-    /// The next hop's answer to RCPT (or to MAIL, when it refuses that).
-    pub async fn rcpt(&mut self, recipient: &Recipient) -> Result<Reply, HopError> {
-        if let Mail::Refused(reply) = &self.mail {
-            return Ok(reply.clone());
-        }
-        let first = self.mail == Mail::Unsent;
-        let reused = self.connection.as_ref().is_some_and(|connection| connection.reused);
-        let answer = self.try_rcpt(recipient).await;
-        let stale = match &answer {
-            Err(_) => true,
-            Ok(reply) => reply.code == 421,
-        };
-        if !(first && reused && stale) {
-            return answer;
-        }
-        // The kept connection was dead, and nothing was accepted on it yet.
-        self.mail = Mail::Unsent;
-        let patience = Patience::new(self.hops.inner.timeout, 1);
-        let connection = self.hops.open(&self.hop, patience).await?;
-        self.offers = connection.client.offers();
-        self.connection = Some(connection);
-        self.try_rcpt(recipient).await
-    }
-
-    async fn try_rcpt(&mut self, recipient: &Recipient) -> Result<Reply, HopError> {
-        let Some(mut connection) = self.connection.take() else {
-            return Err(not_taken(&self.hop, "the connection was lost".into()));
-        };
-        let patience = Patience::new(self.hops.inner.timeout, 1);
-        if self.mail == Mail::Unsent
-            && let Err(refusal) = connection.client.mail(&self.reverse_path, &self.parameters)
-        {
-            self.mail = Mail::Refused(refusal.clone());
-            self.connection = Some(connection);
-            return Ok(refusal);
-        }
-        let mut answer = connection.client.rcpt(recipient).err();
-        while !connection.client.is_idle() {
-            match connection.event(patience).await {
-                Ok(Event::Reset) => connection.needs_reset = false,
-                Ok(Event::Mail(reply)) if reply.is_positive() => self.mail = Mail::Accepted,
-                Ok(Event::Mail(reply)) => self.mail = Mail::Refused(reply),
-                Ok(Event::Rcpt(reply)) => answer = Some(reply),
-                Ok(Event::Closed) => break,
-                Ok(other) => return Err(not_taken(&self.hop, format!("unexpected {other:?}"))),
-                Err(why) => return Err(not_taken(&self.hop, why)),
-            }
-        }
-        let closing = connection.closing_words();
-        if connection.client.is_idle() {
-            self.connection = Some(connection);
-        }
-        match (&self.mail, answer) {
-            (Mail::Refused(reply), _) => Ok(reply.clone()),
-            (_, Some(reply)) => {
-                self.accepted += usize::from(reply.is_positive());
-                Ok(reply)
-            }
-            (_, None) => Err(not_taken(&self.hop, closing)),
-        }
-    }
-
-    /// The content and the final dot: a reply per recipient accepted before (SMTP: the same for all). The connection goes
-    /// back to the pool. Dropping the transaction instead resets or closes it.
-    ///
-    /// The caller ends it after `within` (R6). An LMTP hop that answers for some only is given a little less, so that what it took is known.
-    pub async fn data(mut self, content: &Rope, within: Duration) -> Result<Vec<Reply>, HopError> {
-        let patience = Patience::new(within, 1).ended_by_owner();
-        if self.accepted == 0 {
-            return Ok(Vec::new());
-        }
-        if !self.offers.eight_bit_mime && !content.is_ascii() {
-            return Ok(vec![no_eight_bit_mime(); self.accepted]);
-        }
-        let Some(mut connection) = self.connection.take() else {
-            return Err(not_taken(&self.hop, "the connection was lost".into()));
-        };
-        connection.client.data();
-        match connection.event(patience).await {
-            Ok(Event::GoAhead) => self.hops.send(&self.hop, connection, content, self.accepted, patience).await,
-            Ok(Event::DataRefused(refusal)) => {
-                connection.needs_reset = true;
-                self.hops.give_back(&self.hop, connection);
-                Ok(vec![refusal; self.accepted])
-            }
-            Ok(other) => Err(not_taken(&self.hop, format!("unexpected {other:?}"))),
-            Err(why) => Err(not_taken(&self.hop, why)),
-        }
-    }
-
-    /// Whether the next hop takes 8-bit content, and SMTPUTF8.
-    pub fn offers(&self) -> Offers {
-        self.offers
-    }
-}
-
-impl Drop for HopTransaction {
-    fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            connection.needs_reset |= self.mail != Mail::Unsent;
-            self.hops.give_back(&self.hop, connection);
-        }
-    }
-}
-
 fn name(hop: &NextHop) -> String {
     format!("{}:{}", hop.host, hop.port)
 }
 
 fn not_taken(hop: &NextHop, why: String) -> HopError {
     HopError::NotTaken { hop: name(hop), why }
-}
-
-/// RFC 6152 section 3: without 8BITMIME the content would have to be converted, which would break what is signed in it.
-fn no_eight_bit_mime() -> Reply {
-    Reply::new(554, Enhanced(5, 6, 3), "the next hop does not offer 8BITMIME, which this mail needs")
 }
 
 fn lost_reply(why: &str) -> Reply {

@@ -25,12 +25,12 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::budget::{Budget, Reservation};
-use super::hop::{HopTransaction, Hops};
+use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, ReversePath};
-use crate::config::{Config, Delivery, Direction, NextHop};
+use crate::config::{Config, Delivery, Direction};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
@@ -90,8 +90,8 @@ struct Accepted {
 enum Cut {
     /// No recipient yet.
     NotBegun,
-    /// Every recipient so far was accepted by this next hop.
-    Open(Box<HopTransaction>, NextHop),
+    /// Every recipient so far goes this way, and was accepted by its next hop.
+    Open(Box<HopTransaction>, Direction),
     /// The spool takes the message.
     Spool,
 }
@@ -221,8 +221,7 @@ impl Relay for Pipeline {
             Ok(direction) => direction,
             Err(refusal) => return refusal.reply(),
         };
-        let hop = route::next_hop(&inner.config, direction);
-        let reply = inner.ask_next_hop(transaction, hop, &recipient).await;
+        let reply = inner.ask_next_hop(transaction, direction, &recipient).await;
         if reply.is_positive() {
             transaction.recipients.push(Accepted { recipient, direction });
         }
@@ -254,23 +253,29 @@ fn answer(lmtp: bool, recipients: usize, reply: Reply) -> Answer {
 
 impl Inner {
     /// RCPT's answer: the next hop's, where the message may go straight through (R2).
-    async fn ask_next_hop(&self, transaction: &mut Transaction, hop: &NextHop, recipient: &Recipient) -> Reply {
+    async fn ask_next_hop(
+        &self,
+        transaction: &mut Transaction,
+        direction: Direction,
+        recipient: &Recipient,
+    ) -> Reply {
         let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
         if self.config.delivery == Delivery::Queue {
             transaction.cut = Cut::Spool;
         }
         if matches!(transaction.cut, Cut::NotBegun) {
             let parameters = MailParameters { size: None, ..transaction.parameters.clone() };
-            transaction.cut = match self.hops.begin(hop, transaction.reverse_path.clone(), parameters).await {
-                Ok(begun) => Cut::Open(Box::new(begun), hop.clone()),
-                Err(error) => {
-                    tracing::warn!(%error, id = transaction.id, "next hop not reached; the spool takes the message");
+            let (route, reverse_path) = (self.config.route(direction), transaction.reverse_path.clone());
+            transaction.cut = match self.hops.begin(route, reverse_path, parameters).await {
+                Begun::Open(begun) => Cut::Open(begun, direction),
+                Begun::None(why) => {
+                    tracing::warn!(why, id = transaction.id, "next hop not reached; the spool takes the message");
                     Cut::Spool
                 }
             };
         }
         match &mut transaction.cut {
-            Cut::Open(begun, open) if open == hop => match begun.rcpt(recipient).await {
+            Cut::Open(begun, open) if *open == direction => match begun.rcpt(recipient).await {
                 Ok(reply) => return reply,
                 Err(error) => {
                     tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message")

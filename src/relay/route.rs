@@ -1,9 +1,9 @@
-//! Which way a recipient's mail goes, and to which next hop. Default deny (A21).
+//! Which way a recipient's mail goes. Default deny (A21).
 
 use super::listen::Peer;
 use super::refusal::Refusal;
 use crate::address::Mailbox;
-use crate::config::{Config, Direction, NextHop};
+use crate::config::{Config, Direction};
 
 /// Which way, and whether at all: inbound to our domains; outbound for trusted peers only. Never decided by a sender address.
 pub fn direction(config: &Config, peer: &Peer, recipient: &Mailbox) -> Result<Direction, Refusal> {
@@ -18,12 +18,4 @@ pub fn direction(config: &Config, peer: &Peer, recipient: &Mailbox) -> Result<Di
         return Err(Refusal::HiddenRoute(recipient.clone()));
     }
     Ok(direction)
-}
-
-/// The next hop of a direction.
-pub fn next_hop(config: &Config, direction: Direction) -> &NextHop {
-    match direction {
-        Direction::Outbound => &config.outbound_hop,
-        Direction::Inbound | Direction::ByRecipient => &config.inbound_hop,
-    }
 }

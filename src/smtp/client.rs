@@ -484,7 +484,8 @@ impl Client {
     }
 }
 
-fn no_smtputf8() -> Reply {
+/// The refusal of our own where SMTPUTF8 is needed and not offered.
+pub fn no_smtputf8() -> Reply {
     Reply::new(550, Enhanced(5, 6, 7), "the next hop does not offer SMTPUTF8, which this mail needs")
 }
 

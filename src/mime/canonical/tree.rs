@@ -10,7 +10,17 @@ use crate::mime::rope::encode_lines;
 /// One entity that has to be made safe. Strict: a multipart that mail programs take apart differently is an error, for which of
 /// them is right cannot be known; lenient: it is written as most of them read it.
 pub(super) fn seven_bit(entity: &Entity, reading: Reading, limits: &MimeLimits) -> Result<Vec<u8>, MimeError> {
-    let mut walk = Walk { limits, reading, parts: 0, out: Vec::with_capacity(entity.raw.len() + entity.raw.len() / 4) };
+    walk(entity, reading, limits, is_seven_bit_safe)
+}
+
+/// The same where only what is not ASCII has to change.
+pub(super) fn ascii(entity: &Entity, limits: &MimeLimits) -> Result<Vec<u8>, MimeError> {
+    walk(entity, Reading::Lenient, limits, <[u8]>::is_ascii)
+}
+
+fn walk(entity: &Entity, reading: Reading, limits: &MimeLimits, fine: fn(&[u8]) -> bool) -> Result<Vec<u8>, MimeError> {
+    let out = Vec::with_capacity(entity.raw.len() + entity.raw.len() / 4);
+    let mut walk = Walk { limits, reading, fine, parts: 0, out };
     walk.entity(entity, "text/plain")?;
     Ok(walk.out)
 }
@@ -18,6 +28,8 @@ pub(super) fn seven_bit(entity: &Entity, reading: Reading, limits: &MimeLimits) 
 struct Walk<'a> {
     limits: &'a MimeLimits,
     reading: Reading,
+    /// What stays as it is.
+    fine: fn(&[u8]) -> bool,
     parts: usize,
     out: Vec<u8>,
 }
@@ -29,7 +41,7 @@ impl Walk<'_> {
         if self.parts > self.limits.parts {
             return Err(MimeError::Limit("parts of a message"));
         }
-        if is_seven_bit_safe(&entity.raw) {
+        if (self.fine)(&entity.raw) {
             self.out.extend_from_slice(&entity.raw);
             return Ok(());
         }
@@ -68,7 +80,7 @@ impl Walk<'_> {
         self.header(entity, Some(""))?;
         // Preamble and epilogue mean nothing (RFC 2046 section 5.1.1): unsafe ones are left out.
         let preamble = entity.body.get(..spans.first).unwrap_or_default();
-        if is_seven_bit_safe(preamble) {
+        if (self.fine)(preamble) {
             self.out.extend_from_slice(preamble);
         }
         for part in &spans.parts {
@@ -79,7 +91,7 @@ impl Walk<'_> {
         }
         self.out.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
         let epilogue = spans.epilogue.and_then(|start| entity.body.get(start..)).unwrap_or_default();
-        if is_seven_bit_safe(epilogue) {
+        if (self.fine)(epilogue) {
             self.out.extend_from_slice(epilogue);
         }
         Ok(())
@@ -107,7 +119,7 @@ impl Walk<'_> {
         let encoding = entity.transfer_encoding()?;
         let text = essence.starts_with("text/") || essence.starts_with("message/");
         match encoding {
-            _ if is_seven_bit_safe(&entity.body) => {
+            _ if (self.fine)(&entity.body) => {
                 self.header(entity, None)?;
                 self.out.extend_from_slice(&entity.body);
             }

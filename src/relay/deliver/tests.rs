@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::HopTls;
+use crate::config::{HopTls, RouteHop};
 use crate::smtp::command::{MailParameters, Notify, RcptParameters, Recipient};
 use crate::spool::{Folder, Limits, NewEntry};
 
@@ -15,7 +15,7 @@ struct Scripted {
 }
 
 impl Transport for Scripted {
-    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Vec<Reply>, HopError> {
+    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Delivered, HopError> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         if hop.host == "gate" {
             self.gate.notified().await;
@@ -24,7 +24,8 @@ impl Transport for Scripted {
             std::future::pending::<()>().await;
         }
         self.sent.lock().unwrap().push((envelope.clone(), content.to_bytes()));
-        (self.answers)(hop, envelope)
+        let replies = (self.answers)(hop, envelope)?;
+        Ok(Delivered { replies, dsn: hop.host == "dsn", busy: false })
     }
 }
 
@@ -43,6 +44,9 @@ impl Handover for Gateway {
     }
     fn hop_to(&self, _: &Mailbox) -> (NextHop, Direction) {
         (hop("inside"), Direction::Inbound)
+    }
+    fn route(&self, entry: &Entry) -> Route {
+        Route::new(vec![RouteHop { spool_connections: 2, ..entry.next_hop.clone().into() }]).unwrap()
     }
     fn alert(&self, _: &Entry, _: &str) {
         self.alerts.fetch_add(1, Ordering::Relaxed);
@@ -77,15 +81,17 @@ fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> +
         Scripted { answers: Arc::new(answers), sent: Arc::default(), begun: Arc::default(), gate: Arc::default() };
     let gateway = Gateway::default();
     let clock = Arc::new(Stepped(Mutex::new(Timestamp::now() + Duration::from_secs(5))));
+    let retry = Retry {
+        first: Duration::from_secs(60),
+        longest: Duration::from_secs(3600),
+        expire: Duration::from_secs(86_400),
+        ..Retry::default()
+    };
     let settings = Settings {
-        retry: Retry {
-            first: Duration::from_secs(60),
-            longest: Duration::from_secs(3600),
-            expire: Duration::from_secs(86_400),
-        },
         hostname: Domain::parse("gw.ours.example").unwrap(),
         postmaster: Mailbox::parse("postmaster@ours.example").unwrap(),
-        per_hop: 2,
+        health: Health::new(&retry),
+        retry,
         contents: 1 << 20,
         clock: clock.clone(),
     };
@@ -342,7 +348,7 @@ async fn a_dead_hop_holds_up_no_other() {
 
 #[tokio::test]
 async fn an_unreachable_hop_is_left_alone_and_tried_one_by_one() {
-    let bench = bench(|hop, _| Err(HopError::NotTaken { hop: hop.host.clone(), why: "refused".into() }));
+    let bench = bench(|hop, _| Err(HopError::Unreachable { hop: hop.host.clone(), why: "refused".into() }));
     for _ in 0..10 {
         bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
     }

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::tls::Tls;
 use crate::address::Domain;
-use crate::config::{HopTls, NextHop};
+use crate::config::{HopTls, HopWaits, NextHop};
 use crate::mime::rope::Rope;
 use crate::smtp::client::{Client, DotStuffer, Event, StartTls};
 use crate::smtp::command::Reply;
@@ -26,8 +26,6 @@ use crate::smtp::command::Reply;
 const CHUNK: usize = 64 * 1024;
 /// Pieces handed to the socket at once.
 const SLICES: usize = 16;
-/// Longest wait for one address of a host to accept the connection.
-const CONNECT: Duration = Duration::from_secs(30);
 /// Wait for the words of a server that stopped reading the content.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -41,6 +39,7 @@ enum Stream {
 /// How long may be waited: for each step, and in all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
+    waits: HopWaits,
     each: Duration,
     until: Instant,
     /// The end of waiting where some is known already: a little earlier.
@@ -48,25 +47,41 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(each: Duration, steps: u32) -> Self {
-        let until = Instant::now() + each.saturating_mul(steps);
-        Self { each, until, partial: until.checked_sub(each / 10).unwrap_or(until) }
+    /// For commands; in all it takes at most `times` the whole.
+    pub(super) fn new(waits: HopWaits, times: u32) -> Self {
+        let until = Instant::now() + waits.all.saturating_mul(times);
+        let partial = until.checked_sub(waits.all / 10).unwrap_or(until);
+        Self { waits, each: waits.command, until, partial }
+    }
+
+    /// For greeting, EHLO, STARTTLS and handshake.
+    fn for_greeting(self) -> Self {
+        Self { each: self.waits.greeting, ..self }
+    }
+
+    /// For each piece of the content.
+    fn for_content(self) -> Self {
+        Self { each: self.waits.all, ..self }
     }
 
     /// For the answer to the final dot: of 4 minutes it makes the 10 of RFC 5321 section 4.5.3.2.6. A server that is slow, and not waited for,
     /// would get the mail again and again.
     pub(super) fn for_final(self) -> Self {
-        Self { each: self.each.saturating_mul(5) / 2, ..self }
+        Self { each: self.waits.all.saturating_mul(5) / 2, ..self }
     }
 
     /// For an owner that ends the wait itself, so that its end is never taken for another.
     pub(super) fn ended_by_owner(self) -> Self {
-        Self { until: self.until + self.each, ..self }
+        Self { until: self.until + self.waits.all, ..self }
     }
 
     /// What is known already is told before the owner ends the wait.
     pub(super) fn for_the_rest(self) -> Self {
         Self { until: self.partial, ..self }
+    }
+
+    fn at_most(self, each: Duration) -> Self {
+        Self { each, until: self.until.max(Instant::now() + each), ..self }
     }
 
     fn step(&self) -> Instant {
@@ -130,7 +145,7 @@ impl Connection {
             needs_reset: false,
         };
         loop {
-            match connection.event(patience).await.map_err(Opening::Other)? {
+            match connection.event(patience.for_greeting()).await.map_err(Opening::Other)? {
                 Event::Ready => return Ok(connection),
                 Event::StartTls => connection.handshake(hop, tls, patience).await.map_err(Opening::Handshake)?,
                 Event::Closed => return Err(Opening::Other(connection.closing_words())),
@@ -146,7 +161,7 @@ impl Connection {
         let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else {
             return Err("TLS within TLS".into());
         };
-        let stream = timeout_at(patience.step(), connector.connect(name, socket)).await;
+        let stream = timeout_at(patience.for_greeting().step(), connector.connect(name, socket)).await;
         let stream = stream
             .map_err(|_| "no TLS handshake in time".to_string())?
             .map_err(|error| format!("TLS handshake: {error}"))?;
@@ -187,13 +202,14 @@ impl Connection {
 
     /// Writes the content, dot-stuffed, and the final dot: small content in one write, the last chunk and the dot in one.
     pub(super) async fn content(&mut self, content: &Rope, patience: Patience) -> Result<(), ContentError> {
+        let patience = patience.for_content();
         let mut stuffer = DotStuffer::new();
         let (mut pieces, mut held) = (VecDeque::new(), 0_usize);
         for chunk in content.chunks(CHUNK) {
             let chunk = stuffer.stuff(chunk);
             if held.saturating_add(chunk.len()) > CHUNK {
                 if let Err(why) = self.write_pieces(&mut pieces, &mut 0, patience).await {
-                    return Err(self.last_words(why).await);
+                    return Err(self.last_words(why, patience).await);
                 }
                 held = 0;
             }
@@ -207,14 +223,14 @@ impl Connection {
         match self.write_pieces(&mut pieces, &mut written, patience).await {
             Ok(()) => Ok(()),
             Err(why) if written > before_dot => Err(ContentError::AfterDot(why)),
-            Err(why) => Err(self.last_words(why).await),
+            Err(why) => Err(self.last_words(why, patience).await),
         }
     }
 
     /// A server may say 552 and close while we write: its words are worth more than "broken pipe".
-    async fn last_words(&mut self, why: String) -> ContentError {
+    async fn last_words(&mut self, why: String, patience: Patience) -> ContentError {
         self.client.content_sent(1);
-        let refusal = match self.event(Patience::new(LAST_WORDS, 1)).await {
+        let refusal = match self.event(patience.at_most(LAST_WORDS)).await {
             Ok(Event::Final(reply)) if !reply.is_positive() => Some(reply),
             _ => None,
         };
@@ -301,13 +317,13 @@ impl Opening {
 
 /// Tries each address of the host in turn.
 async fn connect(hop: &NextHop, patience: Patience) -> Result<TcpStream, String> {
+    let patience = Patience { each: patience.waits.connect, ..patience };
     let lookup = timeout_at(patience.step(), tokio::net::lookup_host((hop.host.as_str(), hop.port))).await;
     let addresses =
         lookup.map_err(|_| "no answer from DNS in time".to_string())?.map_err(|error| format!("look-up: {error}"))?;
     let mut why = "the host name has no address".to_string();
     for address in addresses {
-        let until = patience.step().min(Instant::now() + CONNECT);
-        match timeout_at(until, TcpStream::connect(address)).await {
+        match timeout_at(patience.step(), TcpStream::connect(address)).await {
             Ok(Ok(socket)) => {
                 let _ = socket.set_nodelay(true);
                 return Ok(socket);

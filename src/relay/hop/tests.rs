@@ -4,9 +4,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::address::Mailbox;
-use crate::config::HopTls;
-use crate::smtp::command::{Enhanced, RcptParameters};
+use crate::address::{Mailbox, ReversePath};
+use crate::config::{HopTls, Retry};
+use crate::smtp::command::{Enhanced, MailParameters, RcptParameters};
 
 /// What a server expects (the start of a line; "." is the content and its end) and answers. "" closes, "?" stays silent.
 type Script = Vec<(&'static str, &'static str)>;
@@ -61,7 +61,16 @@ async fn play(mut socket: BufReader<TcpStream>, script: Script, contents: &mut V
 }
 
 fn hops(milliseconds: u64) -> Hops {
-    Hops::new(Domain::parse("gw.example").unwrap(), Duration::from_millis(milliseconds), Roots::none())
+    let all = Duration::from_millis(milliseconds);
+    let waits = HopWaits { connect: all, greeting: all, command: all, all };
+    Hops::new(Domain::parse("gw.example").unwrap(), waits, Health::new(&Retry::default()), Roots::none())
+}
+
+async fn begin(hops: &Hops, hop: &NextHop) -> HopTransaction {
+    match hops.begin(&hop.clone().into(), ReversePath::Null, MailParameters::default()).await {
+        Begun::Open(begun) => *begun,
+        Begun::None(why) => panic!("{why}"),
+    }
 }
 
 fn envelope(count: usize) -> Envelope {
@@ -96,7 +105,7 @@ async fn a_mail_goes_out_pipelined_and_the_connection_is_used_again() {
     let (hop, server) = server(vec![script(&[one, one].concat())]).await;
     let hops = hops(5000);
     for _ in 0..2 {
-        let replies = hops.deliver(&hop, &envelope(2), &mail("a\r\n.b\r\n")).await.unwrap();
+        let replies = hops.deliver(&hop, &envelope(2), &mail("a\r\n.b\r\n")).await.unwrap().replies;
         assert_eq!(codes(&replies), [250, 550]);
     }
     drop(hops);
@@ -115,8 +124,8 @@ async fn nobody_accepted_sends_nothing_but_a_lone_dot() {
     let again = [("MAIL", "452 a\r\n"), ("RCPT", "503 c\r\n"), ("DATA", "503 d\r\n")];
     let (hop, server) = server(vec![script(&[&steps[..], &again].concat())]).await;
     let hops = hops(5000);
-    assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("secret")).await.unwrap()), [550]);
-    assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("secret")).await.unwrap()), [452]);
+    assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("secret")).await.unwrap().replies), [550]);
+    assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("secret")).await.unwrap().replies), [452]);
     drop(hops);
     assert_eq!(server.await.unwrap(), vec![b".\r\n".to_vec()]);
 }
@@ -150,9 +159,9 @@ async fn r5_cut_through_tells_unknown_from_not_taken_too() {
     let begun = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n")];
     for (rest, unknown) in [(&[("DATA", "354 d\r\n"), (".", "")][..], true), (&[("DATA", "")][..], false)] {
         let (hop, _server) = server(vec![script(&[&begun[..], rest].concat())]).await;
-        let mut transaction = hops(1000).begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+        let mut transaction = begin(&hops(1000), &hop).await;
         assert_eq!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
-        let error = transaction.data(&mail("x\r\n"), Duration::from_secs(5)).await.unwrap_err();
+        let error = transaction.data(&mail("x\r\n")).await.unwrap_err();
         assert_eq!(matches!(error, HopError::Unknown { .. }), unknown, "{rest:?}");
     }
 }
@@ -175,7 +184,7 @@ async fn a_stale_kept_connection_is_replaced_once() {
     let (hop, server) = server(vec![first, second, script(&one)]).await;
     let hops = hops(5000);
     for _ in 0..3 {
-        assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap()), [250]);
+        assert_eq!(codes(&hops.deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap().replies), [250]);
     }
     drop(hops);
     assert_eq!(server.await.unwrap().len(), 3);
@@ -187,9 +196,9 @@ async fn a_stale_kept_connection_is_replaced_in_cut_through() {
     let (hop, server) = server(vec![script(&[&one[..], &[("MAIL", "")]].concat()), script(&one)]).await;
     let hops = hops(5000);
     for _ in 0..2 {
-        let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+        let mut transaction = begin(&hops, &hop).await;
         assert!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().is_positive());
-        assert_eq!(codes(&transaction.data(&mail("x\r\n"), Duration::from_secs(5)).await.unwrap()), [250]);
+        assert_eq!(codes(&transaction.data(&mail("x\r\n")).await.unwrap()), [250]);
     }
     drop(hops);
     server.await.unwrap();
@@ -208,11 +217,11 @@ async fn r2_cut_through_gives_each_rcpt_its_answer_and_a_dropped_transaction_is_
     let (hop, server) = server(vec![script(&steps)]).await;
     let hops = hops(5000);
     let recipients = envelope(2).recipients;
-    let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    let mut transaction = begin(&hops, &hop).await;
     assert_eq!(transaction.rcpt(&recipients[0]).await.unwrap().code, 550);
     assert_eq!(transaction.rcpt(&recipients[1]).await.unwrap().code, 250);
     drop(transaction);
-    let mut transaction = hops.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    let mut transaction = begin(&hops, &hop).await;
     assert_eq!(transaction.rcpt(&recipients[0]).await.unwrap().lines, ["m"]);
     drop((transaction, hops));
     server.await.unwrap();
@@ -231,7 +240,7 @@ async fn r4_lmtp_answers_for_each_recipient_and_the_lost_ones_are_put_off() {
     for (end, expected) in [("250 one\r\n452 two\r\n", [250, 550, 452]), ("250 one\r\n4", [250, 550, 451])] {
         let (mut hop, _server) = server(vec![[&hello[..], &steps, &[(".", end)]].concat()]).await;
         hop.lmtp = true;
-        assert_eq!(codes(&hops(500).deliver(&hop, &envelope(3), &mail("x\r\n")).await.unwrap()), expected);
+        assert_eq!(codes(&hops(500).deliver(&hop, &envelope(3), &mail("x\r\n")).await.unwrap().replies), expected);
     }
 }
 
@@ -247,26 +256,97 @@ async fn no_content_without_354_when_a_server_says_421_on_its_own() {
     assert!(server.await.unwrap_err().is_panic(), "the server was sent the content as commands");
 }
 
+/// A clear-signed mail whose signature was made over 8-bit octets.
+const SIGNED: &str = "From: a@b.example\r\nMIME-Version: 1.0\r\nContent-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=s\r\n\r\n\
+    --s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngr\u{fc}n\r\n--s\r\n\
+    Content-Type: application/pkcs7-signature\r\nContent-Transfer-Encoding: base64\r\n\r\nMIAGCSqGSIb3DQEHAqCA\r\n--s--\r\n";
+
 #[tokio::test]
-async fn eight_bit_content_does_not_go_where_8bitmime_is_not_offered() {
-    let steps = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
-    let refused = |replies: Vec<Reply>| {
-        replies.len() == 1 && replies.iter().all(|reply| (reply.code, reply.enhanced) == (554, Some(Enhanced(5, 6, 3))))
-    };
-    // The connection that was refused nothing is used again: 7-bit mail passes, encoded octets are no 8-bit content.
-    let (hop, server) = server(vec![script(&steps), script(&[("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n")])]).await;
+async fn a16_eight_bit_content_is_encoded_anew_for_a_hop_without_8bitmime() {
+    let steps = [("MAIL FROM:<>", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
+    let (hop, server) = server(vec![script(&[steps, steps, steps].concat())]).await;
     let pool = hops(5000);
-    assert!(refused(pool.deliver(&hop, &envelope(1), &mail("gr\u{fc}n\r\n")).await.unwrap()));
+    let plain = mail("Subject: gr\u{fc}n\r\nReceived: by x\r\n\r\ngr\u{fc}n\r\n.\r\n");
+    assert_eq!(codes(&pool.deliver(&hop, &envelope(1), &plain).await.unwrap().replies), [250]);
+    let mut through = begin(&pool, &hop).await;
+    assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+    assert_eq!(codes(&through.data(&plain).await.unwrap()), [250]);
+    // Octets that travel as base64 are no 8-bit content.
     let mut encoded = Rope::new();
     encoded.push_base64(&b"\xff"[..]);
-    assert_eq!(codes(&pool.deliver(&hop, &envelope(1), &encoded).await.unwrap()), [250]);
+    assert_eq!(codes(&pool.deliver(&hop, &envelope(1), &encoded).await.unwrap().replies), [250]);
     drop(pool);
+    let contents = server.await.unwrap();
+    assert_eq!(contents[2], b"/w==\r\n.\r\n");
+    for content in &contents[..2] {
+        let text = std::str::from_utf8(content).unwrap();
+        assert!(text.is_ascii(), "{text}");
+        let message = mail_parser::MessageParser::default().parse(text.strip_suffix("\r\n.\r\n").unwrap()).unwrap();
+        assert_eq!(message.subject(), Some("gr\u{fc}n"));
+        assert_eq!(message.body_text(0).unwrap().trim_end_matches(".\r\n"), "gr\u{fc}n\r\n");
+        assert!(text.contains("Received: by x\r\n"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a16_what_is_signed_in_eight_bit_comes_back_and_is_never_changed() {
+    let refused = |replies: &[Reply]| {
+        replies.len() == 1 && replies.iter().all(|reply| (reply.code, reply.enhanced) == (554, Some(Enhanced(5, 6, 3))))
+    };
+    let rest = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("RSET", "250 r\r\n")];
+    let sent = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
+    let (hop, server) = server(vec![script(&[&rest[..], &sent].concat())]).await;
     let pool = hops(5000);
-    let mut through = pool.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    let signed = mail(SIGNED);
+    assert!(refused(&pool.deliver(&hop, &envelope(1), &signed).await.unwrap().replies));
+    let mut through = begin(&pool, &hop).await;
     assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
-    assert!(refused(through.data(&mail("gr\u{fc}n\r\n"), Duration::from_secs(5)).await.unwrap()));
+    assert!(refused(&through.data(&signed).await.unwrap()));
+    // Signed in 7 bit, with a field beside it that is not: the field is encoded, what is signed keeps its octets.
+    let good = SIGNED.replace("gr\u{fc}n", "gruen  ").replace("8bit", "7bit");
+    let beside = Rope::from(Bytes::from(format!("Subject: gr\u{fc}n\r\n{good}")));
+    assert_eq!(codes(&pool.deliver(&hop, &envelope(1), &beside).await.unwrap().replies), [250]);
     drop(pool);
-    assert_eq!(server.await.unwrap(), vec![b"/w==\r\n.\r\n".to_vec()]);
+    let content = String::from_utf8(server.await.unwrap().remove(0)).unwrap();
+    let body = good.split_once("\r\n\r\n").unwrap().1;
+    assert!(content.is_ascii() && content.contains(body), "{content}");
+}
+
+#[tokio::test]
+async fn a16_smtputf8_is_asked_for_only_where_something_needs_it() {
+    let sent = [("MAIL FROM:<>", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
+    let hello = [("", "220 mx\r\n"), ("EHLO", "250-mx\r\n250-8BITMIME\r\n250 PIPELINING\r\n")];
+    let rest = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("RSET", "250 r\r\n")];
+    let (hop, _server) = server(vec![[&hello[..], &sent, &sent, &rest, &sent].concat()]).await;
+    let pool = hops(5000);
+    let mut declared = envelope(1);
+    declared.parameters.smtputf8 = true;
+    let ascii = mail("Subject: x\r\n\r\ngr\u{fc}n\r\n");
+    assert_eq!(codes(&pool.deliver(&hop, &declared, &ascii).await.unwrap().replies), [250]);
+    let parts = mail(
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ngr\u{fc}n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
+         Subject: x\r\n\r\ngr\u{fc}n\r\n--b--\r\n",
+    );
+    assert_eq!(codes(&pool.deliver(&hop, &declared, &parts).await.unwrap().replies), [250]);
+    let needs = |replies: &[Reply]| replies.iter().all(|reply| reply.enhanced == Some(Enhanced(5, 6, 7)));
+    let field = mail("Subject: gr\u{fc}n\r\n\r\nx\r\n");
+    assert!(needs(&pool.deliver(&hop, &declared, &field).await.unwrap().replies));
+    let deep = Rope::from(Bytes::from(
+        String::from_utf8(parts.to_bytes().to_vec()).unwrap().replace("Subject: x", "Subject: \u{fc}"),
+    ));
+    assert!(needs(&pool.deliver(&hop, &declared, &deep).await.unwrap().replies));
+    let mut recipient = declared.clone();
+    recipient.recipients[0].mailbox = Mailbox::parse("gr\u{fc}n@b.example").unwrap();
+    assert!(needs(&pool.deliver(&hop, &recipient, &ascii).await.unwrap().replies));
+    // Straight through it is known at the content only.
+    for (content, code) in [(&field, 550), (&ascii, 250)] {
+        let route = hop.clone().into();
+        let Begun::Open(mut through) = pool.begin(&route, ReversePath::Null, declared.parameters.clone()).await else {
+            panic!("not begun");
+        };
+        assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+        assert_eq!(codes(&through.data(content).await.unwrap()), [code]);
+    }
 }
 
 #[tokio::test]
@@ -274,7 +354,10 @@ async fn eight_bit_content_is_declared_whatever_the_client_said() {
     let steps =
         [("MAIL FROM:<> BODY=8BITMIME", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 c\r\n"), (".", "250 d\r\n")];
     let (hop, _server) = server(vec![[&ONE_BY_ONE[..], &steps].concat()]).await;
-    assert_eq!(codes(&hops(5000).deliver(&hop, &envelope(1), &mail("gr\u{fc}n\r\n")).await.unwrap()), [250]);
+    assert_eq!(
+        codes(&hops(5000).deliver(&hop, &envelope(1), &mail("Subject: x\r\n\r\ngr\u{fc}n\r\n")).await.unwrap().replies),
+        [250]
+    );
 }
 
 #[tokio::test]
@@ -283,13 +366,13 @@ async fn r3_an_lmtp_hop_that_falls_silent_after_its_first_answer_keeps_that_answ
     let steps = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("RCPT", "250 c\r\n"), ("DATA", "354 d\r\n")];
     let (mut hop, _server) = server(vec![[&hello[..], &steps, &[(".", "250 one\r\n"), ("", "?")]].concat()]).await;
     hop.lmtp = true;
-    let pool = hops(60_000);
-    let mut through = pool.begin(&hop, ReversePath::Null, MailParameters::default()).await.unwrap();
+    let pool = hops(600);
+    let mut through = begin(&pool, &hop).await;
     for recipient in &envelope(2).recipients {
         assert_eq!(through.rcpt(recipient).await.unwrap().code, 250);
     }
     let within = Duration::from_millis(600);
-    let replies = tokio::time::timeout(within, through.data(&mail("x\r\n"), within)).await;
+    let replies = tokio::time::timeout(within, through.data(&mail("x\r\n"))).await;
     assert_eq!(codes(&replies.expect("before the caller's own deadline").unwrap()), [250, 451]);
 }
 
@@ -302,7 +385,7 @@ async fn tls_is_never_left_out_where_required() {
             let (mut hop, _server) = server(vec![steps.to_vec()]).await;
             hop.tls = tls;
             let error = hops(1000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap_err();
-            assert!(matches!(error, HopError::NotTaken { .. }));
+            assert!(matches!(error, HopError::Unreachable { .. }));
         }
     }
 }
@@ -318,7 +401,7 @@ async fn opportunistic_goes_on_in_clear_after_a_failed_handshake_and_a17_holds()
     assert!(hops(1000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.is_err());
     let (mut hop, server) = server(vec![tls.to_vec(), script(&one)]).await;
     hop.tls = HopTls::Opportunistic;
-    assert_eq!(codes(&hops(5000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap()), [250]);
+    assert_eq!(codes(&hops(5000).deliver(&hop, &envelope(1), &mail("x\r\n")).await.unwrap().replies), [250]);
     drop(server);
 }
 
@@ -347,7 +430,8 @@ async fn a_refusal_in_the_middle_of_the_content_is_heard() {
     let big = Rope::from(Bytes::from(b"0123456789abcdef\r\n".repeat(2_000_000)));
     let result = hops(500).deliver(&hop, &envelope(1), &big).await;
     assert!(
-        matches!(&result, Ok(replies) if codes(replies) == [552]) || matches!(result, Err(HopError::NotTaken { .. })),
+        matches!(&result, Ok(said) if codes(&said.replies) == [552])
+            || matches!(result, Err(HopError::NotTaken { .. })),
         "{result:?}"
     );
     server.abort();

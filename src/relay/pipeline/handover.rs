@@ -10,7 +10,6 @@ use crate::mime::rope::Rope;
 use crate::relay::hop::{HopError, HopTransaction};
 use crate::relay::listen::Answer;
 use crate::relay::refusal::{Refusal, Unserved, accepted};
-use crate::relay::route;
 use crate::smtp::command::{Body, Enhanced, Envelope, MailParameters, Recipient, Reply};
 
 /// The spool cannot take a message; the reason is for the log.
@@ -90,8 +89,7 @@ impl Inner {
         event: &mut Event,
     ) -> Through {
         let all = || output.recipients.clone();
-        let within = self.config.limits.hop_timeout;
-        let data = tokio::time::timeout(within, begun.data(output.content.rope(), within));
+        let data = tokio::time::timeout(self.config.limits.hop.all, begun.data(output.content.rope()));
         let replies = match data.await {
             Err(_) => {
                 event.hop("silent");
@@ -101,13 +99,10 @@ impl Inner {
                     Refusal::HopTimeout.reply(),
                 ));
             }
-            Ok(Err(error @ HopError::NotTaken { .. })) => {
+            Ok(Err(error)) => {
                 event.hop(&error.to_string());
-                return Through::Spool { recipients: all(), dup_possible: false };
-            }
-            Ok(Err(error @ HopError::Unknown { .. })) => {
-                event.hop(&error.to_string());
-                return Through::Spool { recipients: all(), dup_possible: true };
+                let dup_possible = matches!(error, HopError::Unknown { .. });
+                return Through::Spool { recipients: all(), dup_possible };
             }
             Ok(Ok(replies)) => replies,
         };
@@ -193,7 +188,7 @@ impl Inner {
             id: message.id.clone(),
             envelope: Envelope { reverse_path: message.reverse_path.clone(), parameters, recipients },
             direction: output.direction,
-            hop: route::next_hop(&self.config, output.direction).clone(),
+            hop: self.config.route(output.direction).best().clone(),
             content: rope,
             closed,
             held,
