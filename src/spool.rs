@@ -45,7 +45,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
-use crate::config::NextHop;
 use crate::mime::rope::Rope;
 pub use disk::{Disk, Folder};
 pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
