@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::NextHop;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Direction, HopTls};
 use crate::smtp::command::{Envelope, MailParameters, Notify, RcptParameters, Recipient};
