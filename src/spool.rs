@@ -198,16 +198,13 @@ impl Spool {
         taken
     }
 
-    /// Claims waiting entries whether due or not: those committed before `before` have expired, and those due after `beyond` were put
-    /// off by a clock that was wrong.
-    pub fn claim_out_of_time(&self, before: Timestamp, beyond: Timestamp, most: usize) -> Vec<Arc<Entry>> {
+    /// Claims waiting entries whether due or not, at most so many: those that are late or have expired, and those that a clock that was
+    /// wrong put off. `out_of_time` is asked under the index's lock.
+    pub fn claim_out_of_time(&self, most: usize, out_of_time: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
         let mut index = lock(&self.shared.index);
-        let out_of_time = |slot: &&Slot| {
-            let entry = &slot.entry;
-            !slot.claimed && entry.may_go() && (entry.created < before || entry.next_attempt > beyond)
-        };
+        let waiting = index.slots.values().filter(|slot| !slot.claimed && slot.entry.may_go());
         let taken: Vec<_> =
-            index.slots.values().filter(out_of_time).take(most).map(|slot| Arc::clone(&slot.entry)).collect();
+            waiting.filter(|slot| out_of_time(&slot.entry)).take(most).map(|slot| Arc::clone(&slot.entry)).collect();
         index.claim(&taken);
         taken
     }

@@ -14,20 +14,22 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 
+use self::dsn::{Action, Report, Told};
 use super::hop::health::{Health, Pick};
 use super::hop::{Delivered, HopError, Hops};
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Direction, NextHop, Retry, Route};
 use crate::mime::rope::Rope;
-use crate::smtp::command::{Enhanced, Envelope, Reply};
-use crate::spool::{Entry, EntryId, Outcome, RecipientState, Spool, SpoolError, Treatment};
+use crate::smtp::command::{Enhanced, Envelope, Notify, Reply, Ret};
+use crate::spool::{Entry, EntryId, NewEntry, Outcome, RecipientState, Spool, SpoolError, Treatment};
 
 /// Waiting for a spool in trouble before it is asked again.
 const SPOOL_WAIT: Duration = Duration::from_secs(1);
-/// How often entries are looked through for those that have expired behind a dead next hop, or that are due in years.
+/// How often entries are looked through for those that are late or have expired behind a dead next hop, or that are due in years.
 const TIME_CHECK: Duration = Duration::from_secs(60);
-/// Such entries taken at once.
+/// Such entries taken at once, and how soon the next of them where there are more.
 const OUT_OF_TIME_AT_ONCE: usize = 16;
+const MORE_OUT_OF_TIME: Duration = Duration::from_secs(1);
 /// What is due later than the longest wait and this was put off by a clock that was wrong.
 const CLOCK_ERROR: Duration = Duration::from_secs(3600);
 /// Longest sleep: a clock that is set forward is noticed within it.
@@ -205,15 +207,17 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
         let mut claimed = work.claim(now);
         // Either way: the clock may have been set back.
         if now >= time_check || time_check > after(now, TIME_CHECK) {
-            claimed.extend(work.claim_out_of_time(now));
-            time_check = after(now, TIME_CHECK);
+            let out_of_time = work.claim_out_of_time(now);
+            let more = out_of_time.len() >= OUT_OF_TIME_AT_ONCE;
+            time_check = after(now, if more { MORE_OUT_OF_TIME } else { TIME_CHECK });
+            claimed.extend(out_of_time);
         }
         for entry in claimed {
             let key = (entry.id, entry.next_hop.clone());
             let work = Arc::clone(&work);
             running.insert(tasks.spawn(async move { work.attempt(entry).await }).id(), key);
         }
-        let wait = work.sleep_for(work.settings.clock.now());
+        let wait = work.sleep_for(work.settings.clock.now(), time_check);
         tokio::select! {
             () = work.spool.changed() => {}
             () = work.settings.health.changed() => {}
@@ -243,9 +247,13 @@ impl<T: Transport, H: Handover> Work<T, H> {
     }
 
     fn claim_out_of_time(&self, now: Timestamp) -> Vec<Arc<Entry>> {
-        let Retry { longest, expire, .. } = self.settings.retry;
+        let Retry { longest, expire, warn, .. } = self.settings.retry;
         let beyond = after(now, longest.saturating_add(CLOCK_ERROR));
-        let claimed = self.spool.claim_out_of_time(before(now, expire), beyond, OUT_OF_TIME_AT_ONCE);
+        let (expired, late) = (before(now, expire), before(now, warn));
+        let claimed = self.spool.claim_out_of_time(OUT_OF_TIME_AT_ONCE, |entry| {
+            let untold = entry.created < late && entry.delay_told.is_none() && self.hears_of_delay(entry);
+            entry.created < expired || entry.next_attempt > beyond || untold
+        });
         for entry in &claimed {
             self.begun(&mut lock(&self.hops), entry);
         }
@@ -294,9 +302,9 @@ impl<T: Transport, H: Handover> Work<T, H> {
     }
 
     /// Until something falls due that may be done then. What is due already waits for room: the end of another delivery, or the end of a pause.
-    fn sleep_for(&self, now: Timestamp) -> Duration {
+    fn sleep_for(&self, now: Timestamp, time_check: Timestamp) -> Duration {
         let due = self.spool.next_due().filter(|at| *at > now);
-        let next = due.into_iter().chain(self.settings.health.next_trial(now)).min();
+        let next = due.into_iter().chain(self.settings.health.next_trial(now)).chain([time_check]).min();
         let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(SLEEP_MAX);
         wait.clamp(Duration::from_millis(1), SLEEP_MAX)
     }
@@ -352,7 +360,11 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let mut verdicts = vec![none; envelope.recipients.len()];
         for (positions, rope) in parts {
             let recipients = positions.iter().filter_map(|at| envelope.recipients.get(*at)).cloned().collect();
-            let part = Envelope { recipients, ..envelope.clone() };
+            let mut part = Envelope { recipients, ..envelope.clone() };
+            if entry.treatment == Treatment::AsReceived {
+                // What was opened here is not to come back whole, whatever the sender asked for (A33).
+                part.parameters.ret = Some(Ret::Headers);
+            }
             let results = self.exchange(entry, &part, &rope).await;
             for (at, result) in positions.iter().zip(results) {
                 if let Some(verdict) = verdicts.get_mut(*at) {
@@ -422,10 +434,12 @@ impl<T: Transport, H: Handover> Work<T, H> {
         content: &Bytes,
         now: Timestamp,
     ) -> Outcome {
-        let expired = now >= after(entry.created, self.settings.retry.expire);
+        let Retry { expire, warn, .. } = self.settings.retry;
+        let expired = now >= after(entry.created, expire);
+        let late = entry.delay_told.is_none() && now >= after(entry.created, warn);
         let sender = self.may_notify(entry);
         let mut verdicts = verdicts.into_iter();
-        let mut failures = Vec::new();
+        let mut told: Vec<(Action, Told<'_>)> = Vec::new();
         let mut recipients = Vec::with_capacity(entry.recipients.len());
         for one in &entry.recipients {
             let verdict = if one.state == RecipientState::Waiting { verdicts.next() } else { None };
@@ -438,12 +452,13 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 verdict.status = Enhanced(4, 4, 7);
                 verdict.text =
                     format!("given up after {} attempts; last: {}", entry.attempts.saturating_add(1), verdict.text);
+                verdict.said_by = None;
             }
-            let wants = one.recipient.parameters.notify.is_none_or(|notify| notify.failure);
-            match (verdict.state, sender) {
-                (RecipientState::Failed, None) => verdict.state = RecipientState::Stuck,
-                (RecipientState::Failed, Some(_)) if wants => failures.push((&one.recipient, verdict.clone())),
-                _ => {}
+            if verdict.state == RecipientState::Failed && sender.is_none() {
+                verdict.state = RecipientState::Stuck;
+            }
+            if let Some(action) = sender.and_then(|_| action(&verdict, one.recipient.parameters.notify, late)) {
+                told.push((action, Told { recipient: &one.recipient, verdict: verdict.clone() }));
             }
             self.count(entry, &one.recipient.mailbox, &verdict);
             recipients.push((verdict.state, Some(verdict.text)));
@@ -451,15 +466,39 @@ impl<T: Transport, H: Handover> Work<T, H> {
         if recipients.iter().any(|(state, _)| *state == RecipientState::Stuck) {
             self.handover.alert(entry, "failed for good, and nobody may be told");
         }
-        let new_entries = match sender {
-            Some(sender) if !failures.is_empty() => {
-                self.counts.notified.fetch_add(1, Ordering::Relaxed);
-                vec![dsn::entry(&self.settings, entry, sender, self.handover.hop_to(sender), &failures, content, now)]
-            }
-            _ => Vec::new(),
-        };
+        let delay_told = told.iter().any(|(action, _)| *action == Action::Delayed).then_some(now);
+        let new_entries = sender.map(|sender| self.reports(entry, sender, told, content, now)).unwrap_or_default();
         tracing::debug!(entry = %entry.id, recipients = envelope.recipients.len(), "attempt judged");
-        Outcome { recipients, next_attempt: after(now, self.wait(entry.attempts)), delay_told: None, new_entries }
+        Outcome { recipients, next_attempt: after(now, self.wait(entry.attempts)), delay_told, new_entries }
+    }
+
+    /// One report for each kind of news.
+    fn reports(
+        &self,
+        entry: &Entry,
+        sender: &Mailbox,
+        mut told: Vec<(Action, Told<'_>)>,
+        content: &Bytes,
+        now: Timestamp,
+    ) -> Vec<NewEntry> {
+        let mut reports = Vec::new();
+        while let Some((action, _)) = told.first() {
+            let action = *action;
+            let (these, others): (Vec<_>, Vec<_>) = told.into_iter().partition(|(other, _)| *other == action);
+            told = others;
+            let told = these.into_iter().map(|(_, told)| told).collect();
+            let report = Report { settings: &self.settings, entry, sender, action, told, content, now };
+            reports.push(report.entry(self.handover.hop_to(sender)));
+            self.counts.notified.fetch_add(1, Ordering::Relaxed);
+        }
+        reports
+    }
+
+    /// Whether this mail's sender would hear of a delay, had it one.
+    fn hears_of_delay(&self, entry: &Entry) -> bool {
+        let waiting = entry.recipients.iter().filter(|one| one.state == RecipientState::Waiting);
+        self.may_notify(entry).is_some()
+            && waiting.into_iter().any(|one| one.recipient.parameters.notify.is_none_or(|notify| notify.delay))
     }
 
     /// Who may be told of a failure: a sender of ours (R8), unless a private key was tried (A4).
@@ -533,6 +572,19 @@ impl Verdict {
     fn put_off(why: &str) -> Self {
         let (state, status) = (RecipientState::Waiting, Enhanced(4, 4, 1));
         Self { state, status, text: bounded(why), said_by: None, dsn: false }
+    }
+}
+
+/// What the sender is told of a recipient (RFC 3461 sections 4.1 and 5.2).
+fn action(verdict: &Verdict, notify: Option<Notify>, late: bool) -> Option<Action> {
+    match verdict.state {
+        RecipientState::Failed => notify.is_none_or(|notify| notify.failure).then_some(Action::Failed),
+        RecipientState::Waiting if late => notify.is_none_or(|notify| notify.delay).then_some(Action::Delayed),
+        RecipientState::Delivered if !verdict.dsn && notify.is_some_and(|notify| notify.success) => {
+            let delivers = verdict.said_by.as_ref().is_some_and(|hop| hop.lmtp);
+            Some(if delivers { Action::Delivered } else { Action::Relayed })
+        }
+        RecipientState::Waiting | RecipientState::Delivered | RecipientState::Stuck => None,
     }
 }
 

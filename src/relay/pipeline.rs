@@ -253,12 +253,7 @@ fn answer(lmtp: bool, recipients: usize, reply: Reply) -> Answer {
 
 impl Inner {
     /// RCPT's answer: the next hop's, where the message may go straight through (R2).
-    async fn ask_next_hop(
-        &self,
-        transaction: &mut Transaction,
-        direction: Direction,
-        recipient: &Recipient,
-    ) -> Reply {
+    async fn ask_next_hop(&self, transaction: &mut Transaction, direction: Direction, recipient: &Recipient) -> Reply {
         let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
         if self.config.delivery == Delivery::Queue {
             transaction.cut = Cut::Spool;
@@ -275,6 +270,9 @@ impl Inner {
             };
         }
         match &mut transaction.cut {
+            // The report that it was handed on is ours to write, with what the spool knows (RFC 3461 section 5.2.2).
+            Cut::Open(begun, _)
+                if !begun.offers().dsn && self.reports_success(&transaction.reverse_path, recipient) => {}
             Cut::Open(begun, open) if *open == direction => match begun.rcpt(recipient).await {
                 Ok(reply) => return reply,
                 Err(error) => {
@@ -285,6 +283,13 @@ impl Inner {
         }
         transaction.cut = Cut::Spool;
         good()
+    }
+
+    /// Whether a sender of ours asks to hear of success.
+    fn reports_success(&self, reverse_path: &ReversePath, recipient: &Recipient) -> bool {
+        let ours = |sender: &Mailbox| self.config.domains.contains(sender.domain());
+        recipient.parameters.notify.is_some_and(|notify| notify.success)
+            && matches!(reverse_path, ReversePath::Mailbox(sender) if ours(sender))
     }
 
     /// From the final dot to its answer.

@@ -46,7 +46,14 @@ impl Handover for Gateway {
         (hop("inside"), Direction::Inbound)
     }
     fn route(&self, entry: &Entry) -> Route {
-        Route::new(vec![RouteHop { spool_connections: 2, ..entry.next_hop.clone().into() }]).unwrap()
+        // "first+second": the second takes over.
+        let hosts = entry.next_hop.host.split('+');
+        let one = |(at, host)| RouteHop {
+            preference: at,
+            spool_connections: 2,
+            ..NextHop { host: str::to_owned(host), ..entry.next_hop.clone() }.into()
+        };
+        Route::new((0..).zip(hosts).map(one).collect()).unwrap()
     }
     fn alert(&self, _: &Entry, _: &str) {
         self.alerts.fetch_add(1, Ordering::Relaxed);
@@ -67,6 +74,7 @@ struct Bench {
     gateway: Gateway,
     clock: Arc<Stepped>,
     deliverer: Deliverer,
+    health: Health,
     _folder: tempfile::TempDir,
 }
 
@@ -87,16 +95,17 @@ fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> +
         expire: Duration::from_secs(86_400),
         ..Retry::default()
     };
+    let health = Health::new(&retry);
     let settings = Settings {
         hostname: Domain::parse("gw.ours.example").unwrap(),
         postmaster: Mailbox::parse("postmaster@ours.example").unwrap(),
-        health: Health::new(&retry),
+        health: health.clone(),
         retry,
         contents: 1 << 20,
         clock: clock.clone(),
     };
     let deliverer = Deliverer::start(spool.clone(), transport.clone(), gateway.clone(), settings);
-    Bench { spool, transport, gateway, clock, deliverer, _folder: folder }
+    Bench { spool, transport, gateway, clock, deliverer, health, _folder: folder }
 }
 
 fn mail(from: &str, to: &[&str]) -> NewEntry {
@@ -357,4 +366,138 @@ async fn an_unreachable_hop_is_left_alone_and_tried_one_by_one() {
     assert!(before <= 3, "{before}");
     bench.step(61);
     bench.until("tried again", |bench| bench.sent() > before).await;
+}
+
+fn notify(success: bool, failure: bool, delay: bool) -> Option<Notify> {
+    Some(Notify { success, failure, delay })
+}
+
+/// Reports that were sent, as texts.
+fn reports(bench: &Bench) -> Vec<String> {
+    let sent = bench.transport.sent.lock().unwrap();
+    let reports = sent.iter().filter(|(envelope, _)| envelope.reverse_path == ReversePath::Null);
+    reports.map(|(_, content)| String::from_utf8(content.to_vec()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn each_notify_gets_its_news_and_no_other() {
+    // What the next hop does, what is asked for, and the actions told.
+    let all_kinds = notify(true, true, true);
+    let cases: [(&str, u16, Option<Notify>, &[&str]); 14] = [
+        ("plain", 250, None, &[]),
+        ("plain", 250, notify(true, false, false), &["relayed"]),
+        ("plain", 250, notify(false, true, true), &[]),
+        ("plain", 250, all_kinds, &["relayed"]),
+        ("lmtp", 250, all_kinds, &["delivered"]),
+        ("dsn", 250, all_kinds, &[]),
+        ("plain", 550, None, &["failed"]),
+        ("dsn", 550, None, &["failed"]),
+        ("plain", 550, notify(false, true, false), &["failed"]),
+        ("plain", 550, notify(true, false, true), &[]),
+        ("plain", 550, notify(false, false, false), &[]),
+        ("plain", 450, None, &["delayed", "failed"]),
+        ("plain", 450, notify(true, true, false), &["failed"]),
+        ("plain", 450, notify(false, false, true), &["delayed"]),
+    ];
+    for (host, code, asked, expected) in cases {
+        let bench = bench(all(code));
+        let mut one = mail("a@ours.example", &["x@b.example"]);
+        one.next_hop = NextHop { lmtp: host == "lmtp", ..hop(host) };
+        one.envelope.recipients[0].parameters.notify = asked;
+        let id = bench.spool.commit(vec![one]).await.unwrap()[0];
+        if code == 450 {
+            // Before 4 h, after it and once more, and after expiry.
+            for (attempts, seconds) in [(1, 3_500), (2, 12_000), (3, 3_601), (4, 80_000)] {
+                bench.until("tried", |bench| bench.spool.entry(id).is_none_or(|one| one.attempts >= attempts)).await;
+                bench.step(seconds);
+            }
+        }
+        bench.until("gone", |bench| bench.spool.entries().is_empty()).await;
+        let actions: Vec<String> = reports(&bench)
+            .iter()
+            .flat_map(|report| {
+                report.lines().filter_map(|line| line.strip_prefix("Action: ")).map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(actions, expected, "{host} {code} {asked:?}");
+        bench.deliverer.stop(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_report_names_what_was_asked_with_and_who_said_what() {
+    let bench = bench(all(550));
+    let mut one = mail("a@ours.example", &["x@b.example"]);
+    one.log_id = "00ab".into();
+    one.envelope.parameters.envid = Some("QQ 314=59".into());
+    one.envelope.parameters.ret = Some(Ret::Full);
+    one.envelope.recipients[0].parameters.orcpt = Some("rfc822;Bert+2BBert@b.example".into());
+    one.next_hop = hop("192.0.2.7");
+    bench.spool.commit(vec![one]).await.unwrap();
+    bench.until("gone", |bench| bench.spool.entries().is_empty()).await;
+    let report = reports(&bench).remove(0);
+    for field in [
+        "Original-Envelope-Id: QQ 314=59",
+        "Reporting-MTA: dns; gw.ours.example",
+        "Original-Recipient: rfc822; Bert+Bert@b.example",
+        "Remote-MTA: dns; [192.0.2.7]",
+        "Diagnostic-Code: smtp; 550 5.1.1 said so",
+        "Final-Log-ID: 00ab",
+        "Last-Attempt-Date: ",
+    ] {
+        assert!(report.contains(&format!("\r\n{field}")), "{field} in {report}");
+    }
+    assert!(!report.contains("the secret content"), "RET=FULL returns headers too (A33)");
+}
+
+#[tokio::test]
+async fn a_mail_behind_a_dead_hop_is_told_late_and_expires_though_it_never_had_a_turn() {
+    let bench = bench(|hop, envelope| match hop.host.as_str() {
+        "inside" => Ok(vec![reply(250); envelope.recipients.len()]),
+        _ => Err(HopError::Unreachable { hop: hop.host.clone(), why: "refused".into() }),
+    });
+    for _ in 0..20 {
+        bench.spool.commit(vec![mail("a@ours.example", &["x@b.example"])]).await.unwrap();
+    }
+    bench.until("set aside", |bench| bench.count(|c| &c.deferred) >= 1).await;
+    for (hours, action) in [(5, "Action: delayed"), (24, "Action: failed")] {
+        bench.step(hours * 3600);
+        let told = |bench: &Bench| reports(bench).iter().filter(|report| report.contains(action)).count();
+        // Sixteen at once, the rest a second later.
+        for _ in 0..3 {
+            bench.step(2);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bench.until(action, |bench| told(bench) == 20).await;
+    }
+    bench.until("gone", |bench| bench.spool.entries().is_empty()).await;
+    assert!(reports(&bench).iter().any(|report| report.contains("Diagnostic-Code: X-Waxwing; given up")));
+}
+
+#[tokio::test]
+async fn the_next_in_preference_takes_over_at_once_and_what_is_unknown_does_not_move() {
+    let bench = bench(|hop, envelope| match hop.host.as_str() {
+        "refusing" => Err(HopError::Unreachable { hop: hop.host.clone(), why: "refused".into() }),
+        "breaking" => Err(HopError::NotTaken { hop: hop.host.clone(), why: "lost".into() }),
+        "silent" => Err(HopError::Unknown { hop: hop.host.clone(), why: "silent".into() }),
+        _ => Ok(vec![reply(250); envelope.recipients.len()]),
+    });
+    for host in ["refusing+good", "breaking+good", "refusing+breaking+good"] {
+        bench
+            .spool
+            .commit(vec![NewEntry { next_hop: hop(host), ..mail("a@ours.example", &["x@b.example"]) }])
+            .await
+            .unwrap();
+        bench.until("delivered", |bench| bench.spool.entries().is_empty()).await;
+    }
+    assert_eq!((bench.count(|c| &c.delivered), bench.count(|c| &c.deferred)), (3, 0));
+    let unknown = NewEntry { next_hop: hop("silent+good"), ..mail("a@ours.example", &["x@b.example"]) };
+    bench.spool.commit(vec![unknown]).await.unwrap();
+    bench.until("put off", |bench| bench.count(|c| &c.dup_possible) == 1).await;
+    bench.until("put off", |bench| bench.count(|c| &c.deferred) == 1).await;
+    assert_eq!(bench.spool.entries().len(), 1, "never to two hops at once");
+    let health = bench.health.status();
+    let of = |host: &str| health.iter().find(|status| status.hop.host == host).unwrap();
+    assert!(of("refusing").aside_until.is_some() && of("silent").aside_until.is_none());
+    assert_eq!((of("good").answered, of("good").failed), (3, 0));
 }
