@@ -48,6 +48,20 @@ impl Roots {
         store.add_parsable_certificates(CertificateDer::pem_slice_iter(text).filter_map(Result::ok));
         (!store.is_empty()).then(|| Self(Arc::new(store)))
     }
+
+    /// TLS whose peer has to have a certificate by these CAs; fails where there is none.
+    pub(crate) fn verifying(self) -> Result<Arc<ClientConfig>, String> {
+        if self.0.is_empty() {
+            return Err("this system has no file of CAs; name one".into());
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        builder(&provider).map(|builder| verifying(builder, self)).map_err(|error| error.to_string())
+    }
+
+    /// TLS with whoever it is.
+    pub(crate) fn any_certificate() -> Result<Arc<ClientConfig>, String> {
+        Tls::new(Self::none()).any.map_err(|error| error.to_string())
+    }
 }
 
 /// The ways in which TLS is done.
