@@ -29,6 +29,8 @@ mod entry;
 mod index;
 /// Pages and sums.
 mod list;
+/// What was committed a moment ago.
+mod recent;
 /// Records of the log.
 mod record;
 /// Reading the log at start.
@@ -50,6 +52,7 @@ pub use disk::{Disk, Folder};
 pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
 use index::{Body, Index, Slot};
 pub use list::{EntryState, Filter, HopStats, Listed, Page, Stats, Sum};
+use recent::Recent;
 pub use record::fuzz_spool_record;
 use record::{Change, Digest, Payload, Settlement, sha256, to_digest};
 
@@ -231,8 +234,11 @@ impl Spool {
         self.shared.changed.notified().await;
     }
 
-    /// An entry's content, checked against its digest.
+    /// An entry's content: as it was committed a moment ago, else from the disk and checked against its digest.
     pub async fn content(&self, id: EntryId) -> Result<Bytes, SpoolError> {
+        if let Some(content) = lock(&self.shared.index).take_recent(id)? {
+            return Ok(content);
+        }
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.content(id)).await
     }
@@ -335,9 +341,14 @@ impl Spool {
         for new in entries {
             let id = self.shared.next_id(now);
             let size = new.content.encoded_len();
-            let (content, entry) = new.into_entry(id, now, octets(size));
+            let (mut content, entry) = new.into_entry(id, now, octets(size));
             let own_file =
                 size > self.shared.limits.inline || transaction.payload.0.len().saturating_add(size) > TRANSACTION;
+            if !own_file && entry.may_go() && entry.next_attempt <= now && Recent::wants(size) {
+                let octets = content.to_bytes();
+                lock(&self.shared.index).recent.keep(id, octets.clone());
+                content = octets.into();
+            }
             let file = if own_file {
                 files.push(id);
                 let (shared, content, undo) = (Arc::clone(&self.shared), content.clone(), files.clone());

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::entry::{Entry, EntryId, RecipientState, micros};
-use super::octets;
+use super::recent::Recent;
+use super::{SpoolError, octets};
 use super::record::{BodyAt, Change, Digest, Sealing, Settlement, Stored};
 use crate::config::{HopTls, NextHop};
 
@@ -18,6 +20,7 @@ pub(super) struct Index {
     pub(super) slots: BTreeMap<EntryId, Slot>,
     pub(super) due: BTreeMap<NextHopKey, BTreeSet<(Timestamp, EntryId)>>,
     pub(super) segments: BTreeMap<u64, Segment>,
+    pub(super) recent: Recent,
 }
 
 type NextHopKey = (String, u16, bool, u8);
@@ -63,6 +66,11 @@ impl Index {
         }
     }
 
+    /// An entry's content, where it is still in memory.
+    pub(super) fn take_recent(&mut self, id: EntryId) -> Result<Option<Bytes>, SpoolError> {
+        if self.slots.contains_key(&id) { Ok(self.recent.take(id)) } else { Err(SpoolError::NoEntry(id)) }
+    }
+
     /// Marks entries as claimed.
     pub(super) fn claim(&mut self, taken: &[Arc<Entry>]) {
         for entry in taken {
@@ -95,6 +103,7 @@ impl Index {
                 self.edit(id, |slot| Arc::make_mut(&mut slot.entry).next_attempt = micros(at));
             }
             Change::Done(id) => {
+                self.recent.take(id);
                 return self.remove(id).and_then(|slot| matches!(slot.body, Body::File { .. }).then_some(id));
             }
             Change::Seal => {}
