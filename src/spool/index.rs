@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::entry::{Entry, EntryId, RecipientState, micros};
 use super::recent::Recent;
-use super::{SpoolError, octets};
 use super::record::{BodyAt, Change, Digest, Sealing, Settlement, Stored};
+use super::{SpoolError, octets};
 use crate::config::{HopTls, NextHop};
 
 /// Why an entry is held whose recipients failed where nobody may be told.

@@ -13,6 +13,9 @@ use super::{Body, EntryId, Job, Shared, Slot, SpoolError, body_name, lock, octet
 
 /// Octets of one group.
 const GROUP: usize = 8 << 20;
+/// How long outcomes wait for mail to be synced with, and how many do not wait: fewer than the deliveries to one next hop at once.
+const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
+const OUTCOMES: usize = 8;
 /// How often a disk in trouble is tried.
 const PROBE: Duration = Duration::from_secs(1);
 /// What is written to try it: enough for a group of changes.
@@ -61,6 +64,7 @@ impl Writer {
                 continue;
             }
             let mut group: Vec<Job> = self.waiting.drain(..).chain(job).collect();
+            wait_for_mail(&mut group, jobs);
             let mut size: usize = group.iter().map(|job| job.payload.len()).sum();
             while size < GROUP
                 && let Ok(job) = jobs.try_recv()
@@ -338,6 +342,18 @@ impl Writer {
         for id in ids {
             let _ = self.shared.disk.remove(&body_name(*id));
         }
+    }
+}
+
+/// Outcomes alone are not worth a sync: they wait a little for mail that needs one. What is lost with them in a crash is delivered again.
+fn wait_for_mail(group: &mut Vec<Job>, jobs: &Receiver<Job>) {
+    let until = Instant::now() + OUTCOMES_WAIT;
+    while !group.is_empty()
+        && group.len() < OUTCOMES
+        && group.iter().all(|job| !job.brings_mail)
+        && let Ok(job) = jobs.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        group.push(job);
     }
 }
 
