@@ -19,6 +19,7 @@ pub mod cert;
 pub mod config;
 pub mod demo;
 pub mod kek;
+pub mod load;
 pub mod message;
 mod output;
 pub mod policy;
@@ -79,6 +80,11 @@ enum Command {
     /// Further addresses of a mailbox.
     #[command(after_help = "Example:\n  waxwing alias add info@example.org anna@example.org")]
     Alias(alias::Args),
+    /// Load-test a mail flow, and account for every mail.
+    #[command(
+        after_help = "Examples:\n  waxwing load --target 127.0.0.1:2525 --sink 10025 --scenario quick\n  waxwing load scenarios"
+    )]
+    Load(load::Args),
     /// The key-encryption key, which wraps the store's keys.
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
@@ -147,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Cert(args) => cert::run(args, &context),
         Command::Trust(args) => trust::run(args, &context),
         Command::Alias(args) => alias::run(args, &context),
+        Command::Load(args) => load::run(args, &context),
         Command::Kek(args) => kek::run(args, &context),
         Command::Policy(args) => policy::run(args, &context),
         Command::Config(args) => config::run(args, &context),

@@ -126,6 +126,8 @@ pub mod load {
     pub mod measure;
     /// What people look at: table, JSON, a page, a comparison.
     pub mod report;
+    /// One run: people and mails, sink, generator, drain, account.
+    pub mod run;
     /// A TOML file to a valid scenario; those that are shipped.
     pub mod scenario;
     /// A mail server that keeps account and can be faulty.

@@ -230,7 +230,7 @@ pub(crate) fn size(low: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Expected> {
     }
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(split)?;
     let factor: u64 = match unit.trim() {
@@ -261,7 +261,7 @@ pub(crate) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let span: jiff::Span = text.parse().ok()?;
     let signed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(signed).ok()

@@ -1,0 +1,173 @@
+//! `waxwing load`: sends mail to any SMTP server, takes it in at a sink, and accounts for every one.
+
+/// What flags change in a scenario.
+mod change;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use tokio::sync::watch;
+
+use super::{CommandResult, Context, Failure, NOT_GOOD, print_table, shown};
+use crate::load::generator::{Phase, Target};
+use crate::load::ledger::Account;
+use crate::load::run::{Outcome, Setup};
+use crate::load::scenario::{self, Scenario};
+use change::Change;
+
+/// Faults that are printed one by one.
+const FAULTS_SHOWN: usize = 20;
+
+/// Arguments of `waxwing load`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The server that gets the mail.
+    #[arg(long, value_name = "HOST:PORT")]
+    target: Option<String>,
+    /// Listen here for what the target hands on: a port of 127.0.0.1, or ADDRESS:PORT. Without it the account ends with the answers.
+    #[arg(long, value_name = "PORT", value_parser = sink_address)]
+    sink: Option<SocketAddr>,
+    /// A TOML file (docs/scenario.toml has every key), or a name out of `waxwing load scenarios`.
+    #[arg(long, value_name = "FILE|NAME", default_value = "quick")]
+    scenario: String,
+    /// The target has a public address, and it is yours or you are asked to test it.
+    #[arg(long)]
+    i_own_the_target: bool,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the scenarios that come with the program; with a name, print that one's file.
+    #[command(after_help = "Example:\n  waxwing load scenarios office > my.toml")]
+    Scenarios {
+        /// One of them.
+        name: Option<String>,
+    },
+}
+
+fn sink_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        _ => text.parse().map_err(|_| "expected a port from 1 to 65535, or ADDRESS:PORT".into()),
+    }
+}
+
+/// Runs the command. Exit status: 0 good, 1 faults were found or no mail was taken, 2 it could not run.
+pub fn run(args: Args, _context: &Context) -> CommandResult {
+    match &args.command {
+        Some(Command::Scenarios { name }) => scenarios(name.as_deref()),
+        None => {
+            let scenario = args.change.apply(read(&args.scenario)?)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))?;
+            let ended = runtime.block_on(load(&args, scenario));
+            runtime.shutdown_background();
+            ended
+        }
+    }
+}
+
+fn scenarios(name: Option<&str>) -> CommandResult {
+    let Some(name) = name else {
+        let rows: Vec<Vec<String>> = scenario::shipped()
+            .iter()
+            .map(|one| {
+                let about = scenario::parse(one.text, one.name).map(|scenario| scenario.about).unwrap_or_default();
+                vec![one.name.to_owned(), about]
+            })
+            .collect();
+        print_table(&["name", "what"], &rows);
+        return Ok(ExitCode::SUCCESS);
+    };
+    let found = scenario::shipped().iter().find(|one| one.name == name);
+    let found = found.ok_or_else(|| Failure::new(format!("no scenario {name:?} is shipped"), names()))?;
+    println!("{}", found.text.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names() -> String {
+    let names: Vec<&str> = scenario::shipped().iter().map(|one| one.name).collect();
+    format!("shipped: {}", names.join(", "))
+}
+
+/// A shipped scenario by name, else a file.
+fn read(wanted: &str) -> Result<Scenario, Failure> {
+    let shipped = scenario::shipped().iter().find(|one| one.name == wanted);
+    let text = match shipped {
+        Some(one) => one.text.to_owned(),
+        None => std::fs::read_to_string(PathBuf::from(wanted)).map_err(|error| {
+            Failure::new(
+                format!(
+                    "the scenario {wanted} is no file that can be read ({error}), and none is shipped under that name"
+                ),
+                names(),
+            )
+        })?,
+    };
+    scenario::parse(&text, wanted).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::new(lines.join("\n"), "docs/scenario.toml has every key")
+    })
+}
+
+async fn load(args: &Args, scenario: Scenario) -> CommandResult {
+    let target = args.target.as_deref().ok_or_else(|| {
+        Failure::new(
+            "no target",
+            "name the server that is to get the mail: waxwing load --target 127.0.0.1:2525 --sink 10025",
+        )
+    })?;
+    let target = Target::find(target, args.i_own_the_target).await.map_err(|error| {
+        let hint = match error {
+            crate::load::generator::TargetError::Public { .. } => "if it is yours, say so: --i-own-the-target",
+            _ => "",
+        };
+        Failure::new(error.to_string(), hint)
+    })?;
+    let (phase, going) = watch::channel(Phase::Going);
+    tokio::spawn(signals(phase));
+    let setup = Setup { scenario, target, sink: args.sink };
+    let outcome = crate::load::run::run(setup, going).await.map_err(|why| Failure::new(why, ""))?;
+    Ok(tell(&outcome))
+}
+
+/// The first signal stops the sending, the second ends what is under way, and the wait for arrivals.
+async fn signals(phase: watch::Sender<Phase>) {
+    for (next, words) in [
+        (Phase::Stopping, "stopping: what was sent is waited for; again: stop waiting"),
+        (Phase::Aborted, "stopping at once"),
+    ] {
+        if tokio::signal::ctrl_c().await.is_err() {
+            return;
+        }
+        eprintln!("waxwing: {words}");
+        let _ = phase.send(next);
+    }
+    std::future::pending::<()>().await;
+}
+
+fn tell(outcome: &Outcome) -> ExitCode {
+    let Outcome { sent, account, latency } = outcome;
+    let took = sent.ended.saturating_duration_since(sent.began).as_secs_f64().max(1e-9);
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = sent.mails as f64 / took;
+    println!("{} mails in {took:.2} s: {rate:.0}/s; p50 {:?}, p99 {:?}", sent.mails, latency.0, latency.1);
+    let Account { taken, deferred, refused, unknown, not_sent, delivered, bounced, .. } = account;
+    println!("taken {taken}, deferred {deferred}, refused {refused}, unknown {unknown}, not sent {not_sent}");
+    println!("delivered {delivered}, bounced {bounced}, faults {}", account.faults.len());
+    for fault in account.faults.iter().take(FAULTS_SHOWN) {
+        let id = fault.id.map(|id| id.to_string()).unwrap_or_default();
+        println!("  {:?} {id} {} {}", fault.what, shown(&fault.recipient), shown(&fault.why));
+    }
+    let good = account.faults.is_empty() && (account.taken > 0 || account.sent == 0);
+    if good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) }
+}
