@@ -102,14 +102,12 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// With the revocation values that a message brings (RFC 5652 10.2.1, RFC 5940): they are believed no more than others. What cannot
-    /// be read, and what is too many, is left aside.
-    pub fn with(&self, crls: &[Bytes], ocsp: &[Bytes]) -> Self {
-        let mut all = self.clone();
-        all.crls.extend(crls.iter().take(MAX_BROUGHT).filter_map(|der| Crl::from_der(der.clone()).ok()).map(Arc::new));
-        let read = |der: &Bytes| OcspResponse::from_der(der.clone()).ok();
-        all.ocsp.extend(ocsp.iter().take(MAX_BROUGHT).filter_map(read).map(Arc::new));
-        all
+    /// The revocation values that a message brings (RFC 5652 10.2.1, RFC 5940): they are believed no more than others. What cannot be
+    /// read, and what is too many, is left aside.
+    pub fn of(crls: &[Bytes], ocsp: &[Bytes]) -> Self {
+        let crls = crls.iter().take(MAX_BROUGHT).filter_map(|der| Crl::from_der(der.clone()).ok());
+        let ocsp = ocsp.iter().take(MAX_BROUGHT).filter_map(|der| OcspResponse::from_der(der.clone()).ok());
+        Self { crls: crls.map(Arc::new).collect(), ocsp: ocsp.map(Arc::new).collect() }
     }
 }
 
@@ -215,18 +213,31 @@ pub struct Judgement {
     pub needs: Vec<Need>,
 }
 
-/// Judges the certificates of `path` at `at`. `extra` are certificates of the message, among which signers of CRLs are looked for.
+/// Where evidence is kept: what a message brings, files, a cache of what was fetched.
+pub trait Source: std::fmt::Debug + Send + Sync {
+    /// What is at hand of what is wanted; more does no harm. Never waits.
+    fn at_hand(&self, wanted: &[Need]) -> Evidence;
+}
+
+impl Source for Evidence {
+    fn at_hand(&self, _wanted: &[Need]) -> Evidence {
+        self.clone()
+    }
+}
+
+/// Judges the certificates of `path` at `at`, by what `source` has and what the message `brought`. `extra` are certificates of the message,
+/// among which signers of CRLs are looked for.
 pub fn check(
     path: &ValidPath,
-    evidence: &Evidence,
+    source: &dyn Source,
+    brought: &Evidence,
     extra: &[Certificate],
     trust: &TrustSet,
     at: Timestamp,
     limits: &PathLimits,
 ) -> Judgement {
-    let mut judge = Judge { evidence, extra, trust, at, limits, checks: 0, open: Vec::new(), needs: Vec::new() };
-    let status = judge.path(path);
-    Judgement { status, needs: judge.needs }
+    let judge = Judge { source, brought, extra, trust, at, limits, checks: 0, open: Vec::new(), needs: Vec::new() };
+    judge.judgement(path)
 }
 
 /// What is known of one certificate.
@@ -237,7 +248,8 @@ enum One {
 }
 
 struct Judge<'a> {
-    evidence: &'a Evidence,
+    source: &'a dyn Source,
+    brought: &'a Evidence,
     extra: &'a [Certificate],
     trust: &'a TrustSet,
     at: Timestamp,
@@ -252,7 +264,12 @@ struct Judge<'a> {
 /// Signers of CRLs judged by CRLs of other signers: at most so many in a row.
 const MAX_SIGNERS: usize = 3;
 
-impl<'a> Judge<'a> {
+impl Judge<'_> {
+    fn judgement(mut self, path: &ValidPath) -> Judgement {
+        let status = self.path(path);
+        Judgement { status, needs: self.needs }
+    }
+
     /// Revoked is told before unknown, whichever is nearer to the leaf.
     fn path(&mut self, path: &ValidPath) -> Status {
         let chain = path.chain();
@@ -272,21 +289,36 @@ impl<'a> Judge<'a> {
     }
 
     fn certificate(&mut self, certificate: &Certificate, issuer: &Certificate, chain: &[Certificate]) -> One {
+        let wanted = wanted(certificate, issuer);
+        let evidence = self.at_hand(&wanted);
+        let by_ocsp = self.by_ocsp(&evidence, certificate, issuer, chain);
         // What either says of a revocation counts, whatever the other says.
-        match (self.by_ocsp(certificate, issuer, chain), self.by_crl(certificate, chain)) {
+        match (by_ocsp, self.by_crl(&evidence, certificate, chain)) {
             (Some(One::Revoked(at, reason)), _) | (_, One::Revoked(at, reason)) => One::Revoked(at, reason),
             (Some(good), One::Unknown(_)) => good,
             (_, One::Unknown(why)) => {
-                self.ask(certificate, issuer);
+                self.ask(wanted);
                 One::Unknown(why)
             }
             (_, good) => good,
         }
     }
 
-    fn by_ocsp(&mut self, certificate: &Certificate, issuer: &Certificate, chain: &[Certificate]) -> Option<One> {
+    fn at_hand(&self, wanted: &[Need]) -> Evidence {
+        let mut evidence = self.source.at_hand(wanted);
+        evidence.crls.extend(self.brought.crls.iter().cloned());
+        evidence.ocsp.extend(self.brought.ocsp.iter().cloned());
+        evidence
+    }
+
+    fn by_ocsp(
+        &mut self,
+        evidence: &Evidence,
+        certificate: &Certificate,
+        issuer: &Certificate,
+        chain: &[Certificate],
+    ) -> Option<One> {
         let mut found = None;
-        let evidence: &'a Evidence = self.evidence;
         for response in &evidence.ocsp {
             let Some(single) = response.single(certificate, issuer, self.at) else { continue };
             self.checks += 1;
@@ -295,7 +327,7 @@ impl<'a> Judge<'a> {
                 && match response.signer(issuer, self.at, self.limits) {
                     Some(Signer::Issuer) => true,
                     Some(Signer::Delegated(signer)) => {
-                        signer.extensions().ocsp_no_check || matches!(self.by_crl(&signer, chain), One::Good(_))
+                        signer.extensions().ocsp_no_check || self.responder_is_good(&signer, issuer, chain)
                     }
                     None => false,
                 };
@@ -308,15 +340,24 @@ impl<'a> Judge<'a> {
         found
     }
 
+    fn responder_is_good(&mut self, signer: &Certificate, issuer: &Certificate, chain: &[Certificate]) -> bool {
+        let wanted = wanted(signer, issuer);
+        let evidence = self.at_hand(&wanted);
+        let good = matches!(self.by_crl(&evidence, signer, chain), One::Good(_));
+        if !good {
+            self.ask(wanted.into_iter().filter(|need| matches!(need, Need::Crl { .. })).collect());
+        }
+        good
+    }
+
     /// RFC 5280 6.3.3.
-    fn by_crl(&mut self, certificate: &Certificate, chain: &[Certificate]) -> One {
+    fn by_crl(&mut self, evidence: &Evidence, certificate: &Certificate, chain: &[Certificate]) -> One {
         let points = match Point::of(certificate) {
             Ok(points) => points,
             Err(error) => return One::Unknown(format!("its distribution points cannot be read: {error}")),
         };
         let (mut known, mut until): (Reasons, Timestamp) = (0, Timestamp::MAX);
         let mut why = "no CRL for it is at hand".to_owned();
-        let evidence: &'a Evidence = self.evidence;
         for point in &points {
             for crl in evidence.crls.iter().filter(|crl| !crl.is_delta()) {
                 let Some(reasons) = point.covered_by(crl, certificate).filter(|reasons| reasons & !known != 0) else {
@@ -326,7 +367,7 @@ impl<'a> Judge<'a> {
                     why = unfit;
                     continue;
                 }
-                let (listed, fresh) = self.listed(crl, certificate, chain);
+                let (listed, fresh) = self.listed(evidence, crl, certificate, chain);
                 if let Some(listed) = listed {
                     return One::Revoked(listed.at, listed.reason);
                 }
@@ -346,6 +387,7 @@ impl<'a> Judge<'a> {
     /// What `crl` says, corrected by deltas that continue it, and until when.
     fn listed(
         &mut self,
+        evidence: &Evidence,
         crl: &Crl,
         certificate: &Certificate,
         chain: &[Certificate],
@@ -354,7 +396,6 @@ impl<'a> Judge<'a> {
         let mut listed = crl.find(serial, issuer);
         let mut until = crl.next_update().unwrap_or(self.at);
         let mut newest = None;
-        let evidence: &'a Evidence = self.evidence;
         for delta in evidence.crls.iter().filter(|delta| delta.is_delta() && delta.continues(crl)) {
             let newer = newest.is_none_or(|newest| delta.this_update() > newest);
             if newer && self.usable(delta, chain).is_ok() {
@@ -440,20 +481,22 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn ask(&mut self, certificate: &Certificate, issuer: &Certificate) {
-        let mut add = |need: Need| {
+    fn ask(&mut self, wanted: Vec<Need>) {
+        for need in wanted {
             if self.needs.len() < MAX_NEEDS && !self.needs.contains(&need) {
                 self.needs.push(need);
             }
-        };
-        for uri in responders(certificate) {
-            add(Need::Ocsp { uri, certificate: certificate.clone(), issuer: issuer.clone() });
-        }
-        let points = Point::of(certificate).unwrap_or_default();
-        for uri in points.iter().flat_map(Point::uris).cloned().chain(scope::freshest_uris(certificate)) {
-            add(Need::Crl { uri });
         }
     }
+}
+
+/// What would tell of `certificate`, as it says itself: an OCSP response first, which is small.
+fn wanted(certificate: &Certificate, issuer: &Certificate) -> Vec<Need> {
+    let responders = responders(certificate).into_iter();
+    let ocsp = responders.map(|uri| Need::Ocsp { uri, certificate: certificate.clone(), issuer: issuer.clone() });
+    let points = Point::of(certificate).unwrap_or_default();
+    let crls = points.iter().flat_map(Point::uris).cloned().chain(scope::freshest_uris(certificate));
+    ocsp.chain(crls.map(|uri| Need::Crl { uri })).take(MAX_NEEDS).collect()
 }
 
 /// At most so many things to fetch for one path.

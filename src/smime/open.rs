@@ -26,7 +26,7 @@ use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{PathLimits, TrustSet};
-use crate::pki::revocation::{Demand, Evidence, Need};
+use crate::pki::revocation::{Demand, Evidence, Need, Source};
 
 use judge::Standing;
 pub(in crate::smime) use shape::{ObjectKind, Shape, object_kind, shape};
@@ -52,8 +52,8 @@ pub struct OpenContext {
     pub path: PathLimits,
     /// Whether signers' certificates may be revoked, or of unknown state.
     pub revocation: Demand,
-    /// CRLs and OCSP responses at hand; those in the message are looked at too.
-    pub evidence: Arc<Evidence>,
+    /// CRLs and OCSP responses that are kept; those in the message are looked at too.
+    pub evidence: Arc<dyn Source>,
     /// Layers undone at most; default 4 (A13).
     pub layers: usize,
     /// Private-key operations at most for the message; default 8.
@@ -71,7 +71,7 @@ impl OpenContext {
             mime: MimeLimits::default(),
             path: PathLimits::default(),
             revocation: Demand::Off,
-            evidence: Arc::default(),
+            evidence: Arc::new(Evidence::default()),
             layers: 4,
             operations: 8,
         }

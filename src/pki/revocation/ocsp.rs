@@ -1,5 +1,7 @@
 //! OCSP requests and responses (RFC 6960; nonces RFC 9654).
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -8,6 +10,7 @@ use super::{EvidenceError, Reason};
 use crate::pki::asn1::{self, Asn1Error, Reader, Span, Tlv, tag};
 use crate::pki::certificate::{Certificate, read_time, same_name};
 use crate::pki::path::{self, PathLimits};
+use crate::pki::public_key::PublicKey;
 
 /// The largest response that is read, in octets.
 pub const MAX_RESPONSE: usize = 1024 * 1024;
@@ -31,6 +34,8 @@ pub struct OcspResponse {
     certificates: Vec<Certificate>,
     nonce: Option<Span>,
     produced_at: Timestamp,
+    /// For which issuer's key whose signature was found on it: it is checked once, and not for each mail.
+    verified: OnceLock<(PublicKey, Signer)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +135,23 @@ impl OcspResponse {
 
     /// Who signed it for `issuer` (RFC 6960 4.2.2.2); `None` if nobody who may.
     pub(super) fn signer(&self, issuer: &Certificate, at: Timestamp, limits: &PathLimits) -> Option<Signer> {
+        let fresh = |signer: &Signer| match signer {
+            Signer::Issuer => true,
+            Signer::Delegated(signer) => path::check_validity(signer, at).is_ok(),
+        };
+        if let Some((key, signer)) = self.verified.get().filter(|_| !limits.legacy)
+            && key.spki() == issuer.public_key().spki()
+        {
+            return Some(signer.clone()).filter(fresh);
+        }
+        let found = self.find_signer(issuer, limits)?;
+        if !limits.legacy {
+            let _ = self.verified.set((issuer.public_key().clone(), found.clone()));
+        }
+        Some(found).filter(fresh)
+    }
+
+    fn find_signer(&self, issuer: &Certificate, limits: &PathLimits) -> Option<Signer> {
         if self.is_named(issuer) && self.verifies(issuer, limits) {
             return Some(Signer::Issuer);
         }
@@ -137,7 +159,6 @@ impl OcspResponse {
             self.is_named(signer)
                 && signer.names_as_issuer(issuer)
                 && signer.extensions().extended_usage.is_some_and(|usages| usages.ocsp_signing)
-                && path::check_validity(signer, at).is_ok()
                 && path::check_signature(signer, issuer, limits).is_ok()
                 && self.verifies(signer, limits)
         };
@@ -234,6 +255,7 @@ fn read_basic(der: Bytes) -> Result<OcspResponse, Asn1Error> {
         certificates,
         nonce,
         produced_at,
+        verified: OnceLock::new(),
         der: der.clone(),
     })
 }

@@ -41,9 +41,11 @@ fn pkits_with_its_crls() {
         let result = match all(row[2]).first() {
             Some(leaf) => path::validate(leaf, &others, &trust, Purpose::Signature, None, at, &limits)
                 .map_err(|error| error.to_string())
-                .and_then(|path| match check(&path, &evidence, &others, &trust, at, &limits).status {
-                    Status::Good { until } if until >= at => Ok(()),
-                    status => Err(format!("{status:?}")),
+                .and_then(|path| {
+                    match check(&path, &evidence, &Evidence::default(), &others, &trust, at, &limits).status {
+                        Status::Good { until } if until >= at => Ok(()),
+                        status => Err(format!("{status:?}")),
+                    }
                 }),
             None => Err("the leaf cannot be read".to_owned()),
         };
@@ -152,7 +154,7 @@ impl Responder {
         let limits = PathLimits::default();
         let leaf = self.certificate(&format!("{about}.pem"));
         let path = path::validate(&leaf, &[], &trust, Purpose::Signature, None, at, &limits).unwrap();
-        check(&path, evidence, &[], &trust, at + jiff::SignedDuration::from_hours(later), &limits)
+        check(&path, evidence, &Evidence::default(), &[], &trust, at + jiff::SignedDuration::from_hours(later), &limits)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path;
-use crate::pki::revocation::{self, Demand, Need};
+use crate::pki::revocation::{self, Demand, Evidence, Need};
 use crate::smime::verdict::{SignerReport, VerifiedSigner};
 
 /// The content type of MIME entities, id-data (RFC 8551 section 2.4.1).
@@ -213,8 +213,9 @@ fn report(
     )
     .map_err(|error| error.to_string());
     if let (Ok(path), true) = (&report.path, context.revocation != Demand::Off) {
-        let evidence = context.evidence.with(&data.crls, &data.ocsp);
-        let judged = revocation::check(path, &evidence, &data.certificates, &context.trust, context.at, &context.path);
+        let brought = Evidence::of(&data.crls, &data.ocsp);
+        let (source, extra) = (context.evidence.as_ref(), &data.certificates);
+        let judged = revocation::check(path, source, &brought, extra, &context.trust, context.at, &context.path);
         needs.extend(judged.needs);
         if let Some(why) = context.revocation.refuses(&judged.status) {
             report.path = Err(why);
