@@ -95,6 +95,8 @@ pub mod relay {
     pub mod budget;
     /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
     pub mod deliver;
+    /// CRLs and OCSP responses over HTTP.
+    pub mod fetch;
     /// Store, spool, listeners and deliverer put together.
     pub mod gateway;
     /// Connections to next hops, kept and pipelined.

@@ -121,6 +121,17 @@ impl OcspResponse {
         self.produced_at
     }
 
+    /// How many octets it has.
+    pub fn octets(&self) -> usize {
+        self.der.len()
+    }
+
+    /// By when it says that newer information on `certificate` is to be had; `None` where it says nothing of it.
+    pub fn renewed(&self, certificate: &Certificate, issuer: &Certificate) -> Option<Timestamp> {
+        let found = self.singles.iter().find_map(|place| read_single(place.of(&self.der), certificate, issuer).ok()?);
+        found.map(|(_, single)| single.until)
+    }
+
     /// Whether it was made for a request with this nonce; `None` where it carries none, as many responders' do (RFC 5019 4).
     pub fn answers(&self, nonce: &[u8]) -> Option<bool> {
         self.nonce.map(|place| place.of(&self.der) == nonce)

@@ -1,0 +1,323 @@
+//! CRLs and OCSP responses fetched over HTTP: kept until they are renewed, asked for once however many mails wait, with limits on time,
+//! size and addresses. Mail that needs none of them is not held up.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use jiff::{SignedDuration, Timestamp};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::pki::certificate::Certificate;
+use crate::pki::revocation::{Crl, Evidence, Need, OcspResponse, Source, ocsp};
+
+#[cfg(test)]
+mod tests;
+
+/// What may be fetched, and how much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// For all that one mail needs; default 10 s.
+    pub timeout: Duration,
+    /// Octets of one answer; default 32 MiB.
+    pub size: usize,
+    /// Octets kept in memory; default 256 MiB.
+    pub kept: u64,
+    /// Private, loopback and link-local addresses may be asked; default no: a certificate in a stranger's mail names them.
+    pub private: bool,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), size: 32 << 20, kept: 256 << 20, private: false }
+    }
+}
+
+/// A failure is not tried again before this.
+const FAILURE_HOLDS: SignedDuration = SignedDuration::from_secs(60);
+/// What is kept is not asked for anew more often than this, however stale it is.
+const SOONEST: SignedDuration = SignedDuration::from_secs(60);
+/// Redirections followed.
+const REDIRECTIONS: usize = 2;
+/// Addresses of one host that are tried.
+const ADDRESSES: usize = 3;
+
+/// What is fetched: one for each certificate (OCSP) or place (CRL).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    uri: Box<str>,
+    certificate: Option<[u8; 32]>,
+}
+
+impl Key {
+    fn of(need: &Need) -> Self {
+        match need {
+            Need::Crl { uri } => Self { uri: uri.as_str().into(), certificate: None },
+            Need::Ocsp { uri, certificate, .. } => {
+                Self { uri: uri.as_str().into(), certificate: Some(certificate.fingerprint()) }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Found {
+    Crl(Arc<Crl>),
+    Ocsp(Arc<OcspResponse>),
+    Nothing,
+}
+
+/// What came, and when to ask again.
+#[derive(Debug, Clone)]
+struct Kept {
+    found: Found,
+    again: Timestamp,
+}
+
+#[derive(Debug, Clone)]
+struct Octets;
+
+impl Weighter<Key, Kept> for Octets {
+    fn weight(&self, key: &Key, kept: &Kept) -> u64 {
+        let value = match &kept.found {
+            // The index of a CRL is about as large as half of its octets.
+            Found::Crl(crl) => crl.der().len() + crl.len() * 16,
+            Found::Ocsp(response) => response.octets() * 2,
+            Found::Nothing => 0,
+        };
+        (value + key.uri.len() + 128) as u64
+    }
+}
+
+/// Fetches and keeps. Shared by all mail.
+pub struct Fetcher {
+    limits: FetchLimits,
+    kept: Cache<Key, Kept, Octets>,
+    /// Who fetches at the moment: others wait for him.
+    flights: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl std::fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fetcher({} kept)", self.kept.len())
+    }
+}
+
+impl Source for Fetcher {
+    fn at_hand(&self, wanted: &[Need]) -> Evidence {
+        let mut evidence = Evidence::default();
+        for kept in wanted.iter().filter_map(|need| self.kept.get(&Key::of(need))) {
+            match kept.found {
+                Found::Crl(crl) => evidence.crls.push(crl),
+                Found::Ocsp(response) => evidence.ocsp.push(response),
+                Found::Nothing => {}
+            }
+        }
+        evidence
+    }
+}
+
+impl Fetcher {
+    /// Nothing is fetched yet.
+    pub fn new(limits: FetchLimits) -> Self {
+        let kept = Cache::with_weighter(10_000, limits.kept, Octets);
+        Self { limits, kept, flights: Mutex::default() }
+    }
+
+    /// Fetches what is needed and not at hand, all at once, for as long as the limit allows; true if something new came. What is refused,
+    /// fails or is late goes to the log.
+    pub async fn fetch(self: &Arc<Self>, needs: Vec<Need>) -> bool {
+        let mut tasks = JoinSet::new();
+        for need in needs {
+            let fetcher = self.clone();
+            tasks.spawn(async move { fetcher.one(need).await });
+        }
+        let mut new = false;
+        let all = async {
+            while let Some(done) = tasks.join_next().await {
+                new |= done.unwrap_or(false);
+            }
+        };
+        // What is late is given up here for this mail.
+        let _ = tokio::time::timeout(self.limits.timeout, all).await;
+        new
+    }
+
+    async fn one(&self, need: Need) -> bool {
+        let key = Key::of(&need);
+        let asked = Timestamp::now();
+        if self.kept.get(&key).is_some_and(|kept| asked < kept.again) {
+            return false;
+        }
+        let flight = self.flight(&key);
+        let _flying = flight.lock().await;
+        let now = Timestamp::now();
+        if let Some(kept) = self.kept.get(&key).filter(|kept| now < kept.again) {
+            // Somebody else fetched it while we waited.
+            return !matches!(kept.found, Found::Nothing);
+        }
+        let fetched = tokio::time::timeout(self.limits.timeout, self.get(&need)).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.limits.timeout)));
+        let (found, again, new) = match fetched {
+            Ok((found, renewed)) => {
+                let again = renewed.unwrap_or(now).max(now.checked_add(SOONEST).unwrap_or(now));
+                (found, again, true)
+            }
+            Err(why) => {
+                tracing::warn!(uri = &*key.uri, why, "revocation could not be fetched");
+                let old = self.kept.get(&key).map_or(Found::Nothing, |kept| kept.found);
+                (old, now.checked_add(FAILURE_HOLDS).unwrap_or(now), false)
+            }
+        };
+        self.kept.insert(key, Kept { found, again });
+        new
+    }
+
+    fn flight(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::default();
+        flights.insert(key.clone(), Arc::downgrade(&flight));
+        flight
+    }
+
+    async fn get(&self, need: &Need) -> Result<(Found, Option<Timestamp>), String> {
+        match need {
+            Need::Crl { uri } => {
+                let crl = Crl::from_der(crl_der(self.http(uri, None).await?)?).map_err(|error| error.to_string())?;
+                tracing::info!(uri, entries = crl.len(), octets = crl.der().len(), "a CRL was fetched");
+                let renewed = crl.next_update();
+                Ok((Found::Crl(Arc::new(crl)), renewed))
+            }
+            Need::Ocsp { uri, certificate, issuer } => {
+                let response = self.ocsp(uri, certificate, issuer).await?;
+                let renewed = response.renewed(certificate, issuer);
+                tracing::info!(uri, subject = certificate.subject_text(), "an OCSP response was fetched");
+                Ok((Found::Ocsp(Arc::new(response)), renewed))
+            }
+        }
+    }
+
+    async fn ocsp(&self, uri: &str, certificate: &Certificate, issuer: &Certificate) -> Result<OcspResponse, String> {
+        // Without a nonce: what responders sign ahead is as good, for as long as it says (RFC 5019).
+        let request = ocsp::request(certificate, issuer, None);
+        let answer = self.http(uri, Some(request.into())).await?;
+        OcspResponse::from_der(answer).map_err(|error| error.to_string())
+    }
+
+    /// GET, or POST of an OCSP request.
+    async fn http(&self, uri: &str, post: Option<Bytes>) -> Result<Bytes, String> {
+        let mut uri: Uri = uri.parse().map_err(|_| "not a URI".to_owned())?;
+        for _ in 0..=REDIRECTIONS {
+            let (mut sender, host) = self.connect(&uri).await?;
+            let path = uri.path_and_query().map_or("/", |path| path.as_str());
+            let mut request = Request::builder()
+                .method(if post.is_some() { "POST" } else { "GET" })
+                .uri(path)
+                .header(HOST, host)
+                .header(USER_AGENT, concat!("waxwing/", env!("CARGO_PKG_VERSION")))
+                .header(ACCEPT, "*/*");
+            if post.is_some() {
+                request = request.header(CONTENT_TYPE, "application/ocsp-request");
+            }
+            let request =
+                request.body(Full::new(post.clone().unwrap_or_default())).map_err(|error| error.to_string())?;
+            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            if response.status().is_redirection() {
+                let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+                uri = location.and_then(|location| location.parse().ok()).ok_or("redirected to nowhere")?;
+                continue;
+            }
+            if response.status() != 200 {
+                return Err(format!("answered {}", response.status()));
+            }
+            let body = Limited::new(response.into_body(), self.limits.size).collect().await;
+            return body.map(|body| body.to_bytes()).map_err(|error| error.to_string());
+        }
+        Err("redirected too often".to_owned())
+    }
+
+    /// A connection to the host of `uri`, and its name for the Host field. The address is judged, not the name: what a name stands for
+    /// can change between two look-ups.
+    async fn connect(
+        &self,
+        uri: &Uri,
+    ) -> Result<(hyper::client::conn::http1::SendRequest<Full<Bytes>>, String), String> {
+        if uri.scheme_str() != Some("http") {
+            return Err("only http is fetched (RFC 5280 asks for no more)".to_owned());
+        }
+        let authority = uri.authority().ok_or("names no host")?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let port = authority.port_u16().unwrap_or(80);
+        let found: Vec<SocketAddr> =
+            tokio::net::lookup_host((host, port)).await.map_err(|error| format!("{host}: {error}"))?.collect();
+        let allowed = found.into_iter().filter(|address| self.limits.private || is_public(address.ip()));
+        let mut why = format!("{host} has no public address (private ones may be allowed)");
+        for address in allowed.take(ADDRESSES) {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                        .await
+                        .map_err(|error| error.to_string())?;
+                    // Ends when the sender is dropped.
+                    tokio::spawn(connection);
+                    return Ok((sender, authority.as_str().to_owned()));
+                }
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        Err(why)
+    }
+}
+
+/// A CRL comes as DER; some put PEM in its place.
+fn crl_der(octets: Bytes) -> Result<Bytes, String> {
+    if octets.starts_with(b"-----BEGIN") {
+        let mut crls = Crl::from_pem_or_der(&octets).map_err(|error| error.to_string())?;
+        return crls.pop().map(|crl| crl.der().clone()).ok_or_else(|| "no CRL in it".to_owned());
+    }
+    Ok(octets)
+}
+
+/// An address of the internet at large (RFC 6890).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            !(v4.is_loopback()
+                || v4.is_private()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_documentation()
+                || matches!((a, b), (0, _) | (240.., _) | (100, 64..=127) | (198, 18 | 19))
+                || (a, b, c) == (192, 0, 0))
+        }
+        IpAddr::V6(v6) => {
+            let segments = v6.segments();
+            let [first, second, ..] = segments;
+            if let Some(v4) = v6.to_ipv4() {
+                return is_public(v4.into());
+            }
+            let [.., high, low] = segments;
+            let embedded = || IpAddr::from([(high >> 8) as u8, high as u8, (low >> 8) as u8, low as u8]);
+            match (first, second) {
+                // NAT64: what stands behind it.
+                (0x64, 0xff9b) => is_public(embedded()),
+                (0x2001, 0..=0x1ff | 0xdb8) | (0x2002, _) | (0x100, 0) => false,
+                _ => first & 0xe000 == 0x2000,
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::outside::corpora;
+
+/// Answers each connection with the same octets, and counts them.
+struct Server {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    async fn answering(answer: Vec<u8>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let task = tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
+                let mut head = vec![0; 2048];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(&answer).await;
+                open.push(stream);
+            }
+        });
+        Self { address, asked, task }
+    }
+
+    async fn serving(body: &[u8]) -> Self {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        Self::answering([head.as_bytes(), body].concat()).await
+    }
+
+    fn need(&self) -> Need {
+        Need::Crl { uri: format!("http://{}/a.crl", self.address) }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn fetcher(limits: FetchLimits) -> Arc<Fetcher> {
+    Arc::new(Fetcher::new(FetchLimits { private: true, timeout: Duration::from_secs(20), ..limits }))
+}
+
+fn crl() -> Option<Vec<u8>> {
+    let folder = corpora()?.join("pkits/crls");
+    Some(std::fs::read(folder.join("GoodCACRL.crl")).unwrap())
+}
+
+#[tokio::test]
+async fn a_crl_is_fetched_once_however_many_wait_for_it() {
+    let Some(crl) = crl() else { return };
+    let server = Server::serving(&crl).await;
+    let fetcher = fetcher(FetchLimits::default());
+    let need = server.need();
+    assert!(fetcher.at_hand(std::slice::from_ref(&need)).crls.is_empty());
+    let waiting: JoinSet<bool> = (0..20)
+        .map(|_| {
+            let (fetcher, need) = (fetcher.clone(), need.clone());
+            async move { fetcher.fetch(vec![need]).await }
+        })
+        .collect();
+    assert!(waiting.join_all().await.into_iter().all(|new| new));
+    assert_eq!(server.asked(), 1);
+    assert_eq!(fetcher.at_hand(std::slice::from_ref(&need)).crls[0].der().as_ref(), crl);
+    assert!(!fetcher.fetch(vec![need]).await);
+    assert_eq!(server.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_not_tried_again_at_once() {
+    for answer in [
+        &b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        b"nonsense\r\n\r\n",
+    ] {
+        let server = Server::answering(answer.to_vec()).await;
+        let fetcher = fetcher(FetchLimits::default());
+        assert!(!fetcher.fetch(vec![server.need()]).await);
+        assert!(!fetcher.fetch(vec![server.need()]).await);
+        assert_eq!(server.asked(), 1);
+        assert!(fetcher.at_hand(&[server.need()]).crls.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let Some(crl) = crl() else { return };
+    let server = Server::serving(&crl).await;
+    let fetcher = fetcher(FetchLimits { size: crl.len() - 1, ..FetchLimits::default() });
+    assert!(!fetcher.fetch(vec![server.need()]).await);
+}
+
+/// One that stalls takes its time from nobody but those who need it, and from them no more than the limit.
+#[tokio::test]
+async fn a_server_that_stalls_holds_up_nobody_else() {
+    let Some(crl) = crl() else { return };
+    let stalls = Server::answering(Vec::new()).await;
+    let good = Server::serving(&crl).await;
+    let limits = FetchLimits { private: true, timeout: Duration::from_millis(300), ..FetchLimits::default() };
+    let fetcher = Arc::new(Fetcher::new(limits));
+    let (one, other) =
+        tokio::join!(fetcher.fetch(vec![stalls.need()]), fetcher.fetch(vec![good.need(), stalls.need()]));
+    assert_eq!((one, other), (false, true));
+}
+
+#[tokio::test]
+async fn private_addresses_are_not_asked_unless_allowed() {
+    let Some(crl) = crl() else { return };
+    let server = Server::serving(&crl).await;
+    let fetcher = Arc::new(Fetcher::new(FetchLimits::default()));
+    assert!(!fetcher.fetch(vec![server.need()]).await);
+    let by_name = Need::Crl { uri: format!("http://localhost:{}/a.crl", server.address.port()) };
+    assert!(!fetcher.fetch(vec![by_name]).await);
+    assert_eq!(server.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_redirection_is_followed_and_judged_like_any_address() {
+    let Some(crl) = crl() else { return };
+    let server = Server::serving(&crl).await;
+    let to = |location: String| format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    let redirects = Server::answering(to(format!("http://{}/b.crl", server.address)).into()).await;
+    assert!(fetcher(FetchLimits::default()).fetch(vec![redirects.need()]).await);
+    let elsewhere = Server::answering(to("https://example.org/".to_owned()).into()).await;
+    assert!(!fetcher(FetchLimits::default()).fetch(vec![elsewhere.need()]).await);
+}
+
+#[test]
+fn public_addresses() {
+    for private in [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "100.64.0.1",
+        "192.0.0.8",
+        "198.18.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "192.0.2.1",
+        "::1",
+        "::",
+        "fe80::1",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:7f00:1::",
+        "2001:db8::1",
+        "fec0::1",
+        "::7f00:1",
+    ] {
+        assert!(!is_public(private.parse().unwrap()), "{private}");
+    }
+    for public in ["9.9.9.9", "100.63.0.1", "2620:fe::fe", "2001:4860:4860::8888", "64:ff9b::909:909"] {
+        assert!(is_public(public.parse().unwrap()), "{public}");
+    }
+}
