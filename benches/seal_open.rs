@@ -45,6 +45,7 @@ fn recipe(name: &str, mailbox: Option<&str>, now: Timestamp) -> Recipe {
         key_usage: if mailbox.is_some() { vec!["digitalSignature", "keyEncipherment"] } else { vec!["keyCertSign"] },
         email_protection: mailbox.is_some().then_some(true),
         permitted_mail: Vec::new(),
+        crl: None,
         key: NewKey::Rsa2048,
     }
 }

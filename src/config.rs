@@ -168,11 +168,27 @@ pub struct Config {
     /// Folder of the spool.
     pub spool: PathBuf,
     pub retry: Retry,
+    pub fetch: Fetch,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,
     pub self_check: bool,
     pub log: Log,
+}
+
+/// What may be fetched to tell whether certificates are revoked, and how much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// CRLs and OCSP responses are fetched; default true.
+    pub enabled: bool,
+    /// For all that one mail needs; default 10 s.
+    pub timeout: Duration,
+    /// Octets of one answer; default 32 MiB.
+    pub size: u64,
+    /// Octets kept in memory; default 256 MiB.
+    pub memory: u64,
+    /// Private, loopback and link-local addresses may be asked; default no: a certificate in a stranger's mail names them.
+    pub private_addresses: bool,
 }
 
 /// Retries of spooled mail.
@@ -222,6 +238,18 @@ impl Default for Limits {
             hop: HopWaits::default(),
             received_fields: 100,
             key_operations: 8,
+        }
+    }
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            timeout: Duration::from_secs(10),
+            size: 32 << 20,
+            memory: 256 << 20,
+            private_addresses: false,
         }
     }
 }

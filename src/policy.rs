@@ -10,6 +10,7 @@ use crate::mime::header::Header;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::ValidPath;
 use crate::pki::public_key::KeyKind;
+use crate::pki::revocation::Demand;
 use crate::smime::seal::Form;
 
 mod resolve;
@@ -73,6 +74,8 @@ pub struct Action {
     pub decrypt: bool,
     /// Inbound: strip a verified clear signature; default false.
     pub strip_signature: bool,
+    /// Whether certificates may be revoked, or of unknown state; default prefer.
+    pub revocation: Demand,
     /// certificates = all-valid: encrypt to every certificate of the recipient that may be used, not to the best alone.
     pub all_valid: bool,
 }

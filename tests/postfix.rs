@@ -199,6 +199,7 @@ fn leaf(address: &str, ca: &Issued, now: Timestamp) -> Issued {
         key_usage: vec!["digitalSignature", "keyEncipherment"],
         email_protection: Some(true),
         permitted_mail: Vec::new(),
+        crl: None,
         key: NewKey::Rsa2048,
     };
     issue(&recipe, Some(ca))
@@ -217,6 +218,7 @@ fn write_pki(folder: &Path) {
         key_usage: vec!["keyCertSign", "cRLSign"],
         email_protection: None,
         permitted_mail: Vec::new(),
+        crl: None,
         key: NewKey::Rsa2048,
     };
     let ca = issue(&recipe, None);

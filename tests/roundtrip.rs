@@ -50,6 +50,7 @@ impl World {
                 key_usage: Vec::new(),
                 email_protection: None,
                 permitted_mail: Vec::new(),
+                crl: None,
                 key: NewKey::P256,
             },
             None,

@@ -76,7 +76,9 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
     let store = Arc::new(EmbeddedStore::open(&config.store, &config.kek)?);
     let at = args.at.unwrap_or_else(Timestamp::now);
     let question = Question { listener: args.listener, peer: args.peer, reverse_path: from, recipients, entity, at };
-    let explanation = explain(&config, store.clone(), question).map_err(failure)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))?;
+    let explanation = runtime.block_on(explain(&config, store.clone(), question)).map_err(failure)?;
     if args.json {
         println!("{:#}", as_json(&explanation, at));
     } else {

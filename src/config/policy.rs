@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::reader::{Expected, Section, boolean, choice, list, size, text};
 use super::{Direction, ReadFile};
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport};
+use crate::pki::revocation::Demand;
 use crate::policy::{Action, Bcc, EncryptMode, Match, Missing, Pattern, Policy, Profile, Rule, SignMode};
 use crate::smime::seal::Form;
 
@@ -66,6 +67,7 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
         reject: section.get("reject", text),
         pass: section.get("pass", boolean).unwrap_or(false),
         decrypt: section.get("decrypt", boolean).unwrap_or(true),
+        revocation: section.get("revocation", choice(REVOCATION)).unwrap_or(Demand::Prefer),
         all_valid: section.get("certificates", choice(&[("best", false), ("all-valid", true)])).unwrap_or(false),
         strip_signature: section.get("strip-signature", boolean).unwrap_or(false),
     };
@@ -194,6 +196,8 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
     }
     profiles
 }
+
+const REVOCATION: &[(&str, Demand)] = &[("off", Demand::Off), ("prefer", Demand::Prefer), ("require", Demand::Require)];
 
 const DIGESTS: &[(&str, Digest)] =
     &[("sha256", Digest::Sha256), ("sha384", Digest::Sha384), ("sha512", Digest::Sha512)];

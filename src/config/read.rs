@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
-use super::{Config, ConfigError, Delivery, Direction, Limits, ListenTls, Listener, Log, ReadFile, Retry};
+use super::{Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, ReadFile, Retry};
 use crate::address::{Domain, Mailbox};
 
 pub(super) const DIRECTIONS: &[(&str, Direction)] =
@@ -58,6 +58,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let (outbound, inbound) = super::hops::routes(top);
     let limits = top.section("limits").map_or_else(Limits::default, limits);
     let retry = top.section("retry").map_or_else(Retry::default, retry);
+    let fetch = top.section("revocation").map_or_else(Fetch::default, fetch);
     let subject_tags = top.section("marks").is_some_and(|marks| {
         let tags = marks.get("subject_tags", boolean).unwrap_or(false);
         marks.finish();
@@ -84,6 +85,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         kek: kek?,
         spool: spool?,
         retry,
+        fetch,
         policy: policy?,
         subject_tags,
         self_check,
@@ -235,6 +237,23 @@ fn retry(section: Section<'_, '_>) -> Retry {
     }
     section.finish();
     retry
+}
+
+fn fetch(section: Section<'_, '_>) -> Fetch {
+    let default = Fetch::default();
+    let timeout = duration(Duration::from_millis(100), Duration::from_secs(60));
+    let fetch = Fetch {
+        enabled: section.get("fetch", boolean).unwrap_or(default.enabled),
+        timeout: section.get("timeout", timeout).unwrap_or(default.timeout),
+        size: section.get("size", size(65_536)).unwrap_or(default.size),
+        memory: section.get("memory", size(1 << 20)).unwrap_or(default.memory),
+        private_addresses: section.get("private_addresses", boolean).unwrap_or(default.private_addresses),
+    };
+    if fetch.memory < fetch.size {
+        section.complain("memory", "less than `size`", "expected room for one answer at least");
+    }
+    section.finish();
+    fetch
 }
 
 /// Fuzz body: any text gives a configuration or errors with a place; nothing else.

@@ -44,6 +44,8 @@ pub struct Recipe {
     pub email_protection: Option<bool>,
     /// Permitted rfc822Name subtrees (name constraints), for a CA.
     pub permitted_mail: Vec<String>,
+    /// Where the issuer's CRL is to be had: a URI in cRLDistributionPoints.
+    pub crl: Option<String>,
     pub key: NewKey,
 }
 
@@ -60,6 +62,7 @@ impl Recipe {
             key_usage: vec!["keyCertSign", "cRLSign"],
             email_protection: None,
             permitted_mail: Vec::new(),
+            crl: None,
             key,
         }
     }
@@ -76,6 +79,7 @@ impl Recipe {
             key_usage: vec!["digitalSignature", transport],
             email_protection: Some(true),
             permitted_mail: Vec::new(),
+            crl: None,
             key,
         }
     }
@@ -190,6 +194,31 @@ pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option
     let der = sequence(&[&tbs, &algorithm, &write(tag::BIT_STRING, &[&[0], &signature])]);
     let certificate = Certificate::from_der(Bytes::from(der)).expect("a certificate that can be read");
     Issued { certificate, pkcs8 }
+}
+
+/// A CRL of `issuer`'s, DER, that lists `revoked` since `this_update`.
+///
+/// # Panics
+/// Where the issuer's key cannot sign: this is for tests and the demo.
+#[allow(clippy::expect_used, reason = "for tests and the demo: a key that cannot sign is a bug of its author")]
+pub fn revocation_list(
+    issuer: &Issued,
+    revoked: &[&Certificate],
+    this_update: Timestamp,
+    next_update: Timestamp,
+) -> Vec<u8> {
+    let signer = Signer::read(&issuer.pkcs8).expect("the issuer's key");
+    let algorithm = signer.algorithm();
+    let since = time(this_update);
+    let entry = |one: &&Certificate| sequence(&[&write(tag::INTEGER, &[one.serial()]), &since]);
+    let entries: Vec<u8> = revoked.iter().flat_map(entry).collect();
+    let entries = if entries.is_empty() { Vec::new() } else { sequence(&[&entries]) };
+    let subject = issuer.certificate.subject();
+    let own_number = extension(&db::rfc5912::ID_CE_CRL_NUMBER, false, &number(this_update.as_second().unsigned_abs()));
+    let extensions = write(tag::constructed(0), &[&sequence(&[&own_number])]);
+    let tbs = sequence(&[&number(1), &algorithm, subject, &since, &time(next_update), &entries, &extensions]);
+    let signature = signer.sign(&tbs).expect("a signature");
+    sequence(&[&tbs, &algorithm, &write(tag::BIT_STRING, &[&[0], &signature])])
 }
 
 #[allow(clippy::expect_used, reason = "for tests and the demo: only a broken source of randomness fails here")]
@@ -309,6 +338,11 @@ fn extensions(recipe: &Recipe, subject_key: &[u8], authority_key: &[u8]) -> Vec<
         let hosts = recipe.hosts.iter().flat_map(|host| write(tag::context(2), &[host.as_bytes()]));
         let names: Vec<u8> = recipe.mailboxes.iter().flat_map(|mailbox| general_name(mailbox)).chain(hosts).collect();
         out.extend(extension(&ID_CE_SUBJECT_ALT_NAME, false, &sequence(&[&names])));
+    }
+    if let Some(uri) = &recipe.crl {
+        let name = write(tag::constructed(0), &[&write(tag::context(6), &[uri.as_bytes()])]);
+        let point = sequence(&[&write(tag::constructed(0), &[&name])]);
+        out.extend(extension(&db::rfc5912::ID_CE_CRL_DISTRIBUTION_POINTS, false, &sequence(&[&point])));
     }
     if !recipe.permitted_mail.is_empty() {
         let subtrees: Vec<u8> = recipe

@@ -35,6 +35,7 @@ impl House {
                 key_usage: vec!["keyCertSign", "cRLSign"],
                 email_protection: None,
                 permitted_mail: vec![],
+                crl: None,
                 key: NewKey::P256,
             },
             None,
@@ -54,6 +55,7 @@ impl House {
             key_usage: usage.to_vec(),
             email_protection: Some(true),
             permitted_mail: vec![],
+            crl: None,
             key: NewKey::P256,
         };
         issue(&recipe, Some(&self.ca)).certificate

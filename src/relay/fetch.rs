@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,30 +16,12 @@ use quick_cache::sync::Cache;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::config::Fetch;
 use crate::pki::certificate::Certificate;
 use crate::pki::revocation::{Crl, Evidence, Need, OcspResponse, Source, ocsp};
 
 #[cfg(test)]
 mod tests;
-
-/// What may be fetched, and how much of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FetchLimits {
-    /// For all that one mail needs; default 10 s.
-    pub timeout: Duration,
-    /// Octets of one answer; default 32 MiB.
-    pub size: usize,
-    /// Octets kept in memory; default 256 MiB.
-    pub kept: u64,
-    /// Private, loopback and link-local addresses may be asked; default no: a certificate in a stranger's mail names them.
-    pub private: bool,
-}
-
-impl Default for FetchLimits {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), size: 32 << 20, kept: 256 << 20, private: false }
-    }
-}
 
 /// A failure is not tried again before this.
 const FAILURE_HOLDS: SignedDuration = SignedDuration::from_secs(60);
@@ -80,6 +61,7 @@ enum Found {
 #[derive(Debug, Clone)]
 struct Kept {
     found: Found,
+    came: Timestamp,
     again: Timestamp,
 }
 
@@ -100,7 +82,7 @@ impl Weighter<Key, Kept> for Octets {
 
 /// Fetches and keeps. Shared by all mail.
 pub struct Fetcher {
-    limits: FetchLimits,
+    limits: Fetch,
     kept: Cache<Key, Kept, Octets>,
     /// Who fetches at the moment: others wait for him.
     flights: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
@@ -128,18 +110,21 @@ impl Source for Fetcher {
 
 impl Fetcher {
     /// Nothing is fetched yet.
-    pub fn new(limits: FetchLimits) -> Self {
-        let kept = Cache::with_weighter(10_000, limits.kept, Octets);
+    pub fn new(limits: Fetch) -> Self {
+        let kept = Cache::with_weighter(10_000, limits.memory, Octets);
         Self { limits, kept, flights: Mutex::default() }
     }
 
-    /// Fetches what is needed and not at hand, all at once, for as long as the limit allows; true if something new came. What is refused,
-    /// fails or is late goes to the log.
-    pub async fn fetch(self: &Arc<Self>, needs: Vec<Need>) -> bool {
+    /// Fetches what is needed and not at hand, all at once, for as long as the limit allows; true if something came since `asked`, when
+    /// what was at hand was not enough. What is refused or fails goes to the log.
+    pub async fn fetch(self: &Arc<Self>, needs: Vec<Need>, asked: Timestamp) -> bool {
+        if needs.is_empty() || !self.limits.enabled {
+            return false;
+        }
         let mut tasks = JoinSet::new();
         for need in needs {
             let fetcher = self.clone();
-            tasks.spawn(async move { fetcher.one(need).await });
+            tasks.spawn(async move { fetcher.one(need, asked).await });
         }
         let mut new = false;
         let all = async {
@@ -152,33 +137,30 @@ impl Fetcher {
         new
     }
 
-    async fn one(&self, need: Need) -> bool {
+    async fn one(&self, need: Need, asked: Timestamp) -> bool {
         let key = Key::of(&need);
-        let asked = Timestamp::now();
-        if self.kept.get(&key).is_some_and(|kept| asked < kept.again) {
-            return false;
-        }
         let flight = self.flight(&key);
         let _flying = flight.lock().await;
         let now = Timestamp::now();
         if let Some(kept) = self.kept.get(&key).filter(|kept| now < kept.again) {
-            // Somebody else fetched it while we waited.
-            return !matches!(kept.found, Found::Nothing);
+            return kept.came >= asked && !matches!(kept.found, Found::Nothing);
         }
         let fetched = tokio::time::timeout(self.limits.timeout, self.get(&need)).await;
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.limits.timeout)));
-        let (found, again, new) = match fetched {
+        let kept = match fetched {
             Ok((found, renewed)) => {
-                let again = renewed.unwrap_or(now).max(now.checked_add(SOONEST).unwrap_or(now));
-                (found, again, true)
+                let soonest = now.checked_add(SOONEST).unwrap_or(now);
+                Kept { found, came: Timestamp::now(), again: renewed.unwrap_or(now).max(soonest) }
             }
             Err(why) => {
                 tracing::warn!(uri = &*key.uri, why, "revocation could not be fetched");
-                let old = self.kept.get(&key).map_or(Found::Nothing, |kept| kept.found);
-                (old, now.checked_add(FAILURE_HOLDS).unwrap_or(now), false)
+                let again = now.checked_add(FAILURE_HOLDS).unwrap_or(now);
+                let nothing = Kept { found: Found::Nothing, came: Timestamp::UNIX_EPOCH, again };
+                self.kept.get(&key).map_or(nothing, |old| Kept { again, ..old })
             }
         };
-        self.kept.insert(key, Kept { found, again });
+        let new = kept.came >= asked;
+        self.kept.insert(key, kept);
         new
     }
 
@@ -243,7 +225,8 @@ impl Fetcher {
             if response.status() != 200 {
                 return Err(format!("answered {}", response.status()));
             }
-            let body = Limited::new(response.into_body(), self.limits.size).collect().await;
+            let size = usize::try_from(self.limits.size).unwrap_or(usize::MAX);
+            let body = Limited::new(response.into_body(), size).collect().await;
             return body.map(|body| body.to_bytes()).map_err(|error| error.to_string());
         }
         Err("redirected too often".to_owned())
@@ -263,7 +246,7 @@ impl Fetcher {
         let port = authority.port_u16().unwrap_or(80);
         let found: Vec<SocketAddr> =
             tokio::net::lookup_host((host, port)).await.map_err(|error| format!("{host}: {error}"))?.collect();
-        let allowed = found.into_iter().filter(|address| self.limits.private || is_public(address.ip()));
+        let allowed = found.into_iter().filter(|address| self.limits.private_addresses || is_public(address.ip()));
         let mut why = format!("{host} has no public address (private ones may be allowed)");
         for address in allowed.take(ADDRESSES) {
             match TcpStream::connect(address).await {

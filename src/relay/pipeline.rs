@@ -157,7 +157,7 @@ impl Pipeline {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
             tokens: trace::LoopTokens::new(loop_secret),
-            lookup: facts::Lookup::new(store),
+            lookup: facts::Lookup::new(store, config.fetch),
             pool: Arc::new(Semaphore::new(cores)),
             ids: AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs()),
             config,

@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -53,8 +54,8 @@ impl Server {
     }
 }
 
-fn fetcher(limits: FetchLimits) -> Arc<Fetcher> {
-    Arc::new(Fetcher::new(FetchLimits { private: true, timeout: Duration::from_secs(20), ..limits }))
+fn fetcher(limits: Fetch) -> Arc<Fetcher> {
+    Arc::new(Fetcher::new(Fetch { private_addresses: true, timeout: Duration::from_secs(20), ..limits }))
 }
 
 fn crl() -> Option<Vec<u8>> {
@@ -66,19 +67,19 @@ fn crl() -> Option<Vec<u8>> {
 async fn a_crl_is_fetched_once_however_many_wait_for_it() {
     let Some(crl) = crl() else { return };
     let server = Server::serving(&crl).await;
-    let fetcher = fetcher(FetchLimits::default());
+    let fetcher = fetcher(Fetch::default());
     let need = server.need();
     assert!(fetcher.at_hand(std::slice::from_ref(&need)).crls.is_empty());
     let waiting: JoinSet<bool> = (0..20)
         .map(|_| {
             let (fetcher, need) = (fetcher.clone(), need.clone());
-            async move { fetcher.fetch(vec![need]).await }
+            async move { fetcher.fetch(vec![need], Timestamp::now()).await }
         })
         .collect();
     assert!(waiting.join_all().await.into_iter().all(|new| new));
     assert_eq!(server.asked(), 1);
     assert_eq!(fetcher.at_hand(std::slice::from_ref(&need)).crls[0].der().as_ref(), crl);
-    assert!(!fetcher.fetch(vec![need]).await);
+    assert!(!fetcher.fetch(vec![need], Timestamp::now()).await);
     assert_eq!(server.asked(), 1);
 }
 
@@ -90,9 +91,9 @@ async fn a_failure_is_not_tried_again_at_once() {
         b"nonsense\r\n\r\n",
     ] {
         let server = Server::answering(answer.to_vec()).await;
-        let fetcher = fetcher(FetchLimits::default());
-        assert!(!fetcher.fetch(vec![server.need()]).await);
-        assert!(!fetcher.fetch(vec![server.need()]).await);
+        let fetcher = fetcher(Fetch::default());
+        assert!(!fetcher.fetch(vec![server.need()], Timestamp::now()).await);
+        assert!(!fetcher.fetch(vec![server.need()], Timestamp::now()).await);
         assert_eq!(server.asked(), 1);
         assert!(fetcher.at_hand(&[server.need()]).crls.is_empty());
     }
@@ -102,8 +103,8 @@ async fn a_failure_is_not_tried_again_at_once() {
 async fn what_is_too_large_is_refused() {
     let Some(crl) = crl() else { return };
     let server = Server::serving(&crl).await;
-    let fetcher = fetcher(FetchLimits { size: crl.len() - 1, ..FetchLimits::default() });
-    assert!(!fetcher.fetch(vec![server.need()]).await);
+    let fetcher = fetcher(Fetch { size: crl.len() as u64 - 1, ..Fetch::default() });
+    assert!(!fetcher.fetch(vec![server.need()], Timestamp::now()).await);
 }
 
 /// One that stalls takes its time from nobody but those who need it, and from them no more than the limit.
@@ -112,10 +113,12 @@ async fn a_server_that_stalls_holds_up_nobody_else() {
     let Some(crl) = crl() else { return };
     let stalls = Server::answering(Vec::new()).await;
     let good = Server::serving(&crl).await;
-    let limits = FetchLimits { private: true, timeout: Duration::from_millis(300), ..FetchLimits::default() };
+    let limits = Fetch { private_addresses: true, timeout: Duration::from_millis(300), ..Fetch::default() };
     let fetcher = Arc::new(Fetcher::new(limits));
-    let (one, other) =
-        tokio::join!(fetcher.fetch(vec![stalls.need()]), fetcher.fetch(vec![good.need(), stalls.need()]));
+    let (one, other) = tokio::join!(
+        fetcher.fetch(vec![stalls.need()], Timestamp::now()),
+        fetcher.fetch(vec![good.need(), stalls.need()], Timestamp::now())
+    );
     assert_eq!((one, other), (false, true));
 }
 
@@ -123,10 +126,10 @@ async fn a_server_that_stalls_holds_up_nobody_else() {
 async fn private_addresses_are_not_asked_unless_allowed() {
     let Some(crl) = crl() else { return };
     let server = Server::serving(&crl).await;
-    let fetcher = Arc::new(Fetcher::new(FetchLimits::default()));
-    assert!(!fetcher.fetch(vec![server.need()]).await);
+    let fetcher = Arc::new(Fetcher::new(Fetch::default()));
+    assert!(!fetcher.fetch(vec![server.need()], Timestamp::now()).await);
     let by_name = Need::Crl { uri: format!("http://localhost:{}/a.crl", server.address.port()) };
-    assert!(!fetcher.fetch(vec![by_name]).await);
+    assert!(!fetcher.fetch(vec![by_name], Timestamp::now()).await);
     assert_eq!(server.asked(), 0);
 }
 
@@ -136,9 +139,9 @@ async fn a_redirection_is_followed_and_judged_like_any_address() {
     let server = Server::serving(&crl).await;
     let to = |location: String| format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
     let redirects = Server::answering(to(format!("http://{}/b.crl", server.address)).into()).await;
-    assert!(fetcher(FetchLimits::default()).fetch(vec![redirects.need()]).await);
+    assert!(fetcher(Fetch::default()).fetch(vec![redirects.need()], Timestamp::now()).await);
     let elsewhere = Server::answering(to("https://example.org/".to_owned()).into()).await;
-    assert!(!fetcher(FetchLimits::default()).fetch(vec![elsewhere.need()]).await);
+    assert!(!fetcher(Fetch::default()).fetch(vec![elsewhere.need()], Timestamp::now()).await);
 }
 
 #[test]

@@ -10,12 +10,13 @@ use super::{Message, shown};
 use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::config::Direction;
 use crate::mime::entity::MimeLimits;
+use crate::pki::revocation::{Demand, Need};
 use crate::policy::{
     Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode,
     Treatment, resolve, select,
 };
 use crate::relay::refusal::{Refusal, Unserved};
-use crate::smime::open::OwnKey;
+use crate::smime::open::{OpenContext, OwnKey};
 use crate::smime::seal::is_signed_message;
 use crate::smime::verdict::Layer;
 use crate::store::StoreError;
@@ -32,6 +33,8 @@ pub(super) struct Seen<'m> {
     lookup: &'m Lookup,
     /// Looked up once, when the first rule asks.
     signer: Option<Known>,
+    /// What would tell more of certificates that may be revoked.
+    pub(super) needs: Vec<Need>,
     /// Whether the signature that it came with holds; checked when a rule asks.
     holds: Option<bool>,
 }
@@ -61,6 +64,7 @@ impl<'m> Seen<'m> {
             policy,
             lookup,
             signer: None,
+            needs: Vec::new(),
             holds: None,
         })
     }
@@ -86,7 +90,8 @@ impl<'m> Seen<'m> {
     fn signature_holds(&mut self) -> bool {
         *self.holds.get_or_insert_with(|| {
             let trust = self.lookup.trust().unwrap_or_default();
-            let opened = probe(0, &self.message.entity, Vec::new(), &trust, self.now);
+            let context = OpenContext { operations: 0, ..OpenContext::new(Vec::new(), trust, self.now) };
+            let opened = probe(&self.message.entity, context);
             opened.is_some_and(|opened| match opened.verdict.layers.first() {
                 Some(Layer::Signed { signers, .. }) => signers.iter().any(|signer| signer.signature.is_ok()),
                 _ => false,
@@ -116,14 +121,20 @@ impl<'m> Seen<'m> {
                 may_sign => may_sign,
             }
         };
+        let needs = &mut self.needs;
+        // Our own certificate need not be proven: a revoked one is not used.
+        let own = if action.revocation == Demand::Off { Demand::Off } else { Demand::Prefer };
         let signer = match (&may_sign, &self.from) {
-            (MaySign::Yes, Ok(from)) => self.signer.get_or_insert_with(|| lookup.signer(from, now)).clone(),
+            (MaySign::Yes, Ok(from)) => {
+                let known = self.signer.get_or_insert_with(|| lookup.signer(from, now)).clone();
+                lookup.unrevoked(known, own, now, needs)
+            }
             _ => none(),
         };
         let recipient = if action.encrypt == EncryptMode::Never {
             none()
         } else {
-            lookup.recipient(mailbox, action.domain_key, now)
+            lookup.unrevoked(lookup.recipient(mailbox, action.domain_key, now), action.revocation, now, needs)
         };
         Facts { signer, may_sign, recipient }
     }

@@ -18,7 +18,7 @@ use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMo
 use crate::relay::listen::Peer;
 use crate::relay::refusal::Refusal;
 use crate::relay::route;
-use crate::smime::open::OwnKey;
+use crate::smime::open::{OpenContext, OwnKey};
 use crate::smtp::command::{MailParameters, RcptParameters, Recipient, Reply};
 use crate::store::CertStore;
 
@@ -79,9 +79,13 @@ pub enum ExplainError {
 }
 
 /// What a gateway with this configuration and store would do.
-pub fn explain(config: &Config, store: Arc<dyn CertStore>, question: Question) -> Result<Explanation, ExplainError> {
+pub async fn explain(
+    config: &Config,
+    store: Arc<dyn CertStore>,
+    question: Question,
+) -> Result<Explanation, ExplainError> {
     let arrived = Arc::new(arrived(config, &question)?);
-    let lookup = Lookup::new(store);
+    let lookup = Lookup::new(store, config.fetch);
     let directions: Vec<_> =
         question.recipients.iter().map(|recipient| route::direction(config, &arrived, recipient)).collect();
     let accepted = question.recipients.iter().zip(&directions).filter_map(|(mailbox, direction)| {
@@ -101,12 +105,19 @@ pub fn explain(config: &Config, store: Arc<dyn CertStore>, question: Question) -
     let asking = Asking { config, lookup: &lookup, message: &message };
     let mut seen =
         Seen::new(&message, &config.policy, &lookup).map_err(|error| ExplainError::Store(format!("{error:?}")))?;
+    let asked = Timestamp::now();
+    for (recipient, _) in question.recipients.iter().zip(&directions).filter(|(_, to)| **to == Ok(Direction::Outbound))
+    {
+        let _ = seen.decide(recipient);
+    }
+    // What the gateway would fetch is fetched: the answer is the same.
+    lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await;
     let mut recipients = Vec::new();
     for (recipient, direction) in question.recipients.iter().zip(directions) {
         recipients.push(match direction {
             Err(why) => asking.denied(recipient, &why),
             Ok(Direction::Outbound) => asking.outbound(&mut seen, recipient),
-            Ok(direction) => asking.inbound(recipient, direction)?,
+            Ok(direction) => asking.inbound(recipient, direction).await?,
         });
     }
     let listener = &arrived.listener;
@@ -206,7 +217,7 @@ impl Asking<'_> {
         Explained { served, reply, notes, considered: resolution.considered, ..explained(treatment) }
     }
 
-    fn inbound(&self, recipient: &Mailbox, direction: Direction) -> Result<Explained, ExplainError> {
+    async fn inbound(&self, recipient: &Mailbox, direction: Direction) -> Result<Explained, ExplainError> {
         let unreadable = |error: crate::store::StoreError| ExplainError::Store(error.to_string());
         let from = self.message.entity.header.single_from().ok();
         let facts = inbound_facts(self.message, from.as_ref());
@@ -234,7 +245,13 @@ impl Asking<'_> {
         }
         let trust = self.lookup.trust().map_err(unreadable)?;
         let operations = self.config.limits.key_operations;
-        let opened = |keys: Vec<OwnKey>| probe(operations, &self.message.entity, keys, &trust, self.message.at);
+        let context = |keys| OpenContext {
+            operations,
+            revocation: rule.action.revocation,
+            evidence: self.lookup.fetcher().clone(),
+            ..OpenContext::new(keys, trust.clone(), self.message.at)
+        };
+        let opened = |keys: Vec<OwnKey>| probe(&self.message.entity, context(keys));
         explained.considered = keys.iter().map(|own| considered(own, opened(vec![own.clone()]).is_none())).collect();
         if facts.encrypted && rule.action.decrypt && keys.is_empty() {
             explained.notes.push(format!("no private key of <{recipient}> is in the store"));
@@ -242,7 +259,14 @@ impl Asking<'_> {
         if !rule.action.decrypt {
             explained.notes.push("the rule does not decrypt".into());
         }
-        explained.treatment = match opened(keys) {
+        let asked = Timestamp::now();
+        let mut found = opened(keys.clone());
+        if let Some(needs) = found.as_mut().map(|opened| std::mem::take(&mut opened.needs))
+            && self.lookup.fetcher().fetch(needs, asked).await
+        {
+            found = opened(keys);
+        }
+        explained.treatment = match found {
             None => "opened with his own keys when it is handed over, verified and marked".into(),
             Some(opened) => format!("marked: {}", opened.verdict.reason),
         };

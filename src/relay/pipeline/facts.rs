@@ -7,10 +7,13 @@ use jiff::Timestamp;
 use quick_cache::sync::Cache;
 
 use crate::address::{Domain, Mailbox, ReversePath};
+use crate::config::Fetch;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{PathLimits, TrustSet, ValidPath, validate};
+use crate::pki::revocation::{self, Demand, Evidence, Need, Status};
 use crate::policy::{Candidate, Known, MaySign, TrustState};
+use crate::relay::fetch::Fetcher;
 use crate::relay::listen::Peer;
 use crate::relay::refusal::Refusal;
 use crate::smime::open::{OwnKey, envelope};
@@ -102,11 +105,49 @@ impl Look<'_> {
 pub struct Lookup {
     store: Arc<dyn CertStore>,
     paths: PathCache,
+    fetcher: Arc<Fetcher>,
 }
 
 impl Lookup {
-    pub fn new(store: Arc<dyn CertStore>) -> Self {
-        Self { store, paths: PathCache::new() }
+    pub fn new(store: Arc<dyn CertStore>, fetch: Fetch) -> Self {
+        Self { store, paths: PathCache::new(), fetcher: Arc::new(Fetcher::new(fetch)) }
+    }
+
+    /// CRLs and OCSP responses.
+    pub fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
+    /// What is known, with the paths that revocation breaks as `demand` says; what would tell more goes to `needs`. Where nothing is
+    /// known to be good and something may be, it is not known what to use.
+    pub fn unrevoked(&self, known: Known, demand: Demand, now: Timestamp, needs: &mut Vec<Need>) -> Known {
+        let Known::Candidates(mut candidates) = known else { return known };
+        if demand == Demand::Off {
+            return Known::Candidates(candidates);
+        }
+        let Ok(trust) = self.store.trust() else {
+            return Known::Unknown("the certificate store cannot be read".into());
+        };
+        let mut unknown = None;
+        for candidate in &mut candidates {
+            let Ok(path) = &candidate.path else { continue };
+            if !matches!(candidate.trust, TrustState::Pinned | TrustState::Trusted) {
+                continue;
+            }
+            let nothing = Evidence::default();
+            let limits = PathLimits::default();
+            let judged = revocation::check(path, self.fetcher.as_ref(), &nothing, &[], &trust, now, &limits);
+            needs.extend(judged.needs);
+            let Some(why) = demand.refuses(&judged.status) else { continue };
+            if matches!(judged.status, Status::Unknown { .. }) {
+                unknown.get_or_insert_with(|| why.clone());
+            }
+            candidate.path = Err(why);
+        }
+        match unknown {
+            Some(why) if candidates.iter().all(|candidate| candidate.path.is_err()) => Known::Unknown(why),
+            _ => Known::Candidates(candidates),
+        }
     }
 
     /// Anchors and intermediates.

@@ -3,7 +3,6 @@
 //! nothing that a key found out (A4).
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use crate::config::Direction;
 use crate::keys::Cek;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
-use crate::pki::path::TrustSet;
+use crate::pki::revocation::Demand;
 use crate::policy::{Action, MessageFacts, select};
 use crate::relay::refusal::Refusal;
 use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope, unwrapped};
@@ -29,6 +28,7 @@ use crate::store::StoreError;
 /// Recipients whose mail is judged alike.
 struct Class {
     pass: bool,
+    revocation: Demand,
     strip_signature: bool,
     /// The signed To and Cc name none of them (A9).
     elsewhere: bool,
@@ -78,11 +78,16 @@ impl Inner {
         }
         // One probe for all: where no key of anyone is asked for, the result is the same for everyone.
         let union: Vec<OwnKey> = with_keys.iter().flat_map(|(.., keys)| keys.iter().cloned()).collect();
-        let probed = probe(operations, &message.entity, union, &trust, message.at);
+        let demand = with_keys.first().map(|(_, _, rule, _)| rule.action.revocation).unwrap_or_default();
+        let context = |keys: Vec<OwnKey>, revocation: Demand| OpenContext {
+            operations,
+            revocation,
+            evidence: self.lookup.fetcher().clone(),
+            ..OpenContext::new(keys, trust.clone(), message.at)
+        };
+        let probed = probe(&message.entity, context(union, demand));
         for (at, mailbox, rule, keys) in with_keys {
-            let asks = probed.is_none()
-                && !keys.is_empty()
-                && probe(operations, &message.entity, keys, &trust, message.at).is_none();
+            let asks = probed.is_none() && !keys.is_empty() && probe(&message.entity, context(keys, demand)).is_none();
             treated.done.push(format!("{mailbox}: {}: {}", rule.name, if asks { "to be opened" } else { "judged" }));
             if asks {
                 closed.push(at);
@@ -90,7 +95,8 @@ impl Inner {
                 classify(&mut classes, &rule.action, at);
             }
         }
-        self.judged(message, &trust, probed, classes, treated)?;
+        let probed = probed.map(|opened| (demand, opened));
+        self.judged(message, |demand| context(Vec::new(), demand), probed, classes, treated).await?;
         if !closed.is_empty() {
             let mut rope = Rope::from(Bytes::from(message.trace(self, Direction::Inbound, &closed)));
             rope.push_raw(message.entity.raw.clone());
@@ -104,29 +110,48 @@ impl Inner {
     }
 
     /// The outputs of those for whom no private key is asked for.
-    fn judged(
+    async fn judged(
         &self,
         message: &Message,
-        trust: &Arc<TrustSet>,
-        probed: Option<Box<Opened>>,
+        context: impl Fn(Demand) -> OpenContext,
+        probed: Option<(Demand, Box<Opened>)>,
         classes: Vec<Class>,
         treated: &mut Treated,
     ) -> Result<(), Refusal> {
-        if classes.is_empty() {
-            return Ok(());
+        // Rules differ in what they ask for rarely: then it is judged anew.
+        let mut judged: Vec<(Demand, Box<Opened>)> = Vec::new();
+        let mut probed = probed;
+        for class in &classes {
+            let demand = class.revocation;
+            if judged.iter().any(|(known, _)| *known == demand) {
+                continue;
+            }
+            let asked = Timestamp::now();
+            let first = probed.take_if(|(known, _)| *known == demand).map(|(_, opened)| opened);
+            let mut opened = first.or_else(|| probe(&message.entity, context(demand))).ok_or(Refusal::Internal)?;
+            if self.lookup.fetcher().fetch(std::mem::take(&mut opened.needs), asked).await {
+                opened = probe(&message.entity, context(demand)).ok_or(Refusal::Internal)?;
+            }
+            treated.done.push(format!("verdict: {}", opened.verdict.reason));
+            judged.push((demand, opened));
         }
-        let opened = probed
-            .or_else(|| probe(self.config.limits.key_operations, &message.entity, Vec::new(), trust, message.at))
-            .ok_or(Refusal::Internal)?;
-        treated.done.push(format!("verdict: {}", opened.verdict.reason));
-        for class in classes.into_iter().flat_map(|class| class.by_address(&opened, message)) {
+        for class in classes {
+            let Some((_, opened)) = judged.iter().find(|(demand, _)| *demand == class.revocation) else { continue };
+            self.written(message, opened, class, treated);
+        }
+        Ok(())
+    }
+
+    /// The outputs of recipients whose mail is judged alike.
+    fn written(&self, message: &Message, opened: &Opened, class: Class, treated: &mut Treated) {
+        for class in class.by_address(opened, message) {
             let trace = message.trace(self, Direction::Inbound, &class.recipients);
             let rope = if class.pass {
                 let mut rope = Rope::from(Bytes::from(trace));
                 self.stripped(&message.entity, &mut rope);
                 rope
             } else {
-                self.marked(&message.entity, &opened, class.strip_signature, class.elsewhere, trace)
+                self.marked(&message.entity, opened, class.strip_signature, class.elsewhere, trace)
             };
             treated.outputs.push(Output {
                 direction: Direction::Inbound,
@@ -134,7 +159,6 @@ impl Inner {
                 content: Content::Judged(rope),
             });
         }
-        Ok(())
     }
 
     /// The message for the next hop: marks, trace, header without forged marks, body.
@@ -177,6 +201,18 @@ impl Inner {
 
     /// Opens for one recipient; private-key operations are done by the key holder.
     async fn open(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
+        let asked = Timestamp::now();
+        let again = context.clone();
+        let mut opened = self.open_once(entity, context).await;
+        if self.lookup.fetcher().fetch(std::mem::take(&mut opened.needs), asked).await {
+            let operations = opened.operations;
+            opened = self.open_once(entity, again).await;
+            opened.operations = opened.operations.saturating_add(operations);
+        }
+        opened
+    }
+
+    async fn open_once(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
         let mut opener = Opener::new(entity.clone(), context, substitute);
         let mut answer = None;
         loop {
@@ -233,7 +269,12 @@ pub(super) async fn open_received(
     for (at, recipient) in envelope.recipients.iter().enumerate() {
         let action = inner.action_again(envelope, &entity, &recipient.mailbox);
         let keys = inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?;
-        let context = OpenContext { operations: left.max(1), ..OpenContext::new(keys, trust.clone(), now) };
+        let context = OpenContext {
+            operations: left.max(1),
+            revocation: action.revocation,
+            evidence: inner.lookup.fetcher().clone(),
+            ..OpenContext::new(keys, trust.clone(), now)
+        };
         let one = inner.open(&entity, context).await;
         left = left.saturating_sub(one.operations);
         let how = (action.strip_signature, !one.is_addressed_to(&recipient.mailbox));
@@ -254,14 +295,7 @@ fn same(one: &Opened, other: &Opened) -> bool {
 }
 
 /// Opens until a key is asked for; `None`: one is.
-pub(super) fn probe(
-    operations: usize,
-    entity: &Entity,
-    keys: Vec<OwnKey>,
-    trust: &Arc<TrustSet>,
-    at: Timestamp,
-) -> Option<Box<Opened>> {
-    let context = OpenContext { operations, ..OpenContext::new(keys, trust.clone(), at) };
+pub(super) fn probe(entity: &Entity, context: OpenContext) -> Option<Box<Opened>> {
     match Opener::new(entity.clone(), context, substitute).step(None) {
         Step::Key(_) => None,
         Step::Done(opened) => Some(opened),
@@ -276,13 +310,13 @@ pub(super) fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>)
 }
 
 fn classify(classes: &mut Vec<Class>, action: &Action, at: usize) {
-    match classes.iter_mut().find(|class| class.pass == action.pass && class.strip_signature == action.strip_signature)
-    {
+    let (pass, revocation, strip_signature) = (action.pass, action.revocation, action.strip_signature);
+    let alike = |class: &&mut Class| {
+        class.pass == pass && class.revocation == revocation && class.strip_signature == strip_signature
+    };
+    match classes.iter_mut().find(alike) {
         Some(class) => class.recipients.push(at),
-        None => {
-            let (pass, strip_signature) = (action.pass, action.strip_signature);
-            classes.push(Class { pass, strip_signature, elsewhere: false, recipients: vec![at] })
-        }
+        None => classes.push(Class { pass, revocation, strip_signature, elsewhere: false, recipients: vec![at] }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Out: rules per recipient, groups of equal treatment, one signature per signing plan, one envelope per group.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::decide::{Decision, Seen, refusal};
 use super::facts::StrictlyEncrypted;
@@ -95,10 +96,13 @@ impl Inner {
             return Ok(());
         }
         let mut seen = Seen::new(message, &self.config.policy, &self.lookup)?;
-        let mut sorted = Sorted::default();
-        for (at, mailbox) in going {
-            sort(&mut seen, at, mailbox, &mut sorted, treated);
+        let asked = Timestamp::now();
+        let (mut sorted, mut found) = sort_all(&mut seen, &going);
+        if self.lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await {
+            (sorted, found) = sort_all(&mut seen, &going);
         }
+        treated.done.append(&mut found.done);
+        treated.refused.append(&mut found.refused);
         if !message.peer.listener.lmtp && !treated.refused.is_empty() {
             return Ok(());
         }
@@ -227,6 +231,15 @@ impl Inner {
         signed.push((key, draft.clone()));
         Ok(draft)
     }
+}
+
+/// What becomes of all of them.
+fn sort_all<'p>(seen: &mut Seen<'p>, going: &[(usize, &Mailbox)]) -> (Sorted<'p>, Treated) {
+    let (mut sorted, mut treated) = (Sorted::default(), Treated::default());
+    for (at, mailbox) in going {
+        sort(seen, *at, mailbox, &mut sorted, &mut treated);
+    }
+    (sorted, treated)
 }
 
 /// What becomes of one recipient, and the group he belongs to.
