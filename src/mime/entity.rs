@@ -1,5 +1,7 @@
 //! An entity: raw spans over the received octets (RFC 2045, RFC 2046). Nothing is decoded until asked for.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 
 use super::header::{ContentType, Header, MimeError, skip_cfws};
@@ -51,6 +53,8 @@ pub struct Entity {
     pub body: Bytes,
     /// Multiparts and messages around it.
     depth: usize,
+    /// The body decoded, once that was asked for; clones share it.
+    decoded: Arc<OnceLock<Result<Bytes, MimeError>>>,
 }
 
 impl Entity {
@@ -60,7 +64,7 @@ impl Entity {
     }
     /// An entity without header: all octets are its body.
     pub fn without_header(octets: Bytes) -> Self {
-        Self { raw: octets.clone(), header: Header::default(), body: octets, depth: 0 }
+        Self { raw: octets.clone(), header: Header::default(), body: octets, depth: 0, decoded: Arc::default() }
     }
     fn parse_at(octets: Bytes, depth: usize, limits: &MimeLimits) -> Result<Self, MimeError> {
         if depth > limits.depth {
@@ -68,7 +72,7 @@ impl Entity {
         }
         let (header, start) = Header::parse(&octets, limits)?;
         let body = octets.slice(start.min(octets.len())..);
-        Ok(Self { raw: octets, header, body, depth })
+        Ok(Self { raw: octets, header, body, depth, decoded: Arc::default() })
     }
     /// The Content-Type; `text/plain` where there is none; an error where it can be read two ways (A14): a line that is no
     /// field ends the header for some readers.
@@ -134,13 +138,18 @@ impl Entity {
         }
         self.child(self.body.clone(), limits)
     }
-    /// The body with its Content-Transfer-Encoding undone; bad base64 is an error (A14). 7bit, 8bit and binary are sliced.
+    /// The body with its Content-Transfer-Encoding undone; bad base64 is an error (A14). 7bit, 8bit and binary are sliced. Done
+    /// once: what is asked for again is there.
     pub fn decoded_body(&self) -> Result<Bytes, MimeError> {
-        match self.transfer_encoding()? {
-            TransferEncoding::Identity => Ok(self.body.clone()),
-            TransferEncoding::Base64 => decode_base64(&self.body).map(Bytes::from),
-            TransferEncoding::QuotedPrintable => decode_quoted_printable(&self.body, Reading::Strict).map(Bytes::from),
+        let encoding = self.transfer_encoding()?;
+        if encoding == TransferEncoding::Identity {
+            return Ok(self.body.clone());
         }
+        let decode = || match encoding {
+            TransferEncoding::QuotedPrintable => decode_quoted_printable(&self.body, Reading::Strict),
+            TransferEncoding::Identity | TransferEncoding::Base64 => decode_base64(&self.body),
+        };
+        self.decoded.get_or_init(|| decode().map(Bytes::from)).clone()
     }
 }
 

@@ -86,8 +86,11 @@ impl Inner {
             ..OpenContext::new(keys, trust.clone(), message.at)
         };
         let probed = probe(&message.entity, context(union, demand));
+        let alone = with_keys.len() == 1;
         for (at, mailbox, rule, keys) in with_keys {
-            let asks = probed.is_none() && !keys.is_empty() && probe(&message.entity, context(keys, demand)).is_none();
+            let asks = probed.is_none()
+                && !keys.is_empty()
+                && (alone || probe(&message.entity, context(keys, demand)).is_none());
             treated.done.push(format!("{mailbox}: {}: {}", rule.name, if asks { "to be opened" } else { "judged" }));
             if asks {
                 closed.push(at);
