@@ -26,13 +26,23 @@ pub struct Plan<'p> {
     pub top: &'p str,
     /// Host and TLS of the outbound next hop, as TOML.
     pub hop: &'p str,
+    /// Both next hops, as TOML, in place of the sinks.
+    pub hops: Option<&'p str>,
+    /// Keys of `[retry]`, as TOML.
+    pub retry: &'p str,
 }
 
 const HOP: &str = "host = \"127.0.0.1\"\ntls = \"off\"";
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { policy: "[default]\nsign = \"if-key\"\nencrypt = \"require\"\n", top: "", hop: HOP }
+        Self {
+            policy: "[default]\nsign = \"if-key\"\nencrypt = \"require\"\n",
+            top: "",
+            hop: HOP,
+            hops: None,
+            retry: "first = \"1 s\"",
+        }
     }
 }
 
@@ -147,6 +157,12 @@ impl House {
 
 fn config(plan: &Plan<'_>, folder: &std::path::Path, hop_out: SocketAddr, hop_in: SocketAddr) -> String {
     let own_spool = plan.top.contains("spool = ");
+    let usual = format!(
+        "[next_hop.outbound]\nport = {}\n{}\n[next_hop.inbound]\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"",
+        hop_out.port(),
+        plan.hop,
+        hop_in.port()
+    );
     let spool = if own_spool { String::new() } else { format!("spool = \"{}/spool\"", folder.display()) };
     format!(
         r#"hostname = "gw.ours.example"
@@ -174,23 +190,16 @@ address = "127.0.0.1:0"
 direction = "outbound"
 trusted_networks = ["127.0.0.0/8"]
 lmtp = true
-[next_hop.outbound]
-port = {out}
-{hop}
-[next_hop.inbound]
-host = "127.0.0.1"
-port = {inward}
-tls = "off"
+{hops}
 [retry]
-first = "1 s"
+{retry}
 {policy}
 "#,
         folder = folder.display(),
         top = plan.top,
-        hop = plan.hop,
+        hops = plan.hops.map_or(usual, str::to_owned),
+        retry = plan.retry,
         policy = plan.policy,
-        out = hop_out.port(),
-        inward = hop_in.port(),
     )
 }
 

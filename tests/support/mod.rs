@@ -5,6 +5,7 @@
 pub mod client;
 pub mod house;
 pub mod sink;
+pub mod teller;
 
 pub use client::{Client, Said};
 pub use sink::{Fault, Sink};

@@ -175,7 +175,7 @@ impl Health {
         lock(&self.0.hops).values().filter_map(|state| state.aside_until).filter(|until| *until > now).min()
     }
 
-    /// Waits until one that was set aside is known to work again.
+    /// Waits until one that was set aside is known to work again, or that its trial has ended.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
@@ -191,7 +191,7 @@ impl Health {
         let one = |(hop, state): (&NextHop, &State)| HopStatus {
             hop: hop.clone(),
             aside_until: state.aside_until,
-            failures: state.failures.saturating_add(state.mail_failures),
+            failures: state.mail_failures,
             under_way: state.under_way,
             answered: state.delivered,
             failed: state.failed,
@@ -284,6 +284,10 @@ impl Drop for Slot {
             state.under_way = state.under_way.saturating_sub(1);
             state.from_spool = state.from_spool.saturating_sub(usize::from(self.from_spool));
             state.on_trial &= !self.on_trial;
+        }
+        if self.on_trial {
+            // Whoever waits for the end of the trial has to know its outcome, that it had none too.
+            self.health.0.changed.notify_one();
         }
         self.health.0.waiting.notify_one();
     }
@@ -400,6 +404,17 @@ mod tests {
         assert_eq!(picked(health.pick(&route, &[], true, after(now, 31))).0, "second");
         slots[0].1.answered(after(now, 31));
         assert!(matches!(health.pick(&route, &[], true, after(now, 32)), Pick::Full));
+    }
+
+    #[tokio::test]
+    async fn a_trial_without_an_outcome_wakes_who_waits_for_it() {
+        let (health, route, now) = bench(&[("only", 10)]);
+        picked(health.pick(&route, &[], true, now)).1.unreachable(now, "refused");
+        let trial = picked(health.pick(&route, &[], false, after(now, 61))).1;
+        assert_eq!((health.room(&route, 0, after(now, 61)), health.next_trial(after(now, 61))), (0, None));
+        drop(trial);
+        tokio::time::timeout(Duration::from_secs(5), health.changed()).await.expect("nobody is woken");
+        assert_eq!(health.room(&route, 0, after(now, 61)), 1);
     }
 
     #[test]
