@@ -167,6 +167,7 @@ pub struct Config {
     pub kek: PathBuf,
     /// Folder of the spool.
     pub spool: PathBuf,
+    pub spool_limits: SpoolLimits,
     pub retry: Retry,
     pub fetch: Fetch,
     pub policy: Policy,
@@ -189,6 +190,19 @@ pub struct Fetch {
     pub memory: u64,
     /// Private, loopback and link-local addresses may be asked; default no: a certificate in a stranger's mail names them.
     pub private_addresses: bool,
+}
+
+/// Bounds of the spool: over them mail is refused, and what becomes of the mail that is there is recorded nevertheless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolLimits {
+    /// Octets of mail, and a KiB for each entry; default: no bound but the disk.
+    pub quota: u64,
+    /// Entries; default: no bound.
+    pub entries: u64,
+    /// Octets kept on the disk for outcomes and DSNs when it is full; default 4 MiB.
+    pub reserve: u64,
+    /// How long the disk may take to take a mail, before it is refused with 451; default 30 s.
+    pub commit_timeout: Duration,
 }
 
 /// Retries of spooled mail.
@@ -251,6 +265,12 @@ impl Default for Fetch {
             memory: 256 << 20,
             private_addresses: false,
         }
+    }
+}
+
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        Self { quota: u64::MAX, entries: u64::MAX, reserve: 4 << 20, commit_timeout: Duration::from_secs(30) }
     }
 }
 

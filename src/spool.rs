@@ -21,6 +21,10 @@
 //!
 //! Segments are removed from the oldest on only, so that a record that ends an entry never goes before the one that began it.
 
+/// Taking mail: room, contents, deadline.
+mod commit;
+/// Old segments go.
+mod compact;
 /// The disk under the spool.
 pub mod disk;
 /// Entries and what they are made of.
@@ -35,42 +39,60 @@ mod recent;
 mod record;
 /// Reading the log at start.
 mod recover;
+/// The records of a segment.
+mod scan;
+/// Sealing at rest.
+mod seal;
 /// The thread that writes the log.
 mod writer;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
+use std::time::Duration;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use crate::mime::rope::Rope;
+use crate::store::keyring::Kek;
+use commit::{Order, Promised, Transaction};
 pub use disk::{Disk, Folder};
 pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
 use index::{Body, Index, Slot};
 pub use list::{EntryState, Filter, HopStats, Listed, Page, Stats, Sum};
-use recent::Recent;
 pub use record::fuzz_spool_record;
-use record::{Change, Digest, Payload, Settlement, sha256, to_digest};
+use record::{Change, Settlement, sha256};
+use seal::{EntrySealer, Keys};
 
-/// Octets of one transaction beyond which contents get files of their own.
-const TRANSACTION: usize = 16 << 20;
-
-/// Bounds of the log.
+/// Bounds of the spool.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Octets after which a new segment is begun; default 64 MiB.
     pub segment: u64,
     /// Octets of a content up to which it lies in the log; default 1 MiB, at most 64 MiB.
     pub inline: usize,
+    /// Octets of mail, and a KiB for each entry, beyond which no more is taken; default: no bound. What becomes of mail that is here
+    /// (outcomes, DSNs, what takes the place of an entry) is recorded nevertheless.
+    pub quota: u64,
+    /// Entries beyond which no more mail is taken; default: no bound.
+    pub entries: u64,
+    /// Octets kept on the disk for outcomes and DSNs when it is full; default 4 MiB.
+    pub reserve: u64,
+    /// How long a commit may take before the mail is refused; default 30 s.
+    pub commit: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 64 << 20, inline: 1 << 20 }
+        Self {
+            segment: 64 << 20,
+            inline: 1 << 20,
+            quota: u64::MAX,
+            entries: u64::MAX,
+            reserve: 4 << 20,
+            commit: Duration::from_secs(30),
+        }
     }
 }
 
@@ -91,6 +113,24 @@ pub enum SpoolError {
     /// The disk: nothing was acknowledged; 452 4.3.1.
     #[error("spool: {0}")]
     Disk(String),
+    /// Over the quota: 452 4.3.1.
+    #[error(
+        "spool: full: {found} {what}, at most {limit}; deliver or delete some, or raise [spool] in the configuration"
+    )]
+    Full {
+        /// How many there are.
+        found: u64,
+        /// How many there may be.
+        limit: u64,
+        /// Entries or octets.
+        what: &'static str,
+    },
+    /// The disk did not answer in time: 451 4.3.0. What was asked is not done.
+    #[error("spool: the disk did not answer in time; nothing was taken")]
+    Late,
+    /// The keys that seal contents at rest.
+    #[error("spool: {0}")]
+    Keys(String),
     /// No such entry.
     #[error("spool: no entry {0}")]
     NoEntry(EntryId),
@@ -118,13 +158,17 @@ impl From<io::Error> for SpoolError {
 #[derive(Clone)]
 pub struct Spool {
     shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
+    orders: mpsc::Sender<Order>,
 }
 
 struct Shared {
     disk: Arc<dyn Disk>,
     limits: Limits,
     index: Mutex<Index>,
+    /// `None`: nothing is sealed at rest.
+    keys: RwLock<Option<Keys>>,
+    /// Room of commits under way.
+    promised: Promised,
     /// The disk works, as far as is known.
     works: AtomicBool,
     trouble: Mutex<Option<String>>,
@@ -135,46 +179,75 @@ struct Shared {
     changed: Notify,
 }
 
-/// One transaction on its way to the writer.
-struct Job {
-    payload: Vec<u8>,
-    changes: Vec<Change>,
-    /// It brings new mail: refused while the disk is in trouble; anything else waits.
-    brings_mail: bool,
-    /// Refused when this entry is not there any more.
-    only_if: Option<EntryId>,
-    reply: oneshot::Sender<Result<(), SpoolError>>,
-}
-
 impl Spool {
-    /// Opens the spool and recovers what is in it.
+    /// Opens the spool and recovers what is in it. Nothing is sealed at rest; contents that are sealed are an error.
     pub fn open(disk: Arc<dyn Disk>, limits: Limits) -> Result<(Self, Recovered), SpoolError> {
+        Self::open_with(disk, limits, None)
+    }
+
+    /// Opens the spool and recovers what is in it. From now on every content that is not encrypted by itself is sealed at rest, by
+    /// keys that `kek` wraps; none is written in clear.
+    pub fn open_sealed(disk: Arc<dyn Disk>, limits: Limits, kek: &Kek) -> Result<(Self, Recovered), SpoolError> {
+        Self::open_with(disk, limits, Some(kek))
+    }
+
+    fn open_with(disk: Arc<dyn Disk>, limits: Limits, kek: Option<&Kek>) -> Result<(Self, Recovered), SpoolError> {
         let found = recover::recover(disk.as_ref())?;
+        let keys = kek.map(|kek| Keys::open(disk.as_ref(), kek)).transpose()?;
+        let has = |name: &[u8; 16]| keys.as_ref().is_some_and(|keys| keys.has(name));
+        if let Some(name) = found.index.sealing_keys().into_iter().find(|name| !has(name)) {
+            return Err(SpoolError::Keys(format!(
+                "mail is sealed with key {:032x}, which {}",
+                u128::from_be_bytes(name),
+                if kek.is_some() { "is not in the spool's file of keys" } else { "needs the key-encryption key" }
+            )));
+        }
         let damage = (!found.recovered.damage.is_empty()).then(|| found.recovered.damage.join("; "));
         let shared = Arc::new(Shared {
             disk,
             limits,
-            last_id: AtomicU64::new(found.index.slots.keys().map(|id| id.0).max().unwrap_or_default()),
+            last_id: AtomicU64::new(found.last_id),
             index: Mutex::new(found.index),
+            keys: RwLock::new(keys),
+            promised: Promised::default(),
             works: AtomicBool::new(true),
             trouble: Mutex::new(None),
             sound: AtomicBool::new(damage.is_none()),
             damage,
             changed: Notify::new(),
         });
-        let jobs = writer::start(Arc::clone(&shared), found.next_segment, found.damaged)?;
-        Ok((Self { shared, jobs }, found.recovered))
+        let orders = writer::start(Arc::clone(&shared), found.end, &found.damaged)?;
+        Ok((Self { shared, orders }, found.recovered))
     }
 
-    /// Commits entries, durable for all of them at once or for none (R3). On return they are on disk.
-    pub async fn commit(&self, entries: Vec<NewEntry>) -> Result<Vec<EntryId>, SpoolError> {
-        if !self.is_healthy() {
-            return Err(SpoolError::Disk(self.trouble().unwrap_or_else(|| "in trouble".into())));
-        }
-        let mut transaction = Transaction::default();
-        let ids = self.stage(&mut transaction, entries, Timestamp::now()).await?;
-        self.send(transaction).await?;
-        Ok(ids)
+    /// Makes a new key; what is spooled from now on is sealed with it. Keys that seal nothing any more are forgotten.
+    pub async fn rotate_key(&self, kek: Kek) -> Result<(), SpoolError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let mut keys = shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(keys) = keys.as_mut() else {
+                return Err(SpoolError::Keys("nothing is sealed in this spool".into()));
+            };
+            let used = lock(&shared.index).sealing_keys();
+            let mut new = keys.clone();
+            new.add()?;
+            // Those that commits under way seal with are the one that was current.
+            new.retain(|name| used.contains(name) || keys.is_current(name));
+            new.write(shared.disk.as_ref(), &kek)?;
+            *keys = new;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Wraps the keys with another KEK.
+    pub async fn rewrap_keys(&self, kek: Kek) -> Result<(), SpoolError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let keys = shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.as_ref().map_or(Ok(()), |keys| keys.write(shared.disk.as_ref(), &kek))
+        })
+        .await
     }
 
     /// The entries that are due and not claimed or held, oldest first.
@@ -300,7 +373,7 @@ impl Spool {
     /// anew). On return it is on disk. An entry that meanwhile ended is an error, and nothing takes its place.
     pub async fn replace(&self, id: EntryId, entries: Vec<NewEntry>) -> Result<Vec<EntryId>, SpoolError> {
         self.entry(id).ok_or(SpoolError::NoEntry(id))?;
-        let mut transaction = Transaction { only_if: Some(id), ..Transaction::default() };
+        let mut transaction = Transaction::only_if(id);
         transaction.change(Change::Done(id));
         let ids = self.stage(&mut transaction, entries, Timestamp::now()).await?;
         self.send(transaction).await?;
@@ -322,110 +395,15 @@ impl Spool {
     pub fn accept_damage(&self) {
         self.shared.sound.store(true, Ordering::Release);
     }
-
-    async fn record(&self, change: Change) -> Result<(), SpoolError> {
-        let mut transaction = Transaction::default();
-        transaction.change(change);
-        self.send(transaction).await
-    }
-
-    /// Adds entries to a transaction; big contents are written to their files, durable before the record that names them.
-    async fn stage(
-        &self,
-        transaction: &mut Transaction,
-        entries: Vec<NewEntry>,
-        now: Timestamp,
-    ) -> Result<Vec<EntryId>, SpoolError> {
-        let mut ids = Vec::with_capacity(entries.len());
-        let mut files = Vec::new();
-        for new in entries {
-            let id = self.shared.next_id(now);
-            let size = new.content.encoded_len();
-            let (mut content, entry) = new.into_entry(id, now, octets(size));
-            let own_file =
-                size > self.shared.limits.inline || transaction.payload.0.len().saturating_add(size) > TRANSACTION;
-            if !own_file && entry.may_go() && entry.next_attempt <= now && Recent::wants(size) {
-                let octets = content.to_bytes();
-                lock(&self.shared.index).recent.keep(id, octets.clone());
-                content = octets.into();
-            }
-            let file = if own_file {
-                files.push(id);
-                let (shared, content, undo) = (Arc::clone(&self.shared), content.clone(), files.clone());
-                let digest = blocking(move || shared.undone_on_error(&undo, shared.write_body(id, &content))).await?;
-                Some((octets(size), digest))
-            } else {
-                None
-            };
-            let stored =
-                transaction.payload.put(&entry, None, file, content.chunks(64 * 1024).take_while(|_| !own_file));
-            transaction.changes.push(Change::Put { entry, stored });
-            transaction.brings_mail = true;
-            ids.push(id);
-        }
-        if !files.is_empty() {
-            let shared = Arc::clone(&self.shared);
-            blocking(move || shared.undone_on_error(&files, shared.disk.sync_folder())).await?;
-        }
-        Ok(ids)
-    }
-
-    async fn send(&self, transaction: Transaction) -> Result<(), SpoolError> {
-        let (reply, answer) = oneshot::channel();
-        let Transaction { payload, changes, brings_mail, only_if } = transaction;
-        let job = Job { payload: payload.0, changes, brings_mail, only_if, reply };
-        self.jobs.send(job).map_err(|_| SpoolError::Closed)?;
-        answer.await.map_err(|_| SpoolError::Closed)?
-    }
-}
-
-#[derive(Default)]
-struct Transaction {
-    payload: Payload,
-    changes: Vec<Change>,
-    brings_mail: bool,
-    only_if: Option<EntryId>,
-}
-
-impl Transaction {
-    fn change(&mut self, change: Change) {
-        self.payload.change(&change);
-        self.changes.push(change);
-    }
 }
 
 impl Shared {
-    /// Microseconds since 1970, made greater than any before.
-    fn next_id(&self, now: Timestamp) -> EntryId {
-        let now = u64::try_from(now.as_microsecond()).unwrap_or_default();
-        let last = self
-            .last_id
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last.saturating_add(1))));
-        EntryId(last.map_or(now, |last| now.max(last.saturating_add(1))))
-    }
-
-    fn write_body(&self, id: EntryId, content: &Rope) -> io::Result<Digest> {
-        let mut file = self.disk.create(&unfinished_name(id))?;
-        let mut context = digest::Context::new(&digest::SHA256);
-        for chunk in content.chunks(256 * 1024) {
-            context.update(&chunk);
-            file.append(&chunk)?;
+    /// What seals the content of a new entry, if it is to be.
+    fn sealer(&self, entry: &Entry) -> Result<Option<EntrySealer>, SpoolError> {
+        match self.keys.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(keys) if !entry.encrypted => keys.sealer(entry.id).map(Some),
+            _ => Ok(None),
         }
-        file.sync()?;
-        self.disk.rename(&unfinished_name(id), &body_name(id))?;
-        Ok(to_digest(&context.finish()))
-    }
-
-    /// After an error the bodies written so far go again, and the writer tries the disk until it works.
-    fn undone_on_error<T>(&self, ids: &[EntryId], result: io::Result<T>) -> Result<T, SpoolError> {
-        if let Err(error) = &result {
-            for id in ids {
-                let _ = self.disk.remove(&body_name(*id));
-                let _ = self.disk.remove(&unfinished_name(*id));
-            }
-            self.set_trouble(Some(error.to_string()));
-        }
-        Ok(result?)
     }
 
     fn content(&self, id: EntryId) -> Result<Bytes, SpoolError> {
@@ -444,9 +422,21 @@ impl Shared {
                     return Err(SpoolError::Damaged(id));
                 }
                 Err(error) => return Err(error.into()),
-                Ok(octets) if sha256(&octets) == slot.digest => return Ok(octets.into()),
-                Ok(_) => return Err(SpoolError::Damaged(id)),
+                Ok(octets) => return self.opened(&slot, octets).map(Bytes::from).ok_or(SpoolError::Damaged(id)),
             }
+        }
+    }
+
+    /// The content that was stored; `None`: what is on disk is not that.
+    fn opened(&self, slot: &Slot, octets: Vec<u8>) -> Option<Vec<u8>> {
+        match slot.sealing {
+            None => (sha256(&octets) == slot.digest).then_some(octets),
+            // What seals it authenticates it.
+            Some(sealing) => self.keys.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.open_content(
+                slot.entry.id,
+                sealing,
+                octets,
+            ),
         }
     }
 
@@ -472,6 +462,11 @@ fn unfinished_name(id: EntryId) -> String {
     format!("{id}.unfinished")
 }
 
+/// What an entry counts for in the quota, and in a segment.
+fn entry_octets(size: u64) -> u64 {
+    size.saturating_add(1024)
+}
+
 fn octets(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
@@ -486,5 +481,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(SpoolError::Closed))
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

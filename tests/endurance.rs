@@ -50,7 +50,8 @@ async fn t06_a_full_disk_is_452_within_a_second_and_mends_itself() {
     };
     let (world, server) = (Sink::start().await, Sink::start().await);
     let (hop_out, hop_in) = (world.address, server.address);
-    let spool = format!("delivery = \"queue\"\nspool = \"{}/spool\"\n", disk.0.display());
+    let spool =
+        format!("delivery = \"queue\"\nspool = {{ folder = \"{}/spool\", reserve = \"64 KiB\" }}\n", disk.0.display());
     let plan = Plan { policy: PASS, top: &spool, ..Plan::default() };
     let house = House::between(&plan, world, server, hop_out, hop_in).await;
     let body = "a line of the body\r\n".repeat(1000);

@@ -129,6 +129,7 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Hop { .. } => "ca has to be a PEM file that we may read; look with: waxwing config check",
         StartError::Folder { .. } => "stop the other process, or change spool in the configuration",
         StartError::Spool(_) => "look at the disk",
+        StartError::Kek(_) => "check kek in the configuration",
     };
     Failure::new(error.to_string(), hint)
 }

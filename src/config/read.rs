@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
-use super::{Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, ReadFile, Retry};
+use super::{
+    Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, ReadFile, Retry, SpoolLimits,
+};
 use crate::address::{Domain, Mailbox};
 
 pub(super) const DIRECTIONS: &[(&str, Direction)] =
@@ -48,7 +50,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let kek = top
         .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text)
         .map(PathBuf::from);
-    let spool = top.require("spool", "the spool's folder", text).map(PathBuf::from);
+    let (spool, spool_limits) = spool(top);
     let delivery = top
         .get("delivery", choice(&[("cut-through", Delivery::CutThrough), ("queue", Delivery::Queue)]))
         .unwrap_or_default();
@@ -84,6 +86,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         store: store?,
         kek: kek?,
         spool: spool?,
+        spool_limits,
         retry,
         fetch,
         policy: policy?,
@@ -221,6 +224,25 @@ fn limits(section: Section<'_, '_>) -> Limits {
     }
     section.finish();
     limits
+}
+
+/// The spool: its folder, or a table with that and its bounds.
+fn spool(top: &Section<'_, '_>) -> (Option<PathBuf>, SpoolLimits) {
+    let default = SpoolLimits::default();
+    if top.value("spool").is_none_or(|value| value.get_ref().as_table().is_none()) {
+        return (top.require("spool", "the spool's folder", text).map(PathBuf::from), default);
+    }
+    let Some(section) = top.section("spool") else { return (None, default) };
+    let folder = section.require("folder", "the spool's folder", text).map(PathBuf::from);
+    let (second, ten_minutes) = (Duration::from_secs(1), Duration::from_secs(600));
+    let limits = SpoolLimits {
+        quota: section.get("quota", size(1 << 20)).unwrap_or(default.quota),
+        entries: section.get("entries", integer(1, 1 << 40)).unwrap_or(default.entries),
+        reserve: section.get("reserve", size(64 << 10)).unwrap_or(default.reserve),
+        commit_timeout: section.get("commit_timeout", duration(second, ten_minutes)).unwrap_or(default.commit_timeout),
+    };
+    section.finish();
+    (folder, limits)
 }
 
 fn retry(section: Section<'_, '_>) -> Retry {

@@ -52,7 +52,7 @@ fn documented_defaults_are_the_defaults() {
 fn is_default(line: &str) -> bool {
     let key = line.split(" = ").next().unwrap_or_default();
     let bare = key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-');
-    line.contains(" = ") && bare && !matches!(key, "certificate" | "key" | "ca")
+    line.contains(" = ") && bare && !matches!(key, "certificate" | "key" | "ca" | "spool")
 }
 
 #[test]
@@ -181,4 +181,24 @@ fn no_wait_for_a_next_hop_is_longer_than_the_whole() {
     let seconds = Duration::from_secs;
     let HopWaits { connect, greeting, command, all } = config.limits.hop;
     assert_eq!((connect, greeting, command, all), (seconds(30), seconds(45), seconds(45), seconds(45)));
+}
+
+#[test]
+fn the_spool_is_a_folder_or_a_table_with_bounds() {
+    assert_eq!(parse(DOCUMENTED).unwrap().spool_limits, SpoolLimits::default());
+    let documented = DOCUMENTED.lines().find_map(|line| line.strip_prefix("# spool = ")).unwrap();
+    let table = DOCUMENTED.replace("\nspool = \"/var/spool/waxwing\"\n", &format!("\nspool = {documented}\n"));
+    let written = parse(&table).unwrap();
+    let defaults = SpoolLimits::default();
+    assert_eq!(written.spool_limits, SpoolLimits { quota: 10 << 30, entries: 1_000_000, ..defaults });
+    let without = DOCUMENTED.replace("\nspool = \"/var/spool/waxwing\"\n", "\n");
+    let table = "\n[spool]\nfolder = \"/s\"\nquota = \"2 GiB\"\nentries = 7\ncommit_timeout = \"5 s\"\n";
+    let config = parse(&format!("{without}{table}")).unwrap();
+    assert_eq!(config.spool, std::path::Path::new("/s"));
+    let SpoolLimits { quota, entries, reserve, commit_timeout } = config.spool_limits;
+    assert_eq!((quota, entries, reserve, commit_timeout), (2 << 30, 7, 4 << 20, Duration::from_secs(5)));
+    for (bad, key) in [("quota = \"1 MiB\"", "spool.folder"), ("folder = \"/s\"\nquta = 1", "spool.quta")] {
+        let errors = parse(&format!("{without}\n[spool]\n{bad}\n")).unwrap_err();
+        assert!(errors.iter().any(|error| error.key == key), "{errors:?}");
+    }
 }

@@ -17,7 +17,8 @@ use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
 use crate::spool::{Entry, Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
-use crate::store::CertStore;
+use crate::store::keyring::Kek;
+use crate::store::{CertStore, StoreError};
 
 /// Octets of spooled content in memory for one next hop.
 const CONTENTS: u64 = 64 << 20;
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The spool's content.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The key-encryption key.
+    #[error(transparent)]
+    Kek(#[from] StoreError),
 }
 
 /// A gateway at work. Dropping it stops accepting; [`Gateway::shut_down`] finishes what it has.
@@ -70,7 +74,15 @@ impl Gateway {
         let config = Arc::new(config);
         let folder =
             Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
-        let (spool, recovered) = Spool::open(Arc::new(folder), Limits::default())?;
+        let bounds = &config.spool_limits;
+        let limits = Limits {
+            quota: bounds.quota,
+            entries: bounds.entries,
+            reserve: bounds.reserve,
+            commit: bounds.commit_timeout,
+            ..Limits::default()
+        };
+        let (spool, recovered) = Spool::open_sealed(Arc::new(folder), limits, &Kek::read(&config.kek)?)?;
         let mut bound = Vec::new();
         for listener in &config.listeners {
             bound.push(
@@ -170,15 +182,21 @@ impl Handover for Opening {
     }
 }
 
+impl QueueError {
+    fn of(error: &SpoolError) -> Self {
+        Self { why: error.to_string(), late: *error == SpoolError::Late }
+    }
+}
+
 impl Queue for Spool {
     fn ready(&self) -> Result<(), QueueError> {
-        if self.is_healthy() { Ok(()) } else { Err(QueueError(self.trouble().unwrap_or_default())) }
+        Spool::ready(self).map_err(|error| QueueError::of(&error))
     }
 
     fn commit(&self, entries: Vec<QueueEntry>) -> Committing<'_> {
         let entries = entries.into_iter().map(new_entry).collect();
         Box::pin(async move {
-            Spool::commit(self, entries).await.map_err(|error| QueueError(error.to_string()))?;
+            Spool::commit(self, entries).await.map_err(|error| QueueError::of(&error))?;
             Ok(())
         })
     }

@@ -39,6 +39,8 @@ pub enum Refusal {
     Busy,
     /// The spool cannot take mail now (R7); the reason goes to the log.
     Spool,
+    /// The spool's disk did not answer in time; nothing was taken.
+    SpoolTimeout,
     /// The header cannot be read within the limits, or the message cannot be protected as it is.
     Malformed(String),
     /// Policy, certificates or keys: per recipient.
@@ -85,6 +87,7 @@ impl Refusal {
             Self::TooLarge { limit } => one(552, (5, 3, 4), format!("message larger than {limit} octets")),
             Self::Busy => one(452, (4, 3, 1), "too many bytes in flight, try again".into()),
             Self::Spool => one(452, (4, 3, 1), "the spool cannot take mail now, try again".into()),
+            Self::SpoolTimeout => one(451, (4, 3, 0), "the spool did not answer in time, try again".into()),
             Self::Malformed(why) => {
                 one(550, (5, 6, 0), format!("the message cannot be protected as policy says: {why}"))
             }
@@ -215,6 +218,7 @@ mod tests {
             Refusal::TooLarge { limit: 1 },
             Refusal::Busy,
             Refusal::Spool,
+            Refusal::SpoolTimeout,
             Refusal::Malformed("x".into()),
             Refusal::Seal(SealError::SelfCheck("x")),
             Refusal::Store,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::entry::{Entry, EntryId, RecipientState, micros};
 use super::recent::Recent;
 use super::record::{BodyAt, Change, Digest, Sealing, Settlement, Stored};
-use super::{SpoolError, octets};
+use super::{SpoolError, entry_octets, octets};
 use crate::config::{HopTls, NextHop};
 
 /// Why an entry is held whose recipients failed where nobody may be told.
@@ -20,6 +20,8 @@ pub(super) struct Index {
     pub(super) slots: BTreeMap<EntryId, Slot>,
     pub(super) due: BTreeMap<NextHopKey, BTreeSet<(Timestamp, EntryId)>>,
     pub(super) segments: BTreeMap<u64, Segment>,
+    /// Octets of contents, and a KiB for each entry.
+    pub(super) octets: u64,
     pub(super) recent: Recent,
 }
 
@@ -106,9 +108,24 @@ impl Index {
                 self.recent.take(id);
                 return self.remove(id).and_then(|slot| matches!(slot.body, Body::File { .. }).then_some(id));
             }
-            Change::Seal => {}
+            Change::Seal | Change::Begun(_) => {}
         }
         None
+    }
+
+    /// An entry whose commit nobody waits for any more: it is never due, and to be ended.
+    pub(super) fn withdraw(&mut self, id: EntryId) {
+        self.edit(id, |slot| slot.claimed = true);
+    }
+
+    /// Octets of the log.
+    pub(super) fn log_octets(&self) -> u64 {
+        self.segments.values().map(|info| info.len).fold(0, u64::saturating_add)
+    }
+
+    /// The names of the keys that seal something.
+    pub(super) fn sealing_keys(&self) -> BTreeSet<[u8; 16]> {
+        self.slots.values().filter_map(|slot| slot.sealing).map(|sealing| sealing.key).collect()
     }
 
     fn put(&mut self, entry: Entry, stored: Stored, segment: u64, payload_offset: u64) {
@@ -136,12 +153,14 @@ impl Index {
         let info = self.segments.entry(slot.segment).or_default();
         info.entries.insert(entry.id);
         info.live = info.live.saturating_add(live_octets(&slot.body));
+        self.octets = self.octets.saturating_add(entry_octets(entry.size));
         self.slots.insert(entry.id, slot);
     }
 
     fn remove(&mut self, id: EntryId) -> Option<Slot> {
         let slot = self.slots.remove(&id)?;
         self.unqueue(&slot.entry);
+        self.octets = self.octets.saturating_sub(entry_octets(slot.entry.size));
         if let Some(info) = self.segments.get_mut(&slot.segment) {
             info.entries.remove(&id);
             info.live = info.live.saturating_sub(live_octets(&slot.body));
@@ -171,10 +190,10 @@ fn set_recipients(entry: &mut Entry, states: Vec<(RecipientState, Option<String>
 }
 
 fn live_octets(body: &Body) -> u64 {
-    1024 + match body {
+    entry_octets(match body {
         Body::Log { len, .. } => octets(*len),
         Body::File { .. } => 0,
-    }
+    })
 }
 
 fn hop_key(hop: &NextHop) -> NextHopKey {

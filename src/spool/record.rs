@@ -85,8 +85,21 @@ pub(super) enum Change {
     Retried(EntryId, Timestamp),
     /// The entry is dealt with.
     Done(EntryId),
-    /// The segment ends here as planned.
+    /// The segment ends here as planned; older versions wrote it.
     Seal,
+    /// The first record of a segment.
+    Begun(Begun),
+}
+
+/// Where the segment before ends: what lies behind was never acknowledged, what is missing before was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Begun {
+    /// The number of the segment before; 0: there was none.
+    pub(super) previous: u64,
+    /// Its octets that count.
+    pub(super) len: u64,
+    /// The last of its frames may be torn.
+    pub(super) torn: bool,
 }
 
 /// What changes in an entry's life, as older versions wrote it.
@@ -204,6 +217,12 @@ impl Payload {
                 self.u64(id.0);
             }
             Change::Seal => self.u8(4),
+            Change::Begun(begun) => {
+                self.u8(10);
+                self.u64(begun.previous);
+                self.u64(begun.len);
+                self.u8(begun.torn.into());
+            }
             Change::Settled(id, settlement) => {
                 self.u8(6);
                 self.u64(id.0);
@@ -372,6 +391,7 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
             }
             7 => Change::Held(fields.id()?, fields.text()?.to_owned()),
             8 => Change::Released(fields.id()?, fields.time()?),
+            10 => Change::Begun(Begun { previous: fields.u64()?, len: fields.u64()?, torn: fields.flag()? }),
             9 => Change::Retried(fields.id()?, fields.time()?),
             _ => return None,
         });

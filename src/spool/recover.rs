@@ -1,18 +1,23 @@
 //! Reading the log at start.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::disk::Disk;
-use super::record::{Change, MAGIC, Record, read_payload, read_record};
-use super::{Body, EntryId, Index, Recovered, body_name, octets};
+use super::record::{Begun, Change, read_payload};
+use super::scan::Scan;
+use super::{Body, EntryId, Index, Recovered, body_name, segment_name};
 
 /// What recovery found.
 pub(super) struct Found {
     pub(super) index: Index,
     pub(super) recovered: Recovered,
-    pub(super) next_segment: u64,
+    /// Where the log ends.
+    pub(super) end: Begun,
     /// Segments with damage: kept aside for a person to look at.
     pub(super) damaged: Vec<u64>,
+    /// The greatest id there ever was, as far as the log tells.
+    pub(super) last_id: u64,
 }
 
 pub(super) fn recover(disk: &dyn Disk) -> io::Result<Found> {
@@ -23,69 +28,101 @@ pub(super) fn recover(disk: &dyn Disk) -> io::Result<Found> {
         .filter_map(|number| u64::from_str_radix(number, 16).ok())
         .collect();
     numbers.sort_unstable();
-    let next_segment = numbers.last().map_or(1, |last| last.saturating_add(1));
-    let mut found =
-        Found { index: Index::default(), recovered: Recovered::default(), next_segment, damaged: Vec::new() };
-    for number in numbers {
-        found.segment(disk, number)?;
+    let mut found = Found {
+        index: Index::default(),
+        recovered: Recovered::default(),
+        end: Begun { previous: 0, len: 0, torn: false },
+        damaged: Vec::new(),
+        last_id: 0,
+    };
+    let ends = found.ends(disk, &numbers)?;
+    for number in &numbers {
+        found.segment(disk, *number, ends.get(number))?;
     }
-    found.bodies(disk, &names)?;
+    found.bodies(disk, &names);
     found.recovered.entries = found.index.slots.len();
     Ok(found)
 }
 
 impl Found {
-    fn segment(&mut self, disk: &dyn Disk, number: u64) -> io::Result<()> {
-        let name = super::segment_name(number);
-        let len = usize::try_from(disk.len(&name)?).unwrap_or(usize::MAX);
-        let octets_read = disk.read(&name, 0, len)?;
-        let mut scan = Scan { octets: &octets_read, number, at: 0, bad: 0 };
-        // The frame being read, and how many of its records came.
-        let (mut frame, mut came, mut of, mut sealed, mut lost) = (0, 0, 0, false, Vec::new());
-        while let Some((offset, record)) = scan.next() {
-            if record.frame != frame {
-                if came != of {
-                    lost.push(frame);
-                }
-                // Whole frames are missing between two that are there.
-                if frame != 0 && record.frame > frame + 1 || frame == 0 && record.frame > 1 {
-                    lost.push(record.frame - 1);
-                }
-                (frame, came, of) = (record.frame, 0, record.count);
-            }
-            came += 1;
-            match read_payload(record.payload) {
-                None => lost.push(frame),
-                Some(changes) => {
-                    for change in changes {
-                        sealed |= change == Change::Seal;
-                        self.index.apply(change, number, octets(offset));
-                    }
+    /// What the segments say of the ones before them.
+    fn ends(&mut self, disk: &dyn Disk, numbers: &[u64]) -> io::Result<BTreeMap<u64, Begun>> {
+        let mut ends = BTreeMap::new();
+        for number in numbers {
+            let len = disk.len(&segment_name(*number))?;
+            let mut scan = Scan::new(disk, *number, len.min(1024));
+            let Some((_, first)) = scan.next()? else { continue };
+            if let Some([Change::Begun(begun), ..]) = read_payload(first.payload).as_deref() {
+                ends.insert(begun.previous, *begun);
+                let missing = numbers.first().is_some_and(|oldest| *oldest < begun.previous)
+                    && numbers.binary_search(&begun.previous).is_err();
+                if missing {
+                    self.recovered.damage.push(format!("segment {}: missing", segment_name(begun.previous)));
                 }
             }
         }
-        if sealed && (came != of || scan.bad > 0) && lost.is_empty() {
-            lost.push(frame);
-        }
-        self.index.segments.entry(number).or_default().len = octets(len);
-        if lost.is_empty() {
-            self.recovered.torn = self.recovered.torn.saturating_add(octets(scan.bad));
-        } else {
+        Ok(ends)
+    }
+
+    fn segment(&mut self, disk: &dyn Disk, number: u64, end: Option<&Begun>) -> io::Result<()> {
+        let name = segment_name(number);
+        let len = disk.len(&name)?;
+        // What lies behind the end was refused, whatever it is.
+        let counts = end.map_or(len, |end| end.len.min(len));
+        let seen = self.records(disk, number, counts)?;
+        // A frame that is the last may be torn, unless it is known that it was whole.
+        let known_whole = seen.sealed || end.is_some_and(|end| !end.torn);
+        let cut = end.is_some_and(|end| end.len > len);
+        let damaged = seen.lost || cut || known_whole && (seen.bad > 0 || seen.incomplete);
+        self.index.segments.entry(number).or_default().len = len;
+        self.end = Begun { previous: number, len: counts, torn: seen.bad > 0 || seen.incomplete };
+        if damaged {
             self.damaged.push(number);
-            self.recovered.damage.push(format!("segment {name}: {} octets unreadable", scan.bad));
+            self.recovered.damage.push(format!("segment {name}: {} octets unreadable", seen.bad.max(u64::from(cut))));
+        } else {
+            self.recovered.torn = self.recovered.torn.saturating_add(seen.bad).saturating_add(len - counts);
         }
         Ok(())
     }
 
+    /// Applies all records. A frame was synced before the next began: what is missing in it is lost.
+    fn records(&mut self, disk: &dyn Disk, number: u64, len: u64) -> io::Result<Seen> {
+        let mut seen = Seen::default();
+        let mut scan = Scan::new(disk, number, len);
+        // The frame being read, and how many of its records came.
+        let (mut frame, mut came, mut of) = (0, 0, 0);
+        while let Some((offset, record)) = scan.next()? {
+            if record.frame != frame {
+                // Its own records, or whole frames before it.
+                seen.lost |= came != of || record.frame > frame.saturating_add(1);
+                (frame, came, of) = (record.frame, 0, record.count);
+            }
+            came += 1;
+            let changes = read_payload(record.payload);
+            seen.lost |= changes.is_none();
+            for change in changes.unwrap_or_default() {
+                seen.sealed |= change == Change::Seal;
+                if let Change::Put { entry, .. } = &change {
+                    self.last_id = self.last_id.max(entry.id.0);
+                }
+                self.index.apply(change, number, offset);
+            }
+        }
+        (seen.bad, seen.incomplete) = (scan.bad, came != of);
+        Ok(seen)
+    }
+
     /// Body files without an entry go (they were never acknowledged), unless damage may have taken their entries. Of an entry that is
     /// held a person knows already.
-    fn bodies(&mut self, disk: &dyn Disk, names: &[String]) -> io::Result<()> {
+    fn bodies(&mut self, disk: &dyn Disk, names: &[String]) {
+        let sound = self.recovered.damage.is_empty();
         for name in names {
             let unfinished = name.ends_with(".unfinished") || name.ends_with(".probe");
             let id = name.strip_suffix(".body").and_then(|id| id.parse::<EntryId>().ok());
-            let orphan = id.is_some_and(|id| !self.index.slots.contains_key(&id)) && self.damaged.is_empty();
+            let orphan = id.is_some_and(|id| !self.index.slots.contains_key(&id)) && sound;
             if unfinished || orphan {
-                disk.remove(name)?;
+                // What cannot be removed does no harm.
+                let _ = disk.remove(name);
             }
         }
         let in_files = self.index.slots.iter().filter_map(|(id, slot)| match slot.body {
@@ -97,33 +134,18 @@ impl Found {
                 self.recovered.damage.push(format!("{}: missing or cut", body_name(id)));
             }
         }
-        Ok(())
     }
 }
 
-/// Goes from record to record, over what is no record.
-struct Scan<'a> {
-    octets: &'a [u8],
-    number: u64,
-    at: usize,
-    bad: usize,
-}
-
-impl<'a> Scan<'a> {
-    /// The next record, and where its payload begins.
-    fn next(&mut self) -> Option<(usize, Record<'a>)> {
-        let rest = self.octets.get(self.at..)?;
-        let magic = MAGIC.to_le_bytes();
-        for skip in std::iter::once(0).chain(memchr::memmem::find_iter(rest, &magic)) {
-            if let Some(record) = rest.get(skip..).and_then(|from| read_record(self.number, from)) {
-                self.bad += skip;
-                let start = self.at + skip;
-                self.at = start + record.len;
-                return Some((start + super::record::HEADER, record));
-            }
-        }
-        self.bad += rest.len();
-        self.at = self.octets.len();
-        None
-    }
+/// What was seen in a segment.
+#[derive(Default)]
+struct Seen {
+    /// Octets that are no record.
+    bad: u64,
+    /// Something that was synced is missing.
+    lost: bool,
+    /// The last frame is not whole.
+    incomplete: bool,
+    /// The segment says that it ends here.
+    sealed: bool,
 }

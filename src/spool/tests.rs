@@ -1,195 +1,12 @@
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::record::Payload;
+use super::testing::{SMALL, Simulated, later, new_entry, open, text};
 use super::*;
-use crate::address::{Mailbox, ReversePath};
-use crate::config::{Direction, HopTls, NextHop};
-use crate::smtp::command::{Envelope, MailParameters, Notify, RcptParameters, Recipient};
-use disk::DiskFile;
-
-/// A disk that forgets what was not synced.
-#[derive(Clone, Default)]
-struct Simulated(Arc<Mutex<State>>);
-
-#[derive(Clone, Default)]
-struct State {
-    /// Names as they are now, and as they are after power loss.
-    names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
-    /// Octets, and how many of them are durable.
-    files: HashMap<u64, (Vec<u8>, usize)>,
-    next: u64,
-    operations: usize,
-    /// The operation at which the power goes.
-    power_goes_at: Option<usize>,
-    syncs_do_nothing: bool,
-    full: bool,
-}
-
-struct SimulatedFile(Simulated, u64);
-
-impl Simulated {
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.0.lock().unwrap();
-        state.operations += 1;
-        if state.power_goes_at.is_some_and(|at| state.operations > at) {
-            return Err(io::Error::other("no power"));
-        }
-        act(&mut state)
-    }
-
-    /// The disk after power loss: names as synced; of un-synced octets a part that `chance` picks, sector by sector.
-    fn after_power_loss(&self, chance: u64) -> Self {
-        let state = self.0.lock().unwrap();
-        let mut random = chance.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let mut draw = || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random
-        };
-        let mut files = HashMap::new();
-        for (id, (octets, synced)) in &state.files {
-            let mut kept = octets.clone();
-            let keep = if octets.len() > *synced {
-                synced + usize::try_from(draw()).unwrap_or(0) % (octets.len() - synced + 1)
-            } else {
-                *synced
-            };
-            kept.truncate(keep);
-            for sector in kept[*synced..].chunks_mut(64) {
-                if draw() % 3 == 0 {
-                    sector.fill(0);
-                }
-            }
-            files.insert(*id, (kept.clone(), kept.len()));
-        }
-        // A name change without a folder sync may have come through or not.
-        let names = if draw() % 2 == 0 { state.durable_names.clone() } else { state.names.clone() };
-        let new = State { durable_names: names.clone(), names, files, next: state.next, ..State::default() };
-        Simulated(Arc::new(Mutex::new(new)))
-    }
-}
-
-impl Disk for Simulated {
-    fn names(&self) -> io::Result<Vec<String>> {
-        self.with(|state| Ok(state.names.keys().cloned().collect()))
-    }
-    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.with(|state| {
-            if state.names.contains_key(name) {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            state.next += 1;
-            let id = state.next;
-            state.names.insert(name.into(), id);
-            state.files.insert(id, (Vec::new(), 0));
-            Ok(Box::new(SimulatedFile(self.clone(), id)) as Box<dyn DiskFile>)
-        })
-    }
-    fn len(&self, name: &str) -> io::Result<u64> {
-        self.read_all(name).map(|octets| octets.len() as u64)
-    }
-    fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let all = self.read_all(name)?;
-        let start = usize::try_from(offset).unwrap();
-        all.get(start..start + len).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.with(|state| {
-            let id = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-            state.names.insert(to.into(), id);
-            Ok(())
-        })
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.with(|state| state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into()))
-    }
-    fn sync_folder(&self) -> io::Result<()> {
-        self.with(|state| {
-            if !state.syncs_do_nothing {
-                state.durable_names = state.names.clone();
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Simulated {
-    fn read_all(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.with(|state| {
-            let id = state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-            Ok(state.files[id].0.clone())
-        })
-    }
-    fn damage(&self, name: &str, at: usize) {
-        let mut state = self.0.lock().unwrap();
-        let id = state.names[name];
-        state.files.get_mut(&id).unwrap().0[at] ^= 0x55;
-    }
-}
-
-impl DiskFile for SimulatedFile {
-    fn append(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.0.with(|state| {
-            if state.full {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            state.files.get_mut(&self.1).unwrap().0.extend_from_slice(octets);
-            Ok(())
-        })
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        self.0.with(|state| {
-            if !state.syncs_do_nothing {
-                let file = state.files.get_mut(&self.1).unwrap();
-                file.1 = file.0.len();
-            }
-            Ok(())
-        })
-    }
-    fn cut(&mut self, len: u64) -> io::Result<()> {
-        self.0.with(|state| {
-            state.files.get_mut(&self.1).unwrap().0.truncate(usize::try_from(len).unwrap());
-            Ok(())
-        })
-    }
-}
-
-const SMALL: Limits = Limits { segment: 3000, inline: 600 };
-
-fn open(disk: &Simulated) -> (Spool, Recovered) {
-    Spool::open(Arc::new(disk.clone()), SMALL).unwrap()
-}
-
-fn new_entry(text: &str) -> NewEntry {
-    let recipient =
-        |address: &str| Recipient { mailbox: Mailbox::parse(address).unwrap(), parameters: RcptParameters::default() };
-    let envelope = Envelope {
-        reverse_path: ReversePath::Mailbox(Mailbox::parse("from@a.example").unwrap()),
-        parameters: MailParameters { size: Some(9), envid: Some("e".into()), ..MailParameters::default() },
-        recipients: vec![recipient("one@b.example"), recipient("\"two words\"@b.example")],
-    };
-    let next_hop = NextHop {
-        host: "mx.b.example".into(),
-        port: 25,
-        tls: HopTls::Verified,
-        ca: Some("/etc/ca.pem".into()),
-        lmtp: false,
-    };
-    NewEntry::new(envelope, next_hop, Direction::Outbound, Rope::from(Bytes::from(text.to_owned())))
-}
-
-/// A content that tells whether it is whole.
-fn text(number: usize, len: usize) -> String {
-    format!("{number}:{len}:").chars().chain("abcdefghij".chars().cycle()).take(len).collect()
-}
-
-fn later(seconds: i64) -> Timestamp {
-    Timestamp::now() + Duration::from_secs(u64::try_from(seconds).unwrap())
-}
+use crate::address::ReversePath;
+use crate::smtp::command::{Notify, RcptParameters};
 
 #[tokio::test]
 async fn what_is_committed_is_there_after_a_restart() {
@@ -411,7 +228,7 @@ async fn operations_of_a_whole_run() -> usize {
     let seen = workload(&disk).await;
     assert_eq!(seen.committed.len(), 16);
     assert_eq!(losses(&disk.after_power_loss(3), &seen).await, 0);
-    disk.0.lock().unwrap().operations
+    disk.state().operations
 }
 
 #[tokio::test]
@@ -419,7 +236,7 @@ async fn t2_r1_r3_power_loss_at_every_operation_loses_nothing_acknowledged() {
     let total = operations_of_a_whole_run().await;
     for at in 0..total {
         let disk = Simulated::default();
-        disk.0.lock().unwrap().power_goes_at = Some(at);
+        disk.state().power_goes_at = Some(at);
         let seen = workload(&disk).await;
         for chance in 0..4 {
             assert_eq!(
@@ -436,8 +253,8 @@ async fn t2_turns_red_without_sync() {
     let mut lost = 0;
     for at in [20, 30, 40, 50] {
         let disk = Simulated::default();
-        disk.0.lock().unwrap().syncs_do_nothing = true;
-        disk.0.lock().unwrap().power_goes_at = Some(at);
+        disk.state().syncs_do_nothing = true;
+        disk.state().power_goes_at = Some(at);
         let seen = workload(&disk).await;
         for chance in 0..4 {
             lost += losses(&disk.after_power_loss(chance), &seen).await.min(1);
@@ -451,7 +268,7 @@ async fn r7_a_full_disk_refuses_at_once_and_recovers_by_itself() {
     let disk = Simulated::default();
     let (spool, _) = open(&disk);
     let ids = spool.commit(vec![new_entry("kept"), new_entry("ended")]).await.unwrap();
-    disk.0.lock().unwrap().full = true;
+    disk.state().full = true;
     assert!(matches!(spool.commit(vec![new_entry("refused")]).await, Err(SpoolError::Disk(_))));
     assert!(!spool.is_healthy() && spool.trouble().is_some());
     assert!(matches!(spool.commit(vec![new_entry(&text(1, 5000))]).await, Err(SpoolError::Disk(_))));
@@ -460,7 +277,7 @@ async fn r7_a_full_disk_refuses_at_once_and_recovers_by_itself() {
         async move { spool.done(id).await }
     });
     tokio::task::yield_now().await;
-    disk.0.lock().unwrap().full = false;
+    disk.state().full = false;
     assert_eq!(ending.await.unwrap(), Ok(()));
     while !spool.is_healthy() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -477,9 +294,9 @@ async fn r7_a_disk_in_trouble_is_tried_again_however_much_is_asked_of_it() {
     let disk = Simulated::default();
     let (spool, _) = open(&disk);
     let id = spool.commit(vec![new_entry("bounces")]).await.unwrap()[0];
-    disk.0.lock().unwrap().full = true;
+    disk.state().full = true;
     assert!(spool.commit(vec![new_entry("refused")]).await.is_err());
-    disk.0.lock().unwrap().full = false;
+    disk.state().full = false;
     // A deliverer with a DSN to record tries again and again, faster than the writer is idle.
     let failed = Outcome {
         recipients: vec![(RecipientState::Failed, None)],
@@ -515,10 +332,10 @@ async fn a_body_file_that_is_gone_is_damage_and_tells_so_at_start_until_it_is_he
 async fn r7_a_full_disk_while_a_body_file_is_written_recovers_too() {
     let disk = Simulated::default();
     let (spool, _) = open(&disk);
-    disk.0.lock().unwrap().full = true;
+    disk.state().full = true;
     assert!(matches!(spool.commit(vec![new_entry(&text(1, 5000))]).await, Err(SpoolError::Disk(_))));
     assert!(!spool.is_healthy());
-    disk.0.lock().unwrap().full = false;
+    disk.state().full = false;
     while !spool.is_healthy() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

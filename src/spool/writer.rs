@@ -1,4 +1,8 @@
 //! The thread that writes the log: many transactions in one write and one sync.
+//!
+//! After an error nothing is appended to the segment any more: what of it is on disk is not known. A new one begins, and says where the
+//! old one ends. On a full disk the reserve is given up for it, so that what becomes of the mail that is here can be written down.
+//! Mail is taken again once the disk has room for the reserve.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -7,12 +11,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::rand;
+
+use super::commit::{Job, Order};
 use super::disk::DiskFile;
-use super::record::{BodyAt, CHECKSUM, Change, HEADER, Payload, Stored, frame_record};
-use super::{Body, EntryId, Job, Shared, Slot, SpoolError, body_name, lock, octets, segment_name};
+use super::record::{Begun, CHECKSUM, Change, HEADER, Payload, frame_record};
+use super::{EntryId, Shared, SpoolError, body_name, lock, octets, segment_name, unfinished_name};
 
 /// Octets of one group.
-const GROUP: usize = 8 << 20;
+pub(super) const GROUP: usize = 8 << 20;
 /// How long outcomes wait for mail to be synced with, and how many do not wait: fewer than the deliveries to one next hop at once.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
 const OUTCOMES: usize = 8;
@@ -20,129 +27,190 @@ const OUTCOMES: usize = 8;
 const PROBE: Duration = Duration::from_secs(1);
 /// What is written to try it: enough for a group of changes.
 const PROBE_OCTETS: usize = 64 * 1024;
+/// What is kept for outcomes.
+const RESERVE: &str = "reserve";
 
-struct Writer {
-    shared: Arc<Shared>,
-    number: u64,
-    /// `None` after an error: nothing is appended to a file whose state is unknown.
-    file: Option<Box<dyn DiskFile>>,
-    len: u64,
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: u64,
+    /// `None` after an error.
+    pub(super) file: Option<Box<dyn DiskFile>>,
+    pub(super) len: u64,
     frame: u64,
+    /// The segment before may end in a torn frame.
+    torn: bool,
+    /// The greatest number a segment was ever begun with.
+    newest: u64,
     /// Changes that wait for the disk.
     waiting: VecDeque<Job>,
     /// A segment with a damaged content: it stays until that entry is ended.
-    unmovable: Option<u64>,
+    pub(super) unmovable: Option<u64>,
+    next_probe: Instant,
 }
 
-pub(super) fn start(shared: Arc<Shared>, number: u64, damaged: Vec<u64>) -> Result<Sender<Job>, SpoolError> {
-    let (sender, jobs) = mpsc::channel();
-    let mut writer = Writer { shared, number, file: None, len: 0, frame: 0, waiting: VecDeque::new(), unmovable: None };
-    writer.begin(number)?;
-    if !damaged.is_empty() {
-        writer.set_aside(&damaged)?;
+/// `end`: where the log ended. Without a disk that writes it starts all the same, in trouble: what is here can be read and delivered.
+pub(super) fn start(shared: Arc<Shared>, end: Begun, damaged: &[u64]) -> Result<Sender<Order>, SpoolError> {
+    let (sender, orders) = mpsc::channel();
+    let mut writer = Writer {
+        shared,
+        number: end.previous,
+        file: None,
+        len: end.len,
+        frame: 0,
+        torn: end.torn,
+        newest: end.previous,
+        waiting: VecDeque::new(),
+        unmovable: None,
+        next_probe: Instant::now() + PROBE,
+    };
+    if let Err(error) = writer.begin().and_then(|()| writer.set_aside(damaged)).and_then(|()| writer.fill_reserve()) {
+        writer.failed(Vec::new(), &error);
     }
-    std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&jobs))?;
+    std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&orders))?;
     Ok(sender)
 }
 
 impl Writer {
-    fn run(mut self, jobs: &Receiver<Job>) {
-        let mut next_probe = Instant::now();
+    fn run(mut self, orders: &Receiver<Order>) {
+        let mut more = false;
         loop {
-            let job = match jobs.recv_timeout(PROBE) {
-                Ok(job) => Some(job),
+            let order = match orders.recv_timeout(if more { Duration::ZERO } else { PROBE }) {
+                Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let broken = self.file.is_none() || !self.shared.works.load(Ordering::Acquire);
             // By the clock, not when idle: those who ask again and again must not keep the disk from being tried.
-            let try_disk = broken && Instant::now() >= next_probe;
-            if try_disk {
-                next_probe = Instant::now() + PROBE;
+            if !self.works() && Instant::now() >= self.next_probe {
+                self.next_probe = Instant::now() + PROBE;
+                if let Err(error) = self.probe() {
+                    tracing::debug!(%error, "the disk is still in trouble");
+                }
             }
-            if !(try_disk && self.probe()) && job.is_none() {
-                continue;
+            let mut group = Vec::new();
+            if self.file.is_some() {
+                group.extend(self.waiting.drain(..));
             }
-            let mut group: Vec<Job> = self.waiting.drain(..).chain(job).collect();
-            wait_for_mail(&mut group, jobs);
             let mut size: usize = group.iter().map(|job| job.payload.len()).sum();
-            while size < GROUP
-                && let Ok(job) = jobs.try_recv()
-            {
-                size += job.payload.len();
-                group.push(job);
+            let (mut next, until) = (order, Instant::now() + OUTCOMES_WAIT);
+            while let Some(order) = next {
+                match order {
+                    Order::Write(job) => {
+                        size = size.saturating_add(job.payload.len());
+                        group.push(job);
+                    }
+                    Order::RemoveBodies(ids) => self.remove_bodies(&ids),
+                }
+                next = Self::next_order(orders, &group, size, until);
             }
-            let group = self.still_wanted(group);
-            self.group(group);
-            self.tidy();
+            if self.works() {
+                self.group(group);
+            } else {
+                self.one_by_one(group);
+            }
+            more = self.tidy();
         }
     }
 
-    /// Answers those whose entry ended, and gives the others. Of several that want the same entry the first has it.
-    fn still_wanted(&self, group: Vec<Job>) -> Vec<Job> {
-        if group.iter().all(|job| job.only_if.is_none()) {
-            return group;
+    /// What else goes with the group: what is there already, and mail that comes within a moment.
+    fn next_order(orders: &Receiver<Order>, group: &[Job], size: usize, until: Instant) -> Option<Order> {
+        if size >= GROUP {
+            return None;
         }
-        let index = lock(&self.shared.index);
+        let waits = || waits_for_mail(group).then(|| until.saturating_duration_since(Instant::now()));
+        orders.try_recv().ok().or_else(|| waits().and_then(|wait| orders.recv_timeout(wait).ok()))
+    }
+
+    pub(super) fn works(&self) -> bool {
+        self.file.is_some() && self.shared.works.load(Ordering::Acquire)
+    }
+
+    /// Answers those that are not wanted any more, whose entry ended, or that bring mail while the disk is in trouble. Of several
+    /// that want the same entry the first has it.
+    fn still_wanted(&self, group: Vec<Job>) -> Vec<Job> {
         let mut ended = BTreeSet::new();
-        let mut wanted = Vec::with_capacity(group.len());
-        let mut undone = Vec::new();
+        let (mut wanted, mut unwanted) = (Vec::with_capacity(group.len()), Vec::new());
+        let index = lock(&self.shared.index);
         for job in group {
-            match job.only_if {
-                Some(id) if ended.contains(&id) || !index.slots.contains_key(&id) => {
-                    undone.extend(job.changes.iter().filter_map(new_body));
-                    let _ = job.reply.send(Err(SpoolError::NoEntry(id)));
-                }
-                _ => {
-                    ended.extend(job.changes.iter().filter_map(|change| match change {
-                        Change::Done(id) => Some(*id),
-                        _ => None,
-                    }));
-                    wanted.push(job);
-                }
+            let gone = job.only_if.filter(|id| ended.contains(id) || !index.slots.contains_key(id));
+            if let Some(id) = gone {
+                unwanted.push((job, SpoolError::NoEntry(id)));
+            } else if job.mail && !self.works() {
+                let why = lock(&self.shared.trouble).clone();
+                unwanted.push((job, SpoolError::Disk(why.unwrap_or_else(|| "in trouble".into()))));
+            } else {
+                ended.extend(job.changes.iter().filter_map(|change| match change {
+                    Change::Done(id) => Some(*id),
+                    _ => None,
+                }));
+                wanted.push(job);
             }
         }
         drop(index);
-        self.remove_bodies(&undone);
+        for (job, why) in unwanted {
+            self.remove_bodies(&job.new_bodies());
+            job.answer(Err(why));
+        }
         wanted
     }
 
     /// Writes a group and answers it.
     fn group(&mut self, group: Vec<Job>) {
+        let group = self.still_wanted(group);
         if group.is_empty() {
             return;
         }
-        let written = if self.file.is_none() { Err(io::Error::other("in trouble")) } else { self.append(&group) };
-        match written {
-            Ok(offsets) => {
-                let mut gone = Vec::new();
-                let mut replies = Vec::with_capacity(group.len());
-                let mut index = lock(&self.shared.index);
-                for (job, offset) in group.into_iter().zip(offsets) {
-                    gone.extend(job.changes.into_iter().filter_map(|change| index.apply(change, self.number, offset)));
-                    replies.push(job.reply);
-                }
-                index.segments.entry(self.number).or_default().len = self.len;
-                drop(index);
-                for reply in replies {
-                    let _ = reply.send(Ok(()));
-                }
-                self.shared.changed.notify_one();
-                self.remove_bodies(&gone);
-            }
+        let payloads: Vec<&[u8]> = group.iter().map(|job| job.payload.as_slice()).collect();
+        match self.append(&payloads) {
+            Ok(offsets) => self.written(group, offsets),
             Err(error) => self.failed(group, &error),
         }
     }
 
-    /// One write, one sync. Gives where each payload begins.
-    fn append(&mut self, group: &[Job]) -> io::Result<Vec<u64>> {
-        let payloads: Vec<&[u8]> = group.iter().map(|job| job.payload.as_slice()).collect();
-        self.append_payloads(&payloads)
+    /// On a disk in trouble: one for which there is no room keeps no other from being written.
+    fn one_by_one(&mut self, jobs: Vec<Job>) {
+        for job in jobs {
+            if self.file.is_none() && !job.mail {
+                self.waiting.push_back(job);
+            } else {
+                self.group(vec![job]);
+            }
+        }
     }
 
-    fn append_payloads(&mut self, payloads: &[&[u8]]) -> io::Result<Vec<u64>> {
+    /// The group is on disk: it is so for all others too, and those who asked hear of it.
+    fn written(&mut self, group: Vec<Job>, offsets: Vec<u64>) {
+        let (mut gone, mut late, mut done) = (Vec::new(), Vec::new(), Vec::with_capacity(group.len()));
+        let mut index = lock(&self.shared.index);
+        for (mut job, offset) in group.into_iter().zip(offsets) {
+            let withdrawn = job.fate.take().is_some_and(|fate| !fate.acknowledge());
+            for change in std::mem::take(&mut job.changes) {
+                let new = match &change {
+                    Change::Put { entry, .. } if withdrawn => Some(entry.id),
+                    _ => None,
+                };
+                gone.extend(index.apply(change, self.number, offset));
+                if let Some(id) = new {
+                    index.withdraw(id);
+                    late.push(Change::Done(id));
+                }
+            }
+            done.push(job);
+        }
+        index.segments.entry(self.number).or_default().len = self.len;
+        drop(index);
+        done.into_iter().for_each(|job| job.answer(Ok(())));
+        self.shared.changed.notify_one();
+        self.remove_bodies(&gone);
+        if !late.is_empty() {
+            // Who asked was told that it was not taken.
+            self.group(vec![Job::of(late)]);
+        }
+    }
+
+    /// One write, one sync. Gives where each payload begins.
+    pub(super) fn append(&mut self, payloads: &[&[u8]]) -> io::Result<Vec<u64>> {
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("in trouble"))?;
-        let frame = self.frame + 1;
+        let frame = self.frame.saturating_add(1);
         let count = u32::try_from(payloads.len()).unwrap_or(u32::MAX);
         let total: usize = payloads.iter().map(|payload| payload.len() + HEADER + CHECKSUM).sum();
         let mut out = Vec::with_capacity(total);
@@ -151,215 +219,121 @@ impl Writer {
             offsets.push(self.len + octets(out.len() + HEADER));
             frame_record(&mut out, self.number, frame, index, count, payload);
         }
-        let written = file.append(&out).and_then(|()| file.sync());
-        if let Err(error) = written {
-            // What was not acknowledged shall not come back after a crash, if the disk lets us.
-            let _ = file.cut(self.len);
-            return Err(error);
-        }
+        file.append(&out)?;
+        file.sync()?;
         self.frame = frame;
         self.len += octets(out.len());
         Ok(offsets)
     }
 
-    fn failed(&mut self, group: Vec<Job>, error: &io::Error) {
-        if self.file.take().is_some() {
-            self.shared.set_trouble(Some(error.to_string()));
+    /// The segment is not trusted any more. Mail is refused; the rest is written behind the reserve, or waits.
+    pub(super) fn failed(&mut self, group: Vec<Job>, error: &io::Error) {
+        let file = self.file.take();
+        self.shared.set_trouble(Some(error.to_string()));
+        let (mail, rest): (Vec<Job>, Vec<Job>) = group.into_iter().partition(|job| job.mail);
+        for job in mail {
+            self.remove_bodies(&job.new_bodies());
+            job.answer(Err(SpoolError::Disk(error.to_string())));
         }
-        for job in group {
-            if job.brings_mail {
-                let bodies: Vec<_> = job.changes.iter().filter_map(new_body).collect();
-                self.remove_bodies(&bodies);
-                let _ = job.reply.send(Err(SpoolError::Disk(error.to_string())));
-            } else {
-                self.waiting.push_back(job);
+        self.waiting.extend(rest);
+        if let Some(mut file) = file {
+            // What was not acknowledged goes at once where the disk lets us; the next segment says that it does not count.
+            let _ = file.cut(self.len);
+            drop(file);
+            if self.release_reserve().and_then(|()| self.begin()).is_ok() {
+                let waiting: Vec<Job> = self.waiting.drain(..).collect();
+                self.one_by_one(waiting);
             }
         }
     }
 
-    /// Whether the disk takes octets again; a new segment is begun then.
-    fn probe(&mut self) -> bool {
+    /// Tries the disk. Without room for the reserve what becomes of mail is recorded where that is possible, and no mail is taken.
+    fn probe(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            self.begin().or_else(|_| self.release_reserve().and_then(|()| self.begin()))?;
+        }
+        if self.shared.works.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.fill_reserve()?;
         let disk = &self.shared.disk;
         let tried = disk.create("space.probe").and_then(|mut file| {
             file.append(&vec![0; PROBE_OCTETS])?;
             file.sync()
         });
         let removed = disk.remove("space.probe");
-        let next = self.number + 1;
-        if tried.and(removed).and_then(|()| self.begin(next)).is_err() {
-            return false;
-        }
+        tried.and(removed)?;
         self.shared.set_trouble(None);
-        true
-    }
-
-    fn begin(&mut self, number: u64) -> io::Result<()> {
-        let file = match self.shared.disk.create(&segment_name(number)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Left by a begin that failed half way: it is empty.
-                self.shared.disk.remove(&segment_name(number))?;
-                self.shared.disk.create(&segment_name(number))?
-            }
-            other => other?,
-        };
-        self.shared.disk.sync_folder()?;
-        (self.number, self.file, self.len, self.frame) = (number, Some(file), 0, 0);
-        lock(&self.shared.index).segments.entry(number).or_default();
         Ok(())
     }
 
-    /// Rotates when the segment is full, removes old segments without live entries, and moves the last live ones of the oldest.
-    fn tidy(&mut self) {
-        if self.file.is_none() {
-            return;
-        }
-        let result = self.rotate().and_then(|()| self.drop_oldest()).and_then(|()| self.compact());
-        if let Err(error) = result {
-            self.failed(Vec::new(), &error);
-        }
+    fn release_reserve(&self) -> io::Result<()> {
+        self.shared.disk.remove(RESERVE)?;
+        self.shared.disk.sync_folder()
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
-        if self.len < self.shared.limits.segment {
+    /// Octets that the disk can neither compress nor share.
+    fn fill_reserve(&self) -> io::Result<()> {
+        let (disk, wanted) = (&self.shared.disk, self.shared.limits.reserve);
+        if wanted == 0 || disk.len(RESERVE).is_ok_and(|len| len == wanted) {
             return Ok(());
         }
-        let mut seal = Payload::default();
-        seal.change(&Change::Seal);
-        self.append_payloads(&[&seal.0])?;
-        self.begin(self.number + 1)
-    }
-
-    fn drop_oldest(&mut self) -> io::Result<()> {
-        loop {
-            let mut index = lock(&self.shared.index);
-            let oldest = index
-                .segments
-                .first_key_value()
-                .filter(|(number, info)| **number != self.number && info.entries.is_empty());
-            let Some(number) = oldest.map(|(number, _)| *number) else { return Ok(()) };
-            index.segments.remove(&number);
-            drop(index);
-            match self.shared.disk.remove(&segment_name(number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                // In order, so that no later removal is durable before this one.
-                _ => self.shared.disk.sync_folder()?,
+        let name = "reserve.unfinished";
+        let _ = disk.remove(name);
+        let written = disk.create(name).and_then(|mut file| {
+            let mut left = usize::try_from(wanted).unwrap_or(usize::MAX);
+            while left > 0 {
+                let mut chunk = vec![0; left.min(1 << 20)];
+                rand::fill(&mut chunk).map_err(|_| io::Error::other("no randomness"))?;
+                file.append(&chunk)?;
+                left -= chunk.len();
             }
+            file.sync()?;
+            disk.rename(name, RESERVE)?;
+            disk.sync_folder()
+        });
+        if written.is_err() {
+            let _ = disk.remove(name);
         }
+        written
     }
 
-    /// Little lives in the oldest segment, or much that is dead lies behind it: its entries move to the head.
-    fn compact(&mut self) -> io::Result<()> {
-        let index = lock(&self.shared.index);
-        let total: u64 = index.segments.values().map(|info| info.len).sum();
-        let live: u64 = index.segments.values().map(|info| info.live).sum();
-        let Some((number, oldest)) = index.segments.first_key_value().filter(|(number, _)| **number != self.number)
-        else {
-            return Ok(());
-        };
-        let worth = oldest.live < oldest.len / 4
-            || total > live.saturating_mul(4).saturating_add(self.shared.limits.segment.saturating_mul(4));
-        let (number, ids) = (*number, oldest.entries.clone());
-        drop(index);
-        if !worth || self.unmovable == Some(number) {
-            return Ok(());
-        }
-        self.move_entries(number, ids)?;
-        self.drop_oldest()
-    }
-
-    fn move_entries(&mut self, from: u64, ids: impl IntoIterator<Item = EntryId>) -> io::Result<()> {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        for id in ids {
-            let Some(slot) = lock(&self.shared.index).slots.get(&id).filter(|slot| slot.segment == from).cloned()
-            else {
-                continue;
-            };
-            let Some((payload, change)) = self.rewritten(&slot)? else {
-                tracing::error!(entry = %id, "content damaged on disk, left where it is");
-                self.unmovable = Some(from);
-                continue;
-            };
-            size += payload.0.len();
-            batch.push((payload, change));
-            if size >= GROUP {
-                self.moved(std::mem::take(&mut batch))?;
-                size = 0;
-            }
-        }
-        self.moved(batch)
-    }
-
-    fn moved(&mut self, batch: Vec<(Payload, Change)>) -> io::Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let payloads: Vec<&[u8]> = batch.iter().map(|(payload, _)| payload.0.as_slice()).collect();
-        let offsets = self.append_payloads(&payloads)?;
-        let mut index = lock(&self.shared.index);
-        for ((_, change), offset) in batch.into_iter().zip(offsets) {
-            index.apply(change, self.number, offset);
-        }
-        index.segments.entry(self.number).or_default().len = self.len;
-        Ok(())
-    }
-
-    fn rewritten(&self, slot: &Slot) -> io::Result<Option<(Payload, Change)>> {
+    /// A new segment; its first record says where the one before ends.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        let number = self.newest.saturating_add(1);
+        self.newest = number;
         let mut payload = Payload::default();
-        let (file, content) = match slot.body {
-            Body::File { len } => (Some((len, slot.digest)), Vec::new()),
-            Body::Log { offset, len } => (None, self.shared.disk.read(&segment_name(slot.segment), offset, len)?),
-        };
-        let stored = payload.put(&slot.entry, slot.sealing, file, std::iter::once(content.into()));
-        if stored.digest != slot.digest {
-            return Ok(None);
-        }
-        Ok(Some((payload, Change::Put { entry: slot.entry.as_ref().clone(), stored })))
-    }
-
-    /// Moves all live entries into the new segment, then takes damaged segments out of the log's way, kept under another name.
-    fn set_aside(&mut self, damaged: &[u64]) -> io::Result<()> {
-        let numbers: Vec<u64> =
-            lock(&self.shared.index).segments.keys().copied().filter(|number| *number != self.number).collect();
-        for number in &numbers {
-            let ids =
-                lock(&self.shared.index).segments.get(number).map(|info| info.entries.clone()).unwrap_or_default();
-            self.move_entries(*number, ids)?;
-        }
-        for number in damaged {
-            let mut index = lock(&self.shared.index);
-            if index.segments.get(number).is_some_and(|info| !info.entries.is_empty()) {
-                continue;
+        payload.change(&Change::Begun(Begun { previous: self.number, len: self.len, torn: self.torn }));
+        let mut out = Vec::new();
+        frame_record(&mut out, number, 1, 0, 1, &payload.0);
+        let disk = &self.shared.disk;
+        let begun = disk.create(&segment_name(number)).and_then(|mut file| {
+            file.append(&out)?;
+            file.sync()?;
+            disk.sync_folder()?;
+            Ok(file)
+        });
+        let file = match begun {
+            Ok(file) => file,
+            Err(error) => {
+                let _ = disk.remove(&segment_name(number));
+                return Err(error);
             }
-            index.segments.remove(number);
-            drop(index);
-            self.shared.disk.rename(&segment_name(*number), &format!("{number:016x}.damaged"))?;
-        }
-        self.shared.disk.sync_folder()?;
-        self.drop_oldest()
+        };
+        (self.number, self.file, self.len, self.frame, self.torn) = (number, Some(file), octets(out.len()), 1, false);
+        lock(&self.shared.index).segments.entry(number).or_default().len = self.len;
+        Ok(())
     }
 
     fn remove_bodies(&self, ids: &[EntryId]) {
         for id in ids {
             let _ = self.shared.disk.remove(&body_name(*id));
+            let _ = self.shared.disk.remove(&unfinished_name(*id));
         }
     }
 }
 
 /// Outcomes alone are not worth a sync: they wait a little for mail that needs one. What is lost with them in a crash is delivered again.
-fn wait_for_mail(group: &mut Vec<Job>, jobs: &Receiver<Job>) {
-    let until = Instant::now() + OUTCOMES_WAIT;
-    while !group.is_empty()
-        && group.len() < OUTCOMES
-        && group.iter().all(|job| !job.brings_mail)
-        && let Ok(job) = jobs.recv_timeout(until.saturating_duration_since(Instant::now()))
-    {
-        group.push(job);
-    }
-}
-
-fn new_body(change: &Change) -> Option<EntryId> {
-    match change {
-        Change::Put { entry, stored: Stored { body: BodyAt::File { .. }, .. } } => Some(entry.id),
-        _ => None,
-    }
+fn waits_for_mail(group: &[Job]) -> bool {
+    !group.is_empty() && group.len() < OUTCOMES && group.iter().all(|job| !job.mail)
 }

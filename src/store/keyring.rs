@@ -65,6 +65,16 @@ impl Kek {
         Ok(Self { key, file: name })
     }
 
+    /// Wraps a key that lies elsewhere (AES-256-GCM); `associated` says what it is and must be the same to unwrap it.
+    pub fn wrap_key(&self, associated: &[u8], key: &[u8]) -> Result<Vec<u8>, StoreError> {
+        seal(&gcm_key(self.key.as_ref())?, associated, key)
+    }
+
+    /// Unwraps such a key; `None` where it is not authentic, or of another KEK.
+    pub fn unwrap_key(&self, associated: &[u8], wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        unseal(&gcm_key(self.key.as_ref()).ok()?, associated, wrapped)
+    }
+
     /// Eight octets that tell KEKs apart and nothing else about them.
     fn fingerprint(&self) -> [u8; 8] {
         let mut context = digest::Context::new(&digest::SHA256);

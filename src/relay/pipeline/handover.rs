@@ -14,8 +14,13 @@ use crate::smtp::command::{Body, Enhanced, Envelope, MailParameters, Recipient, 
 
 /// The spool cannot take a message; the reason is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("spool: {0}")]
-pub struct QueueError(pub String);
+#[error("{why}")]
+pub struct QueueError {
+    /// What the spool says.
+    pub why: String,
+    /// It did not answer in time.
+    pub late: bool,
+}
 
 /// What the spool is given.
 #[derive(Debug, Clone)]
@@ -146,7 +151,7 @@ impl Inner {
                 Ok(()) => accepted(),
                 Err(error) => {
                     tracing::error!(%error, id = message.id, "the spool did not take a message");
-                    Refusal::Spool.reply()
+                    if error.late { Refusal::SpoolTimeout.reply() } else { Refusal::Spool.reply() }
                 }
             }
         };
