@@ -54,14 +54,14 @@ pub fn run(args: Args, _context: &Context) -> CommandResult {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))?;
-    runtime.block_on(demo(&args, &folder.0))
+    runtime.block_on(demo(&args, folder.path()))
 }
 
 /// A folder of our own, removed when done.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         use std::os::unix::fs::DirBuilderExt;
         let mut random = [0; 8];
         rand::fill(&mut random).map_err(|_| Failure::new("no randomness from the operating system", ""))?;
@@ -71,6 +71,10 @@ impl Folder {
             Failure::new(format!("{} cannot be made: {error}", path.display()), "name another folder with TMPDIR")
         })?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -226,8 +230,7 @@ async fn send(hops: &Hops, to: SocketAddr, from: &str, recipients: &[&str], mess
         parameters: MailParameters::default(),
         recipients: list,
     };
-    let said =
-        hops.deliver(&hop, &envelope, &Rope::from(message.clone())).await.map_err(|error| error.to_string())?;
+    let said = hops.deliver(&hop, &envelope, &Rope::from(message.clone())).await.map_err(|error| error.to_string())?;
     match said.replies.iter().find(|reply| !reply.is_positive()) {
         Some(reply) => Err(format!("the gateway said {} {}", reply.code, reply.lines.join(" / "))),
         None => Ok(()),

@@ -2,6 +2,8 @@
 
 /// What flags change in a scenario.
 mod change;
+/// A gateway for one run.
+mod gateway;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,11 +13,12 @@ use clap::Subcommand;
 use tokio::sync::watch;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, print_table, shown};
-use crate::load::generator::{Phase, Target};
+use crate::load::generator::{Phase, Target, TargetError};
 use crate::load::ledger::Account;
 use crate::load::run::{Outcome, Setup};
 use crate::load::scenario::{self, Scenario};
 use change::Change;
+use gateway::OwnGateway;
 
 /// Faults that are printed one by one.
 const FAULTS_SHOWN: usize = 20;
@@ -26,7 +29,7 @@ const FAULTS_SHOWN: usize = 20;
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The server that gets the mail.
+    /// The server that gets the mail. Without it, a Waxwing gateway is started for the run, with a store of its own in a temporary folder.
     #[arg(long, value_name = "HOST:PORT")]
     target: Option<String>,
     /// Listen here for what the target hands on: a port of 127.0.0.1, or ADDRESS:PORT. Without it the account ends with the answers.
@@ -38,6 +41,9 @@ pub struct Args {
     /// The target has a public address, and it is yours or you are asked to test it.
     #[arg(long)]
     i_own_the_target: bool,
+    /// Measure the processor time and the memory of this process and its children; may be given again.
+    #[arg(long, value_name = "[NAME=]PID", value_parser = process)]
+    pid: Vec<(String, u32)>,
     #[command(flatten)]
     change: Change,
 }
@@ -56,6 +62,15 @@ fn sink_address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<u16>() {
         Ok(port) if port > 0 => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
         _ => text.parse().map_err(|_| "expected a port from 1 to 65535, or ADDRESS:PORT".into()),
+    }
+}
+
+fn process(text: &str) -> Result<(String, u32), String> {
+    let (name, pid) = text.split_once('=').unwrap_or((text, text));
+    let pid: u32 = pid.parse().map_err(|_| "expected a process id, or NAME=PID".to_owned())?;
+    match std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        true => Ok((name.to_owned(), pid)),
+        false => Err(format!("there is no process {pid}")),
     }
 }
 
@@ -120,24 +135,37 @@ fn read(wanted: &str) -> Result<Scenario, Failure> {
 }
 
 async fn load(args: &Args, scenario: Scenario) -> CommandResult {
-    let target = args.target.as_deref().ok_or_else(|| {
-        Failure::new(
-            "no target",
-            "name the server that is to get the mail: waxwing load --target 127.0.0.1:2525 --sink 10025",
-        )
-    })?;
-    let target = Target::find(target, args.i_own_the_target).await.map_err(|error| {
+    let sink = match (args.sink, &args.target) {
+        (None, None) => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port()?)),
+        (sink, _) => sink,
+    };
+    let own = match (&args.target, sink) {
+        (None, Some(sink)) => Some(OwnGateway::start(&scenario, sink)?),
+        _ => None,
+    };
+    let target = args.target.clone().or(own.as_ref().map(|own| own.address().to_string())).unwrap_or_default();
+    let target = Target::find(&target, args.i_own_the_target).await.map_err(|error| {
         let hint = match error {
-            crate::load::generator::TargetError::Public { .. } => "if it is yours, say so: --i-own-the-target",
+            TargetError::Public { .. } => "if it is yours, say so: --i-own-the-target",
             _ => "",
         };
         Failure::new(error.to_string(), hint)
     })?;
     let (phase, going) = watch::channel(Phase::Going);
     tokio::spawn(signals(phase));
-    let setup = Setup { scenario, target, sink: args.sink };
+    let mut processes = args.pid.clone();
+    processes.extend(own.as_ref().map(|own| ("waxwing".to_owned(), own.pid())));
+    let setup = Setup { scenario, target, sink, processes };
     let outcome = crate::load::run::run(setup, going).await.map_err(|why| Failure::new(why, ""))?;
     Ok(tell(&outcome))
+}
+
+/// A port that nobody has. Somebody may take it before our sink does: then the run says so.
+fn free_port() -> Result<u16, Failure> {
+    let found = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    found
+        .map(|address| address.port())
+        .map_err(|error| Failure::new(format!("no free port: {error}"), "name one with --sink"))
 }
 
 /// The first signal stops the sending, the second ends what is under way, and the wait for arrivals.

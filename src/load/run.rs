@@ -26,6 +26,8 @@ pub struct Setup {
     pub target: Target,
     /// Where the sink listens; `None`: there is none, and the account ends with the answers.
     pub sink: Option<SocketAddr>,
+    /// Processes whose processor time and memory are measured, with a name for the report.
+    pub processes: Vec<(String, u32)>,
 }
 
 /// What a run found.
