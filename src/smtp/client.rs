@@ -204,6 +204,8 @@ pub struct Client {
     smtputf8: bool,
     /// 421 was said: no reply comes after it.
     closing: Option<Reply>,
+    /// The server spoke before the final dot: what it said cannot mean that it took the content.
+    spoke_early: bool,
 }
 
 impl Client {
@@ -223,6 +225,7 @@ impl Client {
             held: VecDeque::new(),
             smtputf8: false,
             closing: None,
+            spoke_early: false,
         }
     }
 
@@ -323,6 +326,7 @@ impl Client {
 
     /// The final dot begins to be written: `replies` answers are to come (LMTP: one for each recipient accepted; SMTP: 1).
     pub fn content_sent(&mut self, replies: usize) {
+        self.spoke_early = !self.input.is_empty() || self.reader.is_within();
         self.expected.extend(std::iter::repeat_n(Expect::Final, replies));
         self.on_wire = self.expected.len();
     }
@@ -387,6 +391,9 @@ impl Client {
             Expect::Data => return Ok(Some(Event::DataRefused(reply))),
             Expect::Mail => return Ok(Some(Event::Mail(reply))),
             Expect::Rcpt => return Ok(Some(Event::Rcpt(reply))),
+            Expect::Final if fine && self.spoke_early => {
+                return Err(ClientError::Unsolicited { found: reply.to_string() });
+            }
             Expect::Final => return Ok(Some(Event::Final(reply))),
             Expect::Quit => return Ok(Some(Event::Closed)),
             Expect::StartTls => return self.starttls_answered(&reply),

@@ -32,9 +32,27 @@ pub enum Silent {
     /// It no longer reads.
     Content,
     Dot,
+    /// It answers the final dot after two seconds.
+    LateDot,
     /// LMTP: after the first answer.
     SecondDot,
 }
+
+/// What a hostile server does after a line that begins with what it waits for ("": at once).
+#[derive(Debug, Clone, Copy)]
+pub enum Move {
+    Say(&'static str),
+    /// Again and again, as fast as it is read.
+    Flood(&'static str),
+    /// An octet every 20 ms, for ever.
+    Drip(&'static str),
+    Close,
+    /// Closes with a reset.
+    Reset,
+}
+
+/// A hostile server's moves; after the last it waits.
+pub type Script = &'static [(&'static str, Move)];
 
 #[derive(Debug, Clone)]
 pub struct Manner {
@@ -42,11 +60,13 @@ pub struct Manner {
     pub at: At,
     pub offers: &'static [&'static str],
     pub silent: Option<Silent>,
+    /// In place of all else.
+    pub hostile: Option<Script>,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { lmtp: false, at: At::Dot, offers: &["PIPELINING", "8BITMIME"], silent: None }
+        Self { lmtp: false, at: At::Dot, offers: &["PIPELINING", "8BITMIME"], silent: None, hostile: None }
     }
 }
 
@@ -117,6 +137,9 @@ impl Teller {
     async fn serve(&self, mut stream: BufReader<TcpStream>) -> Option<()> {
         // Replies are written one by one; none waits for the acknowledgement of the one before.
         let _ = stream.get_ref().set_nodelay(true);
+        if let Some(script) = self.manner().hostile {
+            return self.play(&mut stream, script).await;
+        }
         self.pause(Silent::Greeting).await;
         say(&mut stream, "220 teller.example ready").await?;
         let mut to: Vec<String> = Vec::new();
@@ -165,6 +188,39 @@ impl Teller {
         }
     }
 
+    async fn play(&self, stream: &mut BufReader<TcpStream>, script: Script) -> Option<()> {
+        for (wanted, action) in script {
+            while !wanted.is_empty() {
+                let line = read_line(stream).await?;
+                if line.starts_with(wanted.as_bytes()) {
+                    break;
+                }
+            }
+            match action {
+                Move::Say(text) => stream.get_mut().write_all(text.as_bytes()).await.ok()?,
+                Move::Flood(text) => {
+                    let much = text.repeat(64 * 1024 / text.len());
+                    loop {
+                        stream.get_mut().write_all(much.as_bytes()).await.ok()?;
+                    }
+                }
+                Move::Drip(text) => {
+                    for octet in text.bytes().cycle() {
+                        stream.get_mut().write_all(&[octet]).await.ok()?;
+                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    }
+                }
+                Move::Close => return None,
+                Move::Reset => {
+                    let _ = socket2::SockRef::from(stream.get_ref()).set_linger(Some(std::time::Duration::ZERO));
+                    return None;
+                }
+            }
+        }
+        while read_line(stream).await.is_some() {}
+        None
+    }
+
     /// The answer for a recipient; 0: the connection is to be lost.
     fn judge(&self, address: &str, dot: bool) -> u16 {
         let local = address.split('@').next().unwrap_or_default();
@@ -202,6 +258,9 @@ impl Teller {
             content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
         }
         self.pause(Silent::Dot).await;
+        if manner.silent == Some(Silent::LateDot) {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        }
         let mut good = Vec::new();
         // With answers at RCPT, only those who lose the connection are left to be judged here.
         let judged = |address: &str| match manner.at {

@@ -241,3 +241,30 @@ fn r4_lmtp_says_lhlo_and_hears_a_reply_for_each_recipient() {
     assert!(matches!(events.as_slice(), [Event::Final(a), Event::Final(b)] if a.code == 250 && b.code == 452));
     assert!(client.is_idle());
 }
+
+#[test]
+fn what_is_said_before_the_final_dot_is_no_yes_to_it() {
+    // As an owner does: it asks no further than 354.
+    let open = |early: &str| {
+        let mut client = ready(&["PIPELINING"]);
+        client.mail(&from("a@x.example"), &MailParameters::default()).unwrap();
+        client.rcpt(&to("b@y.example")).unwrap();
+        client.data();
+        sent(&mut client);
+        client.input().extend_from_slice(format!("250 a\r\n250 b\r\n354 go\r\n{early}").as_bytes());
+        while client.next_event().unwrap() != Some(Event::GoAhead) {}
+        client.content_sent(1);
+        client
+    };
+    for (early, late, taken) in
+        [("", "250 taken\r\n", true), ("250 taken\r\n", "", false), ("250 tak", "en\r\n", false)]
+    {
+        let mut client = open(early);
+        let heard = says(&mut client, late);
+        assert_eq!(matches!(heard.as_deref(), Ok([Event::Final(_)])), taken, "{early:?}: {heard:?}");
+    }
+    // A refusal that comes early is one.
+    let mut client = open("552 too");
+    let heard = says(&mut client, " big\r\n");
+    assert!(matches!(heard.as_deref(), Ok([Event::Final(reply)]) if reply.code == 552), "{heard:?}");
+}
