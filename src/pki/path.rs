@@ -1,5 +1,6 @@
 //! Certification paths to configured anchors (RFC 5280 section 6).
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::certificate::extensions::usage;
@@ -39,7 +40,7 @@ pub struct TrustSet {
 }
 
 /// Bounds (A11).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathLimits {
     /// Certificates in a path, anchor included; default 8.
     pub length: usize,
@@ -81,6 +82,37 @@ impl ValidPath {
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
+    /// The same path over octets of its own: the certificates of a message keep its whole body in memory.
+    pub(crate) fn detached(&self) -> Option<Self> {
+        let own = |one: &Certificate| Certificate::from_der(Bytes::copy_from_slice(one.der())).ok();
+        let chain = self.chain.iter().map(own).collect::<Option<_>>()?;
+        Some(Self { leaf: own(&self.leaf)?, chain, scope: self.scope.clone(), not_after: self.not_after })
+    }
+}
+
+/// What a path is asked for: what its result depends on, beside the limits, which are the default ones.
+#[derive(Debug, Clone, Copy)]
+pub struct PathQuestion<'q> {
+    /// Whose path.
+    pub leaf: &'q Certificate,
+    /// What came with it.
+    pub extra: &'q [Certificate],
+    /// Anchors and intermediates.
+    pub trust: &'q TrustSet,
+    /// What the leaf is to be used for.
+    pub purpose: Purpose,
+    /// Whose mailbox it is wanted for.
+    pub domain: &'q Domain,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Paths found before. What it recalls must be what [`validate`] would find now; its leaf is the same certificate, its key prepared.
+pub trait PathMemory: Send + Sync + std::fmt::Debug {
+    /// The path, if it was found before and still holds.
+    fn recall(&self, question: &PathQuestion<'_>) -> Option<ValidPath>;
+    /// Takes note of a path that was found.
+    fn keep(&self, question: &PathQuestion<'_>, path: &ValidPath);
 }
 
 /// Why there is no valid path: the reason of the best candidate.

@@ -11,6 +11,7 @@ mod facts;
 mod handover;
 mod inbound;
 mod outbound;
+mod paths;
 mod quoted;
 mod trace;
 

@@ -25,7 +25,7 @@ use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
-use crate::pki::path::{PathLimits, TrustSet};
+use crate::pki::path::{PathLimits, PathMemory, TrustSet};
 use crate::pki::revocation::{Demand, Evidence, Need, Source};
 
 use judge::Standing;
@@ -54,6 +54,8 @@ pub struct OpenContext {
     pub revocation: Demand,
     /// CRLs and OCSP responses that are kept; those in the message are looked at too.
     pub evidence: Arc<dyn Source>,
+    /// Paths found before, where they are kept; used with the default limits alone.
+    pub paths: Option<Arc<dyn PathMemory>>,
     /// Layers undone at most; default 4 (A13).
     pub layers: usize,
     /// Private-key operations at most for the message; default 8.
@@ -72,6 +74,7 @@ impl OpenContext {
             path: PathLimits::default(),
             revocation: Demand::Off,
             evidence: Arc::new(Evidence::default()),
+            paths: None,
             layers: 4,
             operations: 8,
         }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
 
+use super::paths::SignerPaths;
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::Fetch;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::{Certificate, Purpose};
-use crate::pki::path::{PathLimits, TrustSet, ValidPath, validate};
+use crate::pki::path::{PathLimits, PathMemory, TrustSet, ValidPath, validate};
 use crate::pki::revocation::{self, Demand, Evidence, Need, Status};
 use crate::policy::{Candidate, Known, MaySign, TrustState};
 use crate::relay::fetch::Fetcher;
@@ -105,12 +106,18 @@ impl Look<'_> {
 pub struct Lookup {
     store: Arc<dyn CertStore>,
     paths: PathCache,
+    signers: Arc<SignerPaths>,
     fetcher: Arc<Fetcher>,
 }
 
 impl Lookup {
     pub fn new(store: Arc<dyn CertStore>, fetch: Fetch) -> Self {
-        Self { store, paths: PathCache::new(), fetcher: Arc::new(Fetcher::new(fetch)) }
+        Self {
+            store,
+            paths: PathCache::new(),
+            signers: Arc::new(SignerPaths::new()),
+            fetcher: Arc::new(Fetcher::new(fetch)),
+        }
     }
 
     /// CRLs and OCSP responses.
@@ -148,6 +155,11 @@ impl Lookup {
             Some(why) if candidates.iter().all(|candidate| candidate.path.is_err()) => Known::Unknown(why),
             _ => Known::Candidates(candidates),
         }
+    }
+
+    /// Signers' paths found before.
+    pub fn signers(&self) -> Arc<dyn PathMemory> {
+        self.signers.clone()
     }
 
     /// Anchors and intermediates.

@@ -83,6 +83,7 @@ impl Inner {
             operations,
             revocation,
             evidence: self.lookup.fetcher().clone(),
+            paths: Some(self.lookup.signers()),
             ..OpenContext::new(keys, trust.clone(), message.at)
         };
         let probed = probe(&message.entity, context(union, demand));
@@ -276,6 +277,7 @@ pub(super) async fn open_received(
             operations: left.max(1),
             revocation: action.revocation,
             evidence: inner.lookup.fetcher().clone(),
+            paths: Some(inner.lookup.signers()),
             ..OpenContext::new(keys, trust.clone(), now)
         };
         let one = inner.open(&entity, context).await;

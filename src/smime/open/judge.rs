@@ -11,7 +11,7 @@ use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
-use crate::pki::path;
+use crate::pki::path::{self, PathLimits, PathMemory, PathQuestion, ValidPath};
 use crate::pki::revocation::{self, Demand, Evidence, Need};
 use crate::smime::verdict::{SignerReport, VerifiedSigner};
 
@@ -188,6 +188,9 @@ fn report(
         report.signature = Err(why.clone());
         return (report, Arithmetic::Bad(why));
     };
+    let (memory, known) = recall(&certificate, data, author, context);
+    // The same octets, the key prepared.
+    let certificate = known.as_ref().map_or(certificate, |path| path.leaf().clone());
     match info.verify(data, content, &certificate, certificate.public_key(), context.legacy) {
         Ok(()) => {}
         Err(CmsError::Algorithm(why)) => {
@@ -201,17 +204,10 @@ fn report(
         }
     }
     report.signature = Ok(());
-    let domain = author.as_ref().ok().map(Mailbox::domain);
-    report.path = path::validate(
-        &certificate,
-        &data.certificates,
-        &context.trust,
-        Purpose::Signature,
-        domain,
-        context.at,
-        &context.path,
-    )
-    .map_err(|error| error.to_string());
+    report.path = match known {
+        Some(path) => Ok(path),
+        None => find_path(&certificate, data, author, context, memory),
+    };
     if let (Ok(path), true) = (&report.path, context.revocation != Demand::Off) {
         let brought = Evidence::of(&data.crls, &data.ocsp);
         let (source, extra) = (context.evidence.as_ref(), &data.certificates);
@@ -228,6 +224,46 @@ fn report(
         Err(error) => Err(format!("From names no single author: {error}")),
     };
     (report, Arithmetic::Good)
+}
+
+/// What is asked about the signer's path.
+fn question<'q>(
+    leaf: &'q Certificate,
+    data: &'q SignedData,
+    author: &'q Result<Mailbox, String>,
+    context: &'q OpenContext,
+) -> Option<PathQuestion<'q>> {
+    let domain = author.as_ref().ok()?.domain();
+    let (extra, trust) = (data.certificates.as_slice(), &*context.trust);
+    Some(PathQuestion { leaf, extra, trust, purpose: Purpose::Signature, domain, at: context.at })
+}
+
+/// The memory that may be asked, and the path in it.
+fn recall<'m>(
+    leaf: &Certificate,
+    data: &SignedData,
+    author: &Result<Mailbox, String>,
+    context: &'m OpenContext,
+) -> (Option<&'m dyn PathMemory>, Option<ValidPath>) {
+    let memory = context.paths.as_deref().filter(|_| context.path == PathLimits::default());
+    let question = question(leaf, data, author, context);
+    (memory, memory.zip(question).and_then(|(memory, question)| memory.recall(&question)))
+}
+
+fn find_path(
+    leaf: &Certificate,
+    data: &SignedData,
+    author: &Result<Mailbox, String>,
+    context: &OpenContext,
+    memory: Option<&dyn PathMemory>,
+) -> Result<ValidPath, String> {
+    let domain = author.as_ref().ok().map(Mailbox::domain);
+    let extra = &data.certificates;
+    let found = path::validate(leaf, extra, &context.trust, Purpose::Signature, domain, context.at, &context.path);
+    if let (Ok(path), Some(memory), Some(question)) = (&found, memory, question(leaf, data, author, context)) {
+        memory.keep(&question, path);
+    }
+    found.map_err(|error| error.to_string())
 }
 
 /// The signer's certificate: from the message, else from the store.
