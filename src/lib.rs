@@ -51,6 +51,8 @@ pub mod cms {
 
 /// S/MIME (RFC 8551): two nouns, two verbs.
 pub mod smime {
+    /// P: header fields inside the protection, and what stays outside (RFC 9788).
+    pub mod header_protection;
     /// P: entity to what it is, what it needs, what came out.
     pub mod open;
     /// P: entity and plan to a protected entity.

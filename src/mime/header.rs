@@ -71,6 +71,10 @@ impl Field {
         }
         out.trim_ascii().to_vec()
     }
+    /// The mailboxes that can be read in an address field; display names and groups left out.
+    pub fn mailboxes(&self) -> Vec<Mailbox> {
+        mailboxes::list(&self.value())
+    }
     /// The value with folds removed, surrounding white space too; octets that are not UTF-8 are replaced.
     pub fn value(&self) -> String {
         match String::from_utf8(self.unfolded()) {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::header_protection;
 use super::verdict::{Layer, SmimeResult, Verdict, VerifiedSigner};
 use crate::address::{Mailbox, MailboxKey};
 use crate::cms::algorithm::{Digest, Legacy};
@@ -22,12 +23,13 @@ use crate::cms::error::CmsError;
 use crate::cms::signed::{self, CertificateId, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyError, KeyId, KeyOperation};
 use crate::mime::entity::{Entity, MimeLimits};
-use crate::mime::header::Header;
+use crate::mime::header::{Field, Header};
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{PathLimits, PathMemory, TrustSet};
 use crate::pki::revocation::{Demand, Evidence, Need, Source};
 
+pub(in crate::smime) use fresh::is_well_lined;
 use judge::Standing;
 pub(in crate::smime) use shape::{ObjectKind, Shape, object_kind, shape};
 
@@ -526,21 +528,28 @@ impl Opener {
 
     /// The message to deliver: see [`Opened::message`].
     fn deliverable(&self, rebuilt: Option<(Rope, bool)>, notes: &mut Vec<String>) -> Bytes {
-        let Some(decrypted) = &self.decrypted else { return self.message.raw.clone() };
         let (outer, limits) = (&self.message.header, &self.context.mime);
         let content = Entity::parse(self.content.clone(), limits).ok();
-        let subject = content.as_ref().and_then(fresh::protected_subject);
-        if subject.is_some() {
-            notes.push("the Subject is the protected one".into());
+        let Some(decrypted) = &self.decrypted else {
+            notes.extend(content.and_then(|content| differing(outer, &content, limits)));
+            return self.message.raw.clone();
+        };
+        let protected = content.as_ref().map(|one| header_protection::replacing(one, limits)).unwrap_or_default();
+        if !protected.is_empty() {
+            let names: Vec<&str> = protected.iter().map(Field::name).collect();
+            notes.push(format!("fields under protection stand for the outer ones: {}", names.join(", ")));
         }
         let reread = match &rebuilt {
-            Some((rope, true)) => return fresh::message_around(outer, subject, rope),
+            Some((rope, true)) => return fresh::message_around(outer, &protected, rope),
             Some((rope, false)) => Entity::parse(rope.to_bytes(), limits).ok(),
+            // Nothing signed lies between: what told of the protection goes with it.
+            None if self.content.as_ptr() == decrypted.raw.as_ptr() => header_protection::unwrapped(decrypted, limits)
+                .or_else(|| header_protection::without_display(decrypted, limits)),
             None => None,
         };
         let (message, note) = match &reread {
-            Some(entity) => fresh::message(outer, subject, entity, false, limits),
-            None => fresh::message(outer, subject, decrypted, self.lined, limits),
+            Some(entity) => fresh::message(outer, &protected, entity, false, limits),
+            None => fresh::message(outer, &protected, decrypted, self.lined, limits),
         };
         notes.extend(note.map(str::to_owned));
         message
@@ -645,6 +654,14 @@ impl Findings {
     }
 }
 
+/// A note where fields under a signature say something else than those outside, which are what people see.
+fn differing(outer: &Header, content: &Entity, limits: &MimeLimits) -> Option<String> {
+    let inner = header_protection::replacing(content, limits);
+    let differs = |field: &&Field| outer.all(field.name()).all(|other| other.unfolded() != field.unfolded());
+    let names: Vec<&str> = inner.iter().filter(differs).map(Field::name).collect();
+    (!names.is_empty()).then(|| format!("fields under the signature differ from those outside: {}", names.join(", ")))
+}
+
 /// The envelope that a message is, unopened: algorithms and RecipientInfos. `None` where the root is no envelope, or one that
 /// is broken or of an algorithm that is refused.
 pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option<EnvelopedData> {
@@ -661,7 +678,9 @@ pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option
 /// (A16). `None`: the header of `content` can be read two ways (A14).
 pub fn unwrapped(outer: &Header, content: &Bytes, limits: &MimeLimits) -> Option<Bytes> {
     let inner = Entity::parse(content.clone(), limits).ok().filter(|inner| inner.header.defects.is_empty())?;
-    Some(fresh::message(outer, None, &inner, false, limits).0)
+    let protected = header_protection::replacing(&inner, limits);
+    let bare = header_protection::without_display(&inner, limits);
+    Some(fresh::message(outer, &protected, bare.as_ref().unwrap_or(&inner), false, limits).0)
 }
 
 /// Which certificates an encrypted message names, without opening it: for A32 and for `message show`. `None` where it is not

@@ -15,6 +15,7 @@ use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::MimeError;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
+use crate::smime::header_protection::{self, HeaderProtection};
 
 /// Clear (multipart/signed) or opaque (application/pkcs7-mime; smime-type=signed-data).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,6 +142,23 @@ impl Draft {
             Err(_) => (canonical::take_apart(message, &limits)?, true),
         };
         Ok(Self { outer: ended(prepared.outer), entity: prepared.inner, signed: false, kept, form: None })
+    }
+    /// The same with header fields under protection (RFC 9788), for groups to whom it goes `encrypted`, or is only signed. A message that
+    /// is already signed, or says that its fields are protected, keeps them as they are.
+    pub fn with_protected_header(message: &Entity, how: HeaderProtection, encrypted: bool) -> Result<Self, SealError> {
+        let limits = MimeLimits::default();
+        if is_signed_message(message, &limits) {
+            return Self::new(message);
+        }
+        let Some(composed) = header_protection::compose(message, how, encrypted, &limits)? else {
+            return Self::new(message);
+        };
+        let draft = Self::new(&composed.message)?;
+        // Fields are not encoded anew: what a 7-bit hop would change travels inside base64.
+        let kept = draft.kept || !canonical::is_seven_bit_safe(&composed.inside);
+        let mut entity = Rope::from(composed.inside);
+        entity.append(draft.entity);
+        Ok(Self { entity, kept, ..draft })
     }
     /// Whether the message carries a signature: as it came, or made here.
     pub fn is_signed(&self) -> bool {

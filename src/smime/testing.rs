@@ -106,6 +106,27 @@ pub fn encrypt_plan(recipients: &[&Issued], content: ContentEncryption) -> Encry
     EncryptPlan { recipients: recipients.iter().map(|one| (one.certificate.clone(), scheme)).collect(), content }
 }
 
+/// Alice's clear signature.
+pub fn sign_draft(pki: &DemoPki, draft: Draft) -> Draft {
+    let alice = pki.leaf(ALICE).unwrap();
+    let signing = draft.sign(sign_plan(pki, alice, Form::Clear)).unwrap();
+    let answer = perform(&holder(&[alice]), signing.operation()).unwrap();
+    signing.finish(answer, true).unwrap()
+}
+
+/// A message of Alice's whose encrypted content is `content`, as it is.
+pub fn envelope_of(to: &Issued, content: &[u8]) -> Bytes {
+    let plan = encrypt_plan(&[to], ContentEncryption::Aes256Gcm);
+    let (certificate, scheme) = &plan.recipients[0];
+    let cek = Cek::new(vec![3; 32]);
+    let object = crate::cms::enveloped::seal(content.to_vec(), plan.content, &[(certificate, *scheme)], &cek).unwrap();
+    let mut rope = crate::mime::rope::Rope::from(Bytes::from(format!(
+        "From: {ALICE}\r\nTo: {BOB}\r\nSubject: Supper\r\nMIME-Version: 1.0\r\n"
+    )));
+    rope.append(super::seal::pkcs7_mime("authEnveloped-data", object));
+    rope.to_bytes()
+}
+
 pub fn signed_draft(pki: &DemoPki, signer: &Issued, form: Form, message: impl Into<Bytes>) -> Draft {
     let signing = Draft::new(&entity(message)).unwrap().sign(sign_plan(pki, signer, form)).unwrap();
     let answer = perform(&holder(&[signer]), signing.operation()).unwrap();

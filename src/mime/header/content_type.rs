@@ -55,6 +55,15 @@ impl Parameters {
         }
         Ok(Self { value: value.to_owned(), parameters: parameters(rest)? })
     }
+    /// Sets a parameter, at the end.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.remove(name);
+        self.parameters.push((name.to_owned(), value.to_owned()));
+    }
+    /// Takes a parameter away.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.parameters.retain(|(found, _)| !found.eq_ignore_ascii_case(name));
+    }
     /// In ASCII: quoted where it can be, in the form of RFC 2231 elsewhere.
     pub(crate) fn to_wire(&self) -> String {
         let mut out = self.value.clone();

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::address::MailboxKey;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::Header;
+use crate::smime::header_protection::carrier;
 
 /// The mailboxes of the To and Cc that are protected: fields of the signed part that say so (RFC 9788, and the older
 /// protected-headers="v1"), or those of a wrapped message (RFC 8551 section 3.1). `None` where neither field is protected.
@@ -14,9 +15,7 @@ pub(super) fn addressed(content: &Bytes, limits: &MimeLimits) -> Option<Vec<Mail
     if matches!(content_type.essence.as_str(), "message/rfc822" | "message/global") {
         return named(&Entity::parse(entity.decoded_body().ok()?, limits).ok()?.header);
     }
-    let protects = content_type.parameter("hp").is_some()
-        || content_type.parameter("protected-headers").is_some_and(|version| version.eq_ignore_ascii_case("v1"));
-    if protects { named(&entity.header) } else { None }
+    named(&carrier(&entity, limits)?)
 }
 
 fn named(header: &Header) -> Option<Vec<MailboxKey>> {

@@ -19,28 +19,18 @@ pub(super) fn is_mime_entity(octets: &Bytes, limits: &MimeLimits) -> Option<Enti
     (entity.header.defects.is_empty() && entity.header.fields.iter().any(|field| known(field.name()))).then_some(entity)
 }
 
-/// The Subject under protection (RFC 9788, and the older protected-headers="v1"): the innermost content says that it carries
-/// one, and has exactly one.
-pub(super) fn protected_subject(content: &Entity) -> Option<&Field> {
-    let content_type = content.content_type().ok()?;
-    let protects = content_type.parameter("hp").is_some_and(|hp| hp.eq_ignore_ascii_case("cipher"))
-        || content_type.parameter("protected-headers").is_some_and(|version| version.eq_ignore_ascii_case("v1"));
-    let subject = content.header.one("Subject").ok()??;
-    (protects && subject.raw.ends_with(b"\r\n") && is_well_lined(&subject.raw)).then_some(subject)
-}
-
 /// The message to deliver: outer fields that are not MIME's, then the MIME fields and the body of the decrypted entity.
-/// A protected Subject takes the place of the outer one. The second value is a note where octets had to change (A16), which
+/// Protected fields take the place of the outer ones. The second value is a note where octets had to change (A16), which
 /// does not happen where `lined` says that they are well lined.
 pub(super) fn message(
     outer: &Header,
-    subject: Option<&Field>,
+    protected: &[Field],
     inner: &Entity,
     lined: bool,
     limits: &MimeLimits,
 ) -> (Bytes, Option<&'static str>) {
     let (inner, note) = if lined { (inner.clone(), None) } else { well_lined_entity(inner, limits) };
-    let mut octets = outer_fields(outer, subject, inner.raw.len());
+    let mut octets = outer_fields(outer, protected, inner.raw.len());
     for field in inner.header.fields.iter().filter(|field| is_content_field(field.name())) {
         push_field(&mut octets, &field.raw);
     }
@@ -50,23 +40,23 @@ pub(super) fn message(
 }
 
 /// The same for an entity that was written here: well lined, and its fields are MIME's alone.
-pub(super) fn message_around(outer: &Header, subject: Option<&Field>, inner: &Rope) -> Bytes {
-    let mut octets = outer_fields(outer, subject, inner.encoded_len());
+pub(super) fn message_around(outer: &Header, protected: &[Field], inner: &Rope) -> Bytes {
+    let mut octets = outer_fields(outer, protected, inner.encoded_len());
     inner.append_to(&mut octets);
     octets.into()
 }
 
 /// The outer fields that are not MIME's, and MIME-Version, in a buffer with room for `room` octets more.
-fn outer_fields(outer: &Header, subject: Option<&Field>, room: usize) -> Vec<u8> {
+fn outer_fields(outer: &Header, protected: &[Field], room: usize) -> Vec<u8> {
     let mut octets = Vec::with_capacity(outer.raw.len().saturating_add(room).saturating_add(64));
     for field in &outer.fields {
-        let replaced = subject.is_some() && field.is("Subject");
+        let replaced = protected.iter().any(|other| other.is(field.name()));
         if !replaced && !is_content_field(field.name()) && !field.is("MIME-Version") {
             push_field(&mut octets, &field.raw);
         }
     }
-    if let Some(subject) = subject {
-        push_field(&mut octets, &subject.raw);
+    for field in protected {
+        push_field(&mut octets, &field.raw);
     }
     octets.extend_from_slice(b"MIME-Version: 1.0\r\n");
     octets
@@ -110,7 +100,7 @@ fn well_lined_entity(inner: &Entity, limits: &MimeLimits) -> (Entity, Option<&'s
 }
 
 /// CRLF alone ends lines, none is longer than 998 octets, and there is no NUL.
-pub(super) fn is_well_lined(octets: &[u8]) -> bool {
+pub(in crate::smime) fn is_well_lined(octets: &[u8]) -> bool {
     canonical::all_pairs(octets, |_, octet| octet != 0) && canonical::lines_fit(octets)
 }
 

@@ -600,14 +600,6 @@ fn a16_what_is_decrypted_obeys_the_line_rules() {
 }
 
 /// An envelope around octets as they are, which `Draft` would not do.
-fn envelope_of(to: &Issued, content: &[u8]) -> String {
-    let plan = encrypt_plan(&[to], ContentEncryption::Aes256Gcm);
-    let (certificate, scheme) = &plan.recipients[0];
-    let cek = Cek::new(vec![3; 32]);
-    let object = crate::cms::enveloped::seal(content.to_vec(), plan.content, &[(certificate, *scheme)], &cek).unwrap();
-    pkcs7_message(&object)
-}
-
 #[test]
 fn a16_where_repair_breaks_an_inner_signature_the_verdict_stays_and_says_so() {
     let pki = people(NewKey::P256);

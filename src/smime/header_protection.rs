@@ -1,0 +1,208 @@
+//! Header fields under protection (RFC 9788): what a sealed message's fields say is signed and encrypted with its content, and what stays
+//! outside tells no more than it must.
+
+use bytes::Bytes;
+use jiff::fmt::rfc2822;
+
+use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::header::{Field, Header, HeaderWriter, MimeError, Parameters};
+use crate::smime::seal::{is_content_field, push_field};
+
+mod display;
+#[cfg(test)]
+mod tests;
+
+pub(super) use display::without_display;
+
+/// What the fields outside of an encryption still say (RFC 9788 section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Confidentiality {
+    /// `hcp_no_confidentiality`: all; the copy inside is proven.
+    None,
+    /// `hcp_baseline`: not the Subject, Keywords and Comments.
+    Baseline,
+    /// `hcp_shy`: nor display names, nor the author's time zone.
+    Shy,
+}
+
+/// How header fields are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeaderProtection {
+    /// What stays outside; without an encryption nothing is hidden.
+    pub outside: Confidentiality,
+    /// What is hidden outside is written at the top of the text, for mail programs that do not know RFC 9788 (section 3.1.2).
+    pub legacy_display: bool,
+}
+
+/// What stands for a Subject outside (RFC 9788 section 3.2.2).
+const OBSCURED: &str = "[...]";
+
+/// Fields of a copy inside that people see; others are traces of the way so far, or say how the outer message is built.
+const SHOWN: [&str; 14] = [
+    "From",
+    "Subject",
+    "Date",
+    "To",
+    "Cc",
+    "Reply-To",
+    "Followup-To",
+    "Sender",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "Keywords",
+    "Comments",
+    "User-Agent",
+];
+
+/// A message whose fields are protected: the message to take apart, and the fields to stand before its MIME fields inside.
+#[derive(Debug)]
+pub(super) struct Composed {
+    pub(super) message: Entity,
+    pub(super) inside: Bytes,
+}
+
+/// Writes the outer fields and the copy inside; with `encrypted` what is to be hidden is. `None` where the message says already that its
+/// fields are protected. An error where it can be read in two ways: what is hidden for some would be shown to others.
+pub(super) fn compose(
+    message: &Entity,
+    how: HeaderProtection,
+    encrypted: bool,
+    limits: &MimeLimits,
+) -> Result<Option<Composed>, MimeError> {
+    let content_type = message.content_type()?;
+    let says_so = content_type.parameter("hp").is_some() || content_type.parameter("protected-headers").is_some();
+    if says_so {
+        return Ok(None);
+    }
+    if message.header.all("HP-Outer").next().is_some() || !message.header.defects.is_empty() {
+        return Err(MimeError::Ambiguous("a header with broken lines, or with HP-Outer, cannot be protected"));
+    }
+    let outside = if encrypted { how.outside } else { Confidentiality::None };
+    let (mut outer, mut inside, mut hp_outer, mut hidden) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for field in
+        message.header.fields.iter().filter(|field| !is_content_field(field.name()) && !field.is("MIME-Version"))
+    {
+        if !SHOWN.iter().any(|name| field.is(name)) {
+            push_field(&mut outer, &field.raw);
+            continue;
+        }
+        push_field(&mut inside, &field.raw);
+        let left = obscured(field, outside);
+        let written = left.as_deref().unwrap_or(&field.raw);
+        if left.is_some() {
+            hidden.push(field);
+        }
+        if written.is_empty() {
+            continue;
+        }
+        push_field(&mut outer, written);
+        if encrypted {
+            hp_outer.extend(named_outer(written));
+        }
+    }
+    inside.extend(hp_outer);
+    let hp = if encrypted { "cipher" } else { "clear" };
+    let display = (how.legacy_display && !hidden.is_empty()).then(|| display::text(&hidden));
+    let mime = display::with_display(message, display.as_deref(), hp, limits)?;
+    outer.extend_from_slice(b"MIME-Version: 1.0\r\n");
+    outer.extend_from_slice(&mime);
+    Ok(Some(Composed { message: Entity::parse(outer.into(), limits)?, inside: inside.into() }))
+}
+
+/// What stands outside in a field's place; `None`: the field itself; empty: nothing.
+fn obscured(field: &Field, outside: Confidentiality) -> Option<Vec<u8>> {
+    if outside == Confidentiality::None {
+        return None;
+    }
+    let mut writer = HeaderWriter::new();
+    if field.is("Subject") {
+        writer.structured("Subject", OBSCURED).ok()?;
+        return Some(writer.finish());
+    }
+    if field.is("Keywords") || field.is("Comments") {
+        return Some(Vec::new());
+    }
+    if outside == Confidentiality::Baseline {
+        return None;
+    }
+    let value = if ["From", "To", "Cc", "Reply-To", "Sender"].iter().any(|name| field.is(name)) {
+        let mailboxes: Vec<String> = field.mailboxes().iter().map(ToString::to_string).collect();
+        Some(mailboxes.join(", ")).filter(|list| !list.is_empty())
+    } else if field.is("Date") {
+        let at = rfc2822::DateTimeParser::new().parse_timestamp(field.value().trim()).ok()?;
+        let utc = rfc2822::DateTimePrinter::new().timestamp_to_string(&at).ok()?;
+        Some(utc.replace("-0000", "+0000"))
+    } else {
+        None
+    };
+    let value = value.filter(|value| *value != field.value())?;
+    writer.structured(field.name(), &value).ok()?;
+    Some(writer.finish())
+}
+
+/// HP-Outer (RFC 9788 section 2.2), the field's own folds kept.
+fn named_outer(field: &[u8]) -> Vec<u8> {
+    const LINE: usize = 990;
+    let first = field.split(|octet| *octet == b'\n').next().map_or(0, <[u8]>::len);
+    let lead: &[u8] = if first + 10 > LINE { b"HP-Outer:\r\n " } else { b"HP-Outer: " };
+    let mut out = Vec::with_capacity(field.len() + 16);
+    out.extend_from_slice(lead);
+    push_field(&mut out, field);
+    out
+}
+
+/// The fields that stand for the outer ones: those of the innermost content that says that it carries them (RFC 9788, the older
+/// protected-headers="v1"), or of a wrapped message (RFC 8551 section 3.1: message/rfc822 with forwarded=no). From is not among them:
+/// whose mail it is, is the verdict's to say. One that may stand once and stands twice is left out, as is one that no next hop would take.
+pub(super) fn replacing(content: &Entity, limits: &MimeLimits) -> Vec<Field> {
+    match carrier(content, limits) {
+        Some(header) => SHOWN
+            .iter()
+            .filter(|name| !matches!(**name, "From" | "Sender"))
+            .filter_map(|name| header.one(name).ok().flatten())
+            .filter(|field| field.raw.ends_with(b"\r\n") && super::open::is_well_lined(&field.raw))
+            .cloned()
+            .collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The header that carries protected fields.
+pub(super) fn carrier(content: &Entity, limits: &MimeLimits) -> Option<Header> {
+    if !content.header.defects.is_empty() {
+        return None;
+    }
+    let content_type = content.content_type().ok()?;
+    let says =
+        |name: &str, value: &str| content_type.parameter(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
+    if says("hp", "cipher") || says("hp", "clear") || says("protected-headers", "v1") {
+        return Some(content.header.clone());
+    }
+    if content_type.essence == "message/rfc822" && says("forwarded", "no") {
+        let wrapped = content.message(limits).ok()?;
+        return wrapped.header.defects.is_empty().then_some(wrapped.header);
+    }
+    None
+}
+
+/// The message wrapped in decrypted content as RFC 8551 section 3.1 has it, which is what people are to see.
+pub(super) fn unwrapped(content: &Entity, limits: &MimeLimits) -> Option<Entity> {
+    let content_type = content.content_type().ok()?;
+    let wraps = content_type.essence == "message/rfc822"
+        && content_type.parameter("forwarded").is_some_and(|value| value.eq_ignore_ascii_case("no"));
+    wraps.then(|| content.message(limits).ok()).flatten().filter(|message| message.header.defects.is_empty())
+}
+
+/// A Content-Type field written anew.
+fn content_type_field(entity: &Entity, edit: impl FnOnce(&mut Parameters)) -> Result<Vec<u8>, MimeError> {
+    let text = match entity.header.one("Content-Type")? {
+        Some(field) => field.value(),
+        None => "text/plain; charset=us-ascii".to_owned(),
+    };
+    let mut parameters = Parameters::parse(&text)?;
+    edit(&mut parameters);
+    let mut writer = HeaderWriter::new();
+    writer.structured("Content-Type", &parameters.to_wire())?;
+    Ok(writer.finish())
+}
