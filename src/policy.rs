@@ -11,6 +11,7 @@ use crate::pki::certificate::Certificate;
 use crate::pki::path::ValidPath;
 use crate::pki::public_key::KeyKind;
 use crate::pki::revocation::Demand;
+use crate::smime::header_protection::HeaderProtection;
 use crate::smime::seal::Form;
 
 mod resolve;
@@ -136,6 +137,9 @@ pub struct Profile {
     /// PSS in place of PKCS#1 v1.5 for RSA keys.
     pub pss: bool,
     pub digest: Digest,
+    /// Header fields are protected too; `None`: they stay outside alone. No built-in profile asks for it: many mail programs would show
+    /// what stands outside.
+    pub header: Option<HeaderProtection>,
 }
 
 impl Profile {
@@ -149,7 +153,8 @@ impl Profile {
             "edi-energy" => (vec![Aes128Cbc, Aes192Cbc, Aes256Cbc], oaep, true),
             _ => return None,
         };
-        Some(Self { name: name.to_owned(), content, transport, kdf: Digest::Sha256, pss, digest: Digest::Sha256 })
+        let (kdf, digest) = (Digest::Sha256, Digest::Sha256);
+        Some(Self { name: name.to_owned(), content, transport, kdf, pss, digest, header: None })
     }
 
     /// How a key of this kind signs; `None` for kinds that cannot. An EC key's digest is at least as long as its curve asks for.

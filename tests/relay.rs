@@ -554,3 +554,20 @@ async fn a_missing_signing_key_is_451_and_a_disabled_sender_is_not_signed_for() 
     assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await.code, 550);
     assert_eq!(house.world.mails().len(), 1);
 }
+
+#[tokio::test]
+async fn a_hidden_subject_comes_back_at_the_recipients_gateway() {
+    let policy = "[default]\nsign = \"if-key\"\nencrypt = \"require\"\nprofile = \"quiet\"\n[profile.quiet]\nheader-protection = \"baseline\"\n";
+    let house = House::with_policy(policy).await;
+    house.user(ANNA);
+    house.user("bert@ours.example");
+    let bert = "bert@ours.example";
+    let said = house.send_out(ANNA, &[bert], &plain(ANNA, bert, "the eagle", "has landed")).await;
+    assert_eq!(said.code, 250, "{said:?}");
+    let out = house.world.wait(1).await.remove(0);
+    assert!(out.text().contains("Subject: [...]\r\n") && !out.text().contains("Subject: the"), "{}", out.text());
+    let said = house.send_in(ANNA, &[bert], &out.message).await;
+    assert_eq!(said.code, 250, "{said:?}");
+    let came = house.server.wait(1).await.remove(0).text();
+    assert!(came.contains("Subject: the eagle\r\n") && came.contains("smime=pass"), "{came}");
+}

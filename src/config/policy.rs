@@ -10,6 +10,7 @@ use super::{Direction, ReadFile};
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport};
 use crate::pki::revocation::Demand;
 use crate::policy::{Action, Bcc, EncryptMode, Match, Missing, Pattern, Policy, Profile, Rule, SignMode};
+use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::seal::Form;
 
 const DEFAULT_PROFILE: &str = "compatible";
@@ -189,6 +190,7 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
             kdf: section.get("kdf", choice(DIGESTS)).unwrap_or(base.kdf),
             pss: section.get("pss", boolean).unwrap_or(base.pss),
             digest: section.get("digest", choice(DIGESTS)).unwrap_or(base.digest),
+            header: header_protection(&section),
             name: name.clone(),
         };
         section.finish();
@@ -198,6 +200,18 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
 }
 
 const REVOCATION: &[(&str, Demand)] = &[("off", Demand::Off), ("prefer", Demand::Prefer), ("require", Demand::Require)];
+
+fn header_protection(section: &Section<'_, '_>) -> Option<HeaderProtection> {
+    let words = [
+        ("off", None),
+        ("no-confidentiality", Some(Confidentiality::None)),
+        ("baseline", Some(Confidentiality::Baseline)),
+        ("shy", Some(Confidentiality::Shy)),
+    ];
+    let outside = section.get("header-protection", choice(&words)).flatten();
+    let legacy_display = section.get("legacy-display", boolean).unwrap_or(true);
+    outside.map(|outside| HeaderProtection { outside, legacy_display })
+}
 
 const DIGESTS: &[(&str, Digest)] =
     &[("sha256", Digest::Sha256), ("sha384", Digest::Sha384), ("sha512", Digest::Sha512)];

@@ -25,6 +25,19 @@ pub enum Confidentiality {
     Shy,
 }
 
+impl std::str::FromStr for Confidentiality {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "no-confidentiality" => Ok(Self::None),
+            "baseline" => Ok(Self::Baseline),
+            "shy" => Ok(Self::Shy),
+            _ => Err("expected no-confidentiality, baseline or shy".to_owned()),
+        }
+    }
+}
+
 /// How header fields are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeaderProtection {

@@ -17,6 +17,7 @@ use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{self, PathLimits};
 use crate::policy::Profile;
 use crate::smime::open::OwnKey;
+use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, Sealed, SignPlan};
 
 /// Arguments of `message seal`.
@@ -39,6 +40,12 @@ pub struct SealArgs {
     /// Algorithms: modern, compatible or edi-energy.
     #[arg(long, value_name = "NAME", default_value = "compatible")]
     profile: String,
+    /// Protect header fields too (RFC 9788): no-confidentiality, baseline (hides the Subject), shy (names and time zone too).
+    #[arg(long, value_name = "HOW")]
+    header_protection: Option<Confidentiality>,
+    /// Without the hidden fields at the top of the text, which mail programs that do not know RFC 9788 would show.
+    #[arg(long, requires = "header_protection")]
+    no_legacy_display: bool,
     /// Write the sealed message there; default: standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -71,7 +78,13 @@ pub fn run(args: SealArgs, context: &Context) -> CommandResult {
     })?;
     let message = read_message(&args.file)?;
     let mut material = args.material.load(context)?;
-    let mut draft = Draft::new(&message)?;
+    let mut draft = match args.header_protection {
+        Some(outside) => {
+            let how = HeaderProtection { outside, legacy_display: !args.no_legacy_display };
+            Draft::with_protected_header(&message, how, args.encrypt)?
+        }
+        None => Draft::new(&message)?,
+    };
     if args.sign {
         draft = sign(draft, &message, &args, &profile, &mut material)?;
     }

@@ -18,6 +18,7 @@ use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
 use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Plan, Signer, Treatment};
 use crate::relay::refusal::Refusal;
+use crate::smime::header_protection::HeaderProtection;
 use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
@@ -34,7 +35,11 @@ enum Kind {
     Clear,
     Encrypted,
     Held,
-    Protect { sign: Option<SignKey>, encrypt: Option<(ContentEncryption, KeyTransport, Digest)> },
+    Protect {
+        sign: Option<SignKey>,
+        encrypt: Option<(ContentEncryption, KeyTransport, Digest)>,
+        header: Option<HeaderProtection>,
+    },
 }
 
 /// What outputs must have in common to share a signature.
@@ -43,6 +48,8 @@ struct SignKey {
     certificate: [u8; 32],
     scheme: SignatureScheme,
     form: Form,
+    /// Header fields under the signature, and whether it goes into an envelope.
+    header: Option<(HeaderProtection, bool)>,
 }
 
 /// Recipients of equal treatment.
@@ -151,7 +158,7 @@ impl Inner {
         for group in groups {
             let trace = message.trace(self, Direction::Outbound, &group.recipients);
             let content = match &group.kind {
-                Kind::Protect { sign, encrypt } => {
+                Kind::Protect { sign, encrypt, .. } => {
                     let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
                     let how = encrypt.map(|(content, rsa, kdf)| EncryptPlan {
                         recipients: group
@@ -201,7 +208,7 @@ impl Inner {
         signed: &mut Vec<(SignKey, Draft)>,
     ) -> Result<Draft, Refusal> {
         let (Some(key), Some(signer)) = (sign, &group.signer) else {
-            return Draft::new(entity).map_err(failed);
+            return draft_of(entity, &group.kind).map_err(failed);
         };
         if let Some((_, draft)) = signed.iter().find(|(known, _)| *known == key) {
             return Ok(draft.clone());
@@ -222,7 +229,7 @@ impl Inner {
             signing_time: seen.now,
             capabilities: CAPABILITIES.to_vec(),
         };
-        let signing = Draft::new(entity).and_then(|draft| draft.sign(plan)).map_err(failed)?;
+        let signing = draft_of(entity, &group.kind).and_then(|draft| draft.sign(plan)).map_err(failed)?;
         let answer = self.key(signing.operation()).await.map_err(|error| failed(SealError::Key(error)))?;
         let draft = signing.finish(answer, self.config.self_check).map_err(failed)?;
         if draft.form() != Some(key.form) {
@@ -295,10 +302,11 @@ fn protected(content: &Content, group: &Group) -> bool {
 fn planned(plan: Plan, at: usize, required: bool) -> Group {
     let sign = plan.sign.as_ref().and_then(|signer| {
         let scheme = plan.profile.signature_scheme(signer.certificate.public_key().kind())?;
-        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, form: plan.form })
+        let header = plan.profile.header.map(|header| (header, plan.encrypt.is_some()));
+        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, form: plan.form, header })
     });
     let encrypt = plan.encrypt.as_ref().map(|to| (to.content, plan.profile.transport, plan.profile.kdf));
-    let mut group = Group::new(Kind::Protect { sign, encrypt }, at, required);
+    let mut group = Group::new(Kind::Protect { sign, encrypt, header: plan.profile.header }, at, required);
     group.signer = plan.sign;
     group.certificates = plan.encrypt.map(|EncryptTo { certificates, .. }| certificates).unwrap_or_default();
     group
@@ -317,6 +325,16 @@ fn join(groups: &mut Vec<Group>, new: Group, alone: bool) {
         return;
     }
     groups.push(Group { alone, ..new });
+}
+
+/// The message to be protected, its header fields as the profile says.
+fn draft_of(entity: &Entity, kind: &Kind) -> Result<Draft, SealError> {
+    match kind {
+        Kind::Protect { encrypt, header: Some(header), .. } => {
+            Draft::with_protected_header(entity, *header, encrypt.is_some())
+        }
+        _ => Draft::new(entity),
+    }
 }
 
 fn as_it_is(trace: String, entity: &Entity) -> Rope {
