@@ -1,11 +1,13 @@
 //! A next hop that does with each recipient what the address says, keeps a ledger, and falls silent where it is told to.
 //!
 //! `ok.…`: taken. `later.…`: 451 the first time, then taken; `late.…`: five times. `never.…`: 554. `drop.…`: the connection is lost after the final dot the first
-//! time, with the mail taken where the address ends its local part in `t`; then taken.
+//! time, with the mail taken where the address ends its local part in `t`; then taken. `rlater.…` and `rnever.…` are answered at RCPT in
+//! any case.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,13 +62,22 @@ pub struct Manner {
     pub at: At,
     pub offers: &'static [&'static str],
     pub silent: Option<Silent>,
+    /// How long it thinks over a mail.
+    pub thinks: Duration,
     /// In place of all else.
     pub hostile: Option<Script>,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { lmtp: false, at: At::Dot, offers: &["PIPELINING", "8BITMIME"], silent: None, hostile: None }
+        Self {
+            lmtp: false,
+            at: At::Dot,
+            offers: &["PIPELINING", "8BITMIME"],
+            silent: None,
+            thinks: Duration::ZERO,
+            hostile: None,
+        }
     }
 }
 
@@ -166,7 +177,8 @@ impl Teller {
                 }
                 "RCPT" => {
                     self.pause(Silent::Rcpt).await;
-                    let code = if self.manner().at == At::Rcpt { self.judge(&address, false) } else { 250 };
+                    let early = self.manner().at == At::Rcpt || address.starts_with('r');
+                    let code = if early { self.judge(&address, false) } else { 250 };
                     if code == 250 {
                         to.push(address);
                     }
@@ -207,12 +219,12 @@ impl Teller {
                 Move::Drip(text) => {
                     for octet in text.bytes().cycle() {
                         stream.get_mut().write_all(&[octet]).await.ok()?;
-                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }
                 Move::Close => return None,
                 Move::Reset => {
-                    let _ = socket2::SockRef::from(stream.get_ref()).set_linger(Some(std::time::Duration::ZERO));
+                    let _ = socket2::SockRef::from(stream.get_ref()).set_linger(Some(Duration::ZERO));
                     return None;
                 }
             }
@@ -226,14 +238,14 @@ impl Teller {
         let local = address.split('@').next().unwrap_or_default();
         let mut ledger = self.ledger.lock().unwrap();
         let (manner, dropped) = (local.split('.').next().unwrap_or_default(), local.ends_with('t'));
-        if manner == "drop" && !dot {
+        if (manner == "drop" && !dot) || (manner.starts_with('r') && dot) {
             return 250;
         }
         let tries = ledger.tries.entry(address.to_owned()).or_default();
         *tries += 1;
         match (manner, *tries) {
-            ("later", 1) | ("late", ..=5) => 451,
-            ("never", _) => 554,
+            ("later" | "rlater", 1) | ("late", ..=5) => 451,
+            ("never" | "rnever", _) => 554,
             ("drop", 1) => {
                 if dropped {
                     *ledger.taken.entry(address.to_owned()).or_default() += 1;
@@ -259,7 +271,10 @@ impl Teller {
         }
         self.pause(Silent::Dot).await;
         if manner.silent == Some(Silent::LateDot) {
-            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        if !manner.thinks.is_zero() {
+            tokio::time::sleep(manner.thinks).await;
         }
         let mut good = Vec::new();
         // With answers at RCPT, only those who lose the connection are left to be judged here.
