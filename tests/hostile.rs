@@ -1,6 +1,10 @@
 //! Hostile mail end to end: what a sender with a certificate of his own, or a next hop, could try.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "support/outside.rs"]
+mod outside;
+#[path = "hostile/smtp.rs"]
+mod smtp;
 mod support;
 
 use base64::Engine;

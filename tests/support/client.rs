@@ -36,6 +36,20 @@ impl Client {
         client
     }
 
+    /// Octets as they are; an error where the connection is gone.
+    pub async fn write(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(octets).await
+    }
+
+    /// All that still comes until the connection is closed.
+    pub async fn rest(&mut self) -> String {
+        let mut octets = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut self.stream, &mut octets);
+        // A reset ends it too.
+        let _ = tokio::time::timeout(Duration::from_secs(60), read).await.expect("still open after a minute");
+        String::from_utf8_lossy(&octets).into_owned()
+    }
+
     pub async fn say(&mut self, command: &str) -> Said {
         self.stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
         self.hear().await
