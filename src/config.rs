@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -156,9 +157,9 @@ pub struct Config {
     pub postmaster: Mailbox,
     pub listeners: Vec<Listener>,
     /// Next hops of outbound mail (smarthosts).
-    pub outbound: Route,
+    pub outbound: Arc<Route>,
     /// Next hops of inbound mail (the mail server).
-    pub inbound: Route,
+    pub inbound: Arc<Route>,
     pub limits: Limits,
     pub delivery: Delivery,
     /// Folder of the embedded store.

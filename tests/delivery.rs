@@ -14,8 +14,11 @@ use support::Client;
 use support::house::{House, Plan, plain};
 use support::teller::{At, Manner, Silent, Teller};
 use waxwing::address::Domain;
+use waxwing::mime::entity::{Entity, MimeLimits};
 use waxwing::pki::authority::{NewKey, Recipe, issue};
+use waxwing::pki::certificate::Certificate;
 use waxwing::policy::TrustState;
+use waxwing::smime::open::recipient_ids;
 use waxwing::store::{CertStore, NewCertificate, Owner, Provenance};
 
 const ANNA: &str = "anna@ours.example";
@@ -227,7 +230,7 @@ async fn a_next_hop_that_stalls_with_500_mails_holds_up_no_other() {
     }
     until("the other hop's mail", || home.ledger().taken.len() == 20).await;
     assert!(stalled.ledger().taken.is_empty());
-    assert_eq!(house.gateway.spool().entries().len(), 500);
+    until("500 left", || house.gateway.spool().entries().len() == 500).await;
     assert!(stalled.ledger().connections <= 17, "{}", stalled.ledger().connections);
 }
 
@@ -288,10 +291,10 @@ async fn a_lower_preference_takes_over_and_gives_back() {
 async fn connections_to_a_hop_are_bounded_and_used_again() {
     let (slow, home) = (Teller::start(Manner::default()).await, Teller::start(Manner::default()).await);
     let hops =
-        hop_table("outbound", &slow, "connections = 3\nspool_connections = 2") + &hop_table("inbound", &home, "");
+        hop_table("outbound", &slow, "connections = 4\nspool_connections = 1") + &hop_table("inbound", &home, "");
     let plan = Plan { policy: CLEAR, hops: Some(&hops), retry: "first = \"100 ms\"", ..Plan::default() };
     let house = House::build(&plan).await;
-    // Three clients hold a transaction each; the fourth's mail goes to the spool, and waits there.
+    // Three clients hold a transaction each; the fourth's mail goes to the spool, and by its own connection all the same.
     let mut clients = Vec::new();
     for number in 0..4 {
         let mut client = house.submit().await;
@@ -302,7 +305,8 @@ async fn connections_to_a_hop_are_bounded_and_used_again() {
     assert_eq!(slow.ledger().connections, 3);
     let mut fourth = clients.pop().unwrap();
     assert_eq!(fourth.data(plain(ANNA, "x@partner.example", "x", "y").as_bytes()).await.code, 250);
-    assert!(!house.gateway.spool().entries().is_empty() && slow.ledger().taken.is_empty());
+    house.settled().await;
+    assert_eq!((slow.ledger().connections, slow.ledger().taken.len()), (4, 1));
     for mut client in clients {
         assert_eq!(client.data(plain(ANNA, "x@partner.example", "x", "y").as_bytes()).await.code, 250);
     }
@@ -312,7 +316,7 @@ async fn connections_to_a_hop_are_bounded_and_used_again() {
         assert_eq!(fourth.send(ANNA, &[&to], plain(ANNA, &to, "x", "y").as_bytes()).await.code, 250);
     }
     let ledger = slow.ledger();
-    assert_eq!((ledger.taken.len(), ledger.connections), (34, 3), "34 mails over three connections");
+    assert_eq!((ledger.taken.len(), ledger.connections), (34, 4), "34 mails over four connections");
 }
 
 /// Reads a report as others do: with Python's own parser. Prints what it found, a line each.
@@ -469,4 +473,86 @@ async fn r08_nobody_outside_hears_of_success_or_delay() {
     house.settled().await;
     assert_eq!(home.ledger().taken.len(), 3);
     assert!(world.ledger().commands.is_empty(), "{:?}", world.ledger().commands);
+}
+
+/// The certificates that a mail's RecipientInfos name, of those given.
+fn named<'c>(content: &[u8], certificates: &'c [(String, Certificate)]) -> Vec<&'c str> {
+    let limits = MimeLimits::default();
+    let entity = Entity::parse(content.to_vec().into(), &limits).unwrap();
+    let ids = recipient_ids(&entity, &limits).unwrap_or_default();
+    let names = |certificate: &Certificate| ids.iter().any(|id| id.names(certificate));
+    certificates.iter().filter(|(_, certificate)| names(certificate)).map(|(address, _)| address.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_blind_copy_is_a_mail_of_its_own_that_names_nobody_else() {
+    for (bcc, expected) in [("separate", 4), ("group", 1)] {
+        let (world, home) = (Teller::start(Manner::default()).await, Teller::start(Manner::default()).await);
+        let hops = hop_table("outbound", &world, "") + &hop_table("inbound", &home, "");
+        let policy = format!("[default]\nsign = \"if-key\"\nencrypt = \"require\"\nbcc = \"{bcc}\"\n");
+        let house = House::build(&Plan { policy: &policy, hops: Some(&hops), ..Plan::default() }).await;
+        house.user(ANNA);
+        let addresses: Vec<String> = (0..5).map(|number| format!("ok.{number}@partner.example")).collect();
+        let certificates: Vec<(String, Certificate)> =
+            addresses.iter().map(|address| (address.clone(), house.partner(address))).collect();
+        // Two are shown, three are blind.
+        let message = plain(ANNA, &addresses[..2].join(", "), "x", "y");
+        let to: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        assert_eq!(house.submit().await.send(ANNA, &to, message.as_bytes()).await.code, 250);
+        house.settled().await;
+        let mails = world.ledger().mails;
+        assert_eq!(mails.len(), expected, "{bcc}");
+        for (to, content) in &mails {
+            assert_eq!(named(content, &certificates), to.iter().map(String::as_str).collect::<Vec<_>>(), "{bcc}");
+            let text = String::from_utf8_lossy(content);
+            assert!(!text.contains("ok.2@") || to.len() == 1, "{text}");
+        }
+        let mut all: Vec<String> = mails.into_iter().flat_map(|(to, _)| to).collect();
+        all.sort();
+        assert_eq!(all, addresses, "{bcc}: each once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_what_we_sign_is_signed_for_hops_without_8bitmime_and_what_others_signed_in_8_bit_comes_back() {
+    let offers: &[&str] = &["PIPELINING"];
+    let world = Teller::start(Manner { offers, ..Manner::default() }).await;
+    let home = Teller::start(Manner { offers, ..Manner::default() }).await;
+    for delivery in ["cut-through", "queue"] {
+        let hops = hop_table("outbound", &world, "") + &hop_table("inbound", &home, "");
+        let top = format!("delivery = \"{delivery}\"");
+        let policy = "[default]\nsign = \"require\"\nencrypt = \"never\"\n";
+        let house = House::build(&Plan { policy, top: &top, hops: Some(&hops), ..Plan::default() }).await;
+        house.user(ANNA);
+        let sent = world.ledger().mails.len();
+        let text =
+            plain(ANNA, "ok.1@partner.example", "gr\u{fc}n", "gr\u{fc}n   \r\nFrom here").replace("us-ascii", "utf-8");
+        assert_eq!(house.submit().await.send(ANNA, &["ok.1@partner.example"], text.as_bytes()).await.code, 250);
+        house.settled().await;
+        let signed = world.ledger().mails[sent].1.clone();
+        assert!(signed.is_ascii());
+        // It comes back in and is still what was signed.
+        let came = home.ledger().mails.len();
+        let to = ["ok.2@ours.example"];
+        assert_eq!(house.outside().await.send(ANNA, &to, &signed).await.code, 250);
+        house.settled().await;
+        let received = String::from_utf8(home.ledger().mails[came].1.clone()).unwrap();
+        assert!(received.contains("smime=pass"), "{received}");
+        // Somebody else's signature over 8-bit octets: no encoding, no broken signature, but 5.6.3.
+        let foreign =
+            String::from_utf8(signed).unwrap().replacen("From=20here", "gr\u{fc}n", 1).replacen("here", "gr\u{fc}n", 1);
+        assert!(!foreign.is_ascii());
+        let came = home.ledger().mails.len();
+        let said = house.outside().await.send(ANNA, &to, foreign.as_bytes()).await;
+        house.settled().await;
+        if delivery == "cut-through" {
+            assert!(said.code == 554 && said.octets.contains("5.6.3"), "{}", said.octets);
+            assert_eq!(home.ledger().mails.len(), came);
+        } else {
+            // Its sender is one of ours, and hears of it.
+            assert_eq!(said.code, 250);
+            let report = String::from_utf8(home.ledger().mails[came].1.clone()).unwrap();
+            assert!(report.contains("Action: failed") && report.contains("Status: 5.6.3"), "{report}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Next hops: several for each way, and the waits for them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -16,9 +17,9 @@ pub struct RouteHop {
     pub hop: NextHop,
     /// The lower, the sooner it is tried; equal ones share the mail. Default 10.
     pub preference: u16,
-    /// Mails under way to it at once, straight through and from the spool; default 200.
+    /// Mails under way to it at once, straight through and from the spool; at least 2, default 200.
     pub connections: usize,
-    /// Mails from the spool under way to it at once; default 16.
+    /// Those of them that are kept for the spool; fewer than `connections`, default 16 (half of few connections).
     pub spool_connections: usize,
 }
 
@@ -62,7 +63,7 @@ impl From<NextHop> for Route {
 
 impl super::Config {
     /// The next hops of a direction; mail by recipient that was taken as inbound goes where inbound mail goes.
-    pub fn route(&self, direction: Direction) -> &Route {
+    pub fn route(&self, direction: Direction) -> &Arc<Route> {
         match direction {
             Direction::Outbound => &self.outbound,
             Direction::Inbound | Direction::ByRecipient => &self.inbound,
@@ -159,14 +160,25 @@ fn route(hops: &Section<'_, '_>, key: &'static str) -> Option<Route> {
 fn route_hop(section: &Section<'_, '_>) -> Option<RouteHop> {
     let default = RouteHop::from(hop(section)?);
     let count = |key, high, default| {
-        let read = section.get(key, integer(1, high)).and_then(|number| usize::try_from(number).ok());
+        let low = if key == "connections" { 2 } else { 1 };
+        let read = section.get(key, integer(low, high)).and_then(|number| usize::try_from(number).ok());
         read.unwrap_or(default)
     };
     let preference = section.get("preference", integer(0, 65_535)).and_then(|number| u16::try_from(number).ok());
+    let connections = count("connections", 100_000, default.connections);
+    let spool_connections = count("spool_connections", 1_000, default.spool_connections.min(connections / 2).max(1));
+    if spool_connections >= connections {
+        let found = format!("{spool_connections} of {connections} connections");
+        section.complain(
+            "spool_connections",
+            found,
+            "expected fewer than `connections`: mail also goes straight through",
+        );
+    }
     Some(RouteHop {
         preference: preference.unwrap_or(default.preference),
-        connections: count("connections", 100_000, default.connections),
-        spool_connections: count("spool_connections", 1_000, default.spool_connections),
+        connections,
+        spool_connections,
         hop: default.hop,
     })
 }

@@ -66,8 +66,8 @@ pub trait Handover: Send + Sync + 'static {
     /// Where mail for a mailbox of ours goes.
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction);
     /// Where an entry goes now: the next hops may be others since it was spooled.
-    fn route(&self, entry: &Entry) -> Route {
-        entry.next_hop.clone().into()
+    fn route(&self, entry: &Entry) -> Arc<Route> {
+        Arc::new(entry.next_hop.clone().into())
     }
     /// A person should look at an entry: it is held.
     fn alert(&self, entry: &Entry, why: &str) {

@@ -177,7 +177,7 @@ impl Handover for Opening {
         (self.config.route(direction).best().clone(), direction)
     }
 
-    fn route(&self, entry: &Entry) -> Route {
+    fn route(&self, entry: &Entry) -> Arc<Route> {
         self.config.route(entry.direction).clone()
     }
 }

@@ -265,7 +265,8 @@ impl Inner {
             transaction.cut = match self.hops.begin(route, reverse_path, parameters).await {
                 Begun::Open(begun) => Cut::Open(begun, direction),
                 Begun::None(why) => {
-                    tracing::warn!(why, id = transaction.id, "next hop not reached; the spool takes the message");
+                    // Why was said once, by the hop's health.
+                    tracing::debug!(why, id = transaction.id, "no next hop now; the spool takes the message");
                     Cut::Spool
                 }
             };

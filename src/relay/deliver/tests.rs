@@ -45,7 +45,7 @@ impl Handover for Gateway {
     fn hop_to(&self, _: &Mailbox) -> (NextHop, Direction) {
         (hop("inside"), Direction::Inbound)
     }
-    fn route(&self, entry: &Entry) -> Route {
+    fn route(&self, entry: &Entry) -> Arc<Route> {
         // "first+second": the second takes over.
         let hosts = entry.next_hop.host.split('+');
         let one = |(at, host)| RouteHop {
@@ -53,7 +53,7 @@ impl Handover for Gateway {
             spool_connections: 2,
             ..NextHop { host: str::to_owned(host), ..entry.next_hop.clone() }.into()
         };
-        Route::new((0..).zip(hosts).map(one).collect()).unwrap()
+        Arc::new(Route::new((0..).zip(hosts).map(one).collect()).unwrap())
     }
     fn alert(&self, _: &Entry, _: &str) {
         self.alerts.fetch_add(1, Ordering::Relaxed);

@@ -104,40 +104,43 @@ impl Health {
     /// Takes room at the best next hop of a route that is not among those `tried`.
     pub fn pick(&self, route: &Route, tried: &[NextHop], from_spool: bool, now: Timestamp) -> Pick {
         let mut hops = lock(&self.0.hops);
-        let mut why = String::new();
-        let mut full = false;
-        let mut rest: Vec<&RouteHop> = route.hops().filter(|one| !tried.contains(&one.hop)).collect();
-        while let Some(preference) = rest.first().map(|one| one.preference) {
-            let (class, behind): (Vec<_>, Vec<_>) = rest.into_iter().partition(|one| one.preference == preference);
-            rest = behind;
-            let mut usable: Vec<(bool, usize, &RouteHop)> = Vec::with_capacity(class.len());
-            let mut stalled = true;
-            for one in class {
-                let state = hops.entry(one.hop.clone()).or_default();
-                match state.standing(now, self.0.longest) {
-                    Standing::Aside => {
-                        why = state.last_error.clone().unwrap_or_default();
-                    }
-                    standing if state.has_room(one, from_spool) => {
-                        usable.push((standing == Standing::Good, state.under_way, one));
-                    }
-                    _ => {
-                        full = true;
-                        stalled &= state.last_end.is_some_and(|end| now > end.saturating_add_wait(STALLED));
+        let mut aside: Option<&NextHop> = None;
+        let mut best: Option<(bool, usize, &RouteHop)> = None;
+        let (mut class, mut class_full, mut stalled, mut full) = (None, false, true, false);
+        for one in route.hops().filter(|one| !tried.contains(&one.hop)) {
+            if class != Some(one.preference) {
+                if best.is_some() || (class_full && !stalled) {
+                    break;
+                }
+                (class, class_full, stalled) = (Some(one.preference), false, true);
+            }
+            if !hops.contains_key(&one.hop) {
+                hops.insert(one.hop.clone(), State::default());
+            }
+            let Some(state) = hops.get(&one.hop) else { continue };
+            match state.standing(now, self.0.longest) {
+                Standing::Aside => aside = aside.or(Some(&one.hop)),
+                standing if state.has_room(one, from_spool) => {
+                    // One that is to be tried again first, then the one with the fewest under way.
+                    let rank = (standing == Standing::Good, state.under_way);
+                    if best.is_none_or(|(good, under_way, _)| rank < (good, under_way)) {
+                        best = Some((rank.0, rank.1, one));
                     }
                 }
-            }
-            // One that is to be tried again first, then the one with the fewest under way.
-            usable.sort_by_key(|(good, under_way, _)| (*good, *under_way));
-            if let Some((good, _, one)) = usable.first() {
-                let slot = self.slot(&mut hops, one, !good, from_spool, now);
-                return Pick::Hop((*one).clone(), slot);
-            }
-            if full && !stalled {
-                return Pick::Full;
+                _ => {
+                    (full, class_full) = (true, true);
+                    stalled &= state.last_end.is_some_and(|end| now > end.saturating_add_wait(STALLED));
+                }
             }
         }
-        if full { Pick::Full } else { Pick::Aside(why) }
+        match best {
+            Some((good, _, one)) => Pick::Hop(one.clone(), self.slot(&mut hops, one, !good, from_spool, now)),
+            None if full => Pick::Full,
+            None => {
+                let why = aside.and_then(|hop| hops.get(hop)).and_then(|state| state.last_error.clone());
+                Pick::Aside(why.unwrap_or_default())
+            }
+        }
     }
 
     fn slot(
@@ -180,9 +183,9 @@ impl Health {
         self.0.changed.notified().await;
     }
 
-    /// Waits until a mail has ended somewhere, or a second.
+    /// Waits until a mail has ended somewhere, or a little while.
     pub async fn wait_for_room(&self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.0.waiting.notified()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.0.waiting.notified()).await;
     }
 
     /// All that were used, by name.
@@ -229,7 +232,12 @@ impl State {
     }
 
     fn has_room(&self, one: &RouteHop, from_spool: bool) -> bool {
-        self.under_way < one.connections && !(from_spool && self.from_spool >= one.spool_connections)
+        if from_spool {
+            return self.from_spool < one.spool_connections;
+        }
+        // What is kept for the spool cannot be taken up by clients that are slow on purpose.
+        let through = one.connections.saturating_sub(one.spool_connections).max(1);
+        self.under_way.saturating_sub(self.from_spool) < through
     }
 }
 
@@ -390,8 +398,12 @@ mod tests {
             assert_eq!(slots.iter().filter(|(name, _)| name == host).count(), 2);
         }
         assert!(matches!(health.pick(&route, &[], true, now), Pick::Full), "spool_connections");
+        // Three connections, two of them the spool's: whoever fills the third of each keeps nothing from it.
         slots.extend((0..2).map(|_| picked(health.pick(&route, &[], false, now))));
         assert!(matches!(health.pick(&route, &[], false, now), Pick::Full), "connections");
+        slots.remove(0);
+        picked(health.pick(&route, &[], true, now));
+        assert!(matches!(health.pick(&route, &[], false, now), Pick::Full));
         slots.pop();
         picked(health.pick(&route, &[], false, now));
     }
