@@ -63,6 +63,6 @@ pub async fn run(setup: Setup, phase: watch::Receiver<Phase>) -> Result<Outcome,
             tokio::time::sleep(LOOK).await;
         }
     }
-    let account = book.account();
+    let account = book.account(sink.is_some());
     Ok(Outcome { sent, account, latency: (book.latency(50), book.latency(99)) })
 }

@@ -143,10 +143,9 @@ impl Book {
     }
 
     /// The account at the end.
-    pub(super) fn account(&self) -> Account {
+    pub(super) fn account(&self, sink: bool) -> Account {
         let mut account = lock(&self.account).clone();
-        for (id, entry) in lock(&self.entries).iter().filter(|(_, entry)| entry.taken && entry.arrived == 0) {
-            let _ = entry;
+        for (id, _) in lock(&self.entries).iter().filter(|(_, entry)| sink && entry.taken && entry.arrived == 0) {
             let why = "taken, and did not arrive".to_owned();
             account.faults.push(Fault { id: Some(*id), recipient: String::new(), what: FaultKind::Lost, why });
         }
