@@ -10,29 +10,42 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use support::forwarder::{Forwarder, Harm};
+use tempfile::TempDir;
 use tokio::sync::watch;
 use waxwing::load::generator::{Phase, Target};
 use waxwing::load::ledger::FaultKind;
 use waxwing::load::run::{Outcome, Setup, run};
 use waxwing::load::scenario::parse;
+use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
+use waxwing::store::embedded::EmbeddedStore;
+use waxwing::store::keyring::Kek;
 
 fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Runs a scenario against a target that hands on to `sink`.
+async fn against(target: &str, sink: SocketAddr, scenario: &str) -> Result<Outcome, String> {
+    let scenario = parse(&format!("name = 'test'\n{scenario}"), "test").unwrap_or_else(|errors| panic!("{errors:?}"));
+    let target = Target::find(target, false).await.unwrap();
+    let (_phase, going) = watch::channel(Phase::Going);
+    let setup = Setup { scenario, target, sink: Some(sink), processes: Vec::new() };
+    tokio::time::timeout(Duration::from_secs(120), run(setup, going)).await.unwrap()
 }
 
 /// Runs a scenario through a forwarder that does harm by plan.
 async fn through(scenario: &str, plan: impl Fn(u64) -> Option<Harm> + Send + Sync + 'static) -> (Outcome, Forwarder) {
     let sink = free_address();
     let forwarder = Forwarder::start(sink, plan).await;
-    let scenario = parse(&format!("name = 'test'\n{scenario}"), "test").unwrap_or_else(|errors| panic!("{errors:?}"));
-    let target = Target::find(&forwarder.address.to_string(), false).await.unwrap();
-    let (_phase, going) = watch::channel(Phase::Going);
-    let setup = Setup { scenario, target, sink: Some(sink), processes: Vec::new() };
-    let outcome = tokio::time::timeout(Duration::from_secs(120), run(setup, going)).await.unwrap().unwrap();
+    let outcome = against(&forwarder.address.to_string(), sink, scenario).await.unwrap();
     (outcome, forwarder)
 }
 
@@ -95,6 +108,140 @@ async fn a_stall_of_two_seconds_is_in_the_p99_of_an_open_loop() {
     assert!(calm.latency.1 < Duration::from_secs(1), "{:?}", calm.latency);
 }
 
+/// The real program, serving: everything passes, by way of its queue.
+struct Served {
+    folder: TempDir,
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Served {
+    /// `tls`: further lines of the listener.
+    fn start(sink: SocketAddr, tls: impl Fn(&Path) -> String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        Kek::create(&at("kek")).unwrap();
+        EmbeddedStore::create(&at("store"), &at("kek")).unwrap();
+        let (address, more) = (free_address(), tls(folder.path()));
+        let text = format!(
+            "hostname = \"gw.ours.example\"\ndomains = [\"ours.example\"]\ndelivery = \"queue\"\n\
+             store = '{folder}/store'\nkek = '{folder}/kek'\nspool = '{folder}/spool'\n\
+             [[listener]]\nname = \"out\"\naddress = \"{address}\"\ndirection = \"outbound\"\ntrusted_networks = [\"127.0.0.0/8\"]\n{more}\n\
+             [next_hop.outbound]\nhost = \"127.0.0.1\"\nport = {sink}\ntls = \"off\"\n\
+             [next_hop.inbound]\nhost = \"127.0.0.1\"\nport = {sink}\ntls = \"off\"\n\
+             [retry]\nfirst = \"1 s\"\n[[rule]]\nname = \"all\"\npass = true\n[default]\n",
+            folder = folder.path().display(),
+            sink = sink.port(),
+        );
+        std::fs::write(at("waxwing.toml"), text).unwrap();
+        let child = Self::serve(folder.path(), address);
+        Self { folder, address, child }
+    }
+
+    fn serve(folder: &Path, address: SocketAddr) -> Child {
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_waxwing"))
+            .arg("--config")
+            .arg(folder.join("waxwing.toml"))
+            .arg("serve")
+            .env("RUST_LOG", "info,waxwing::relay=warn")
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(address).is_err() {
+            let told = std::fs::read_to_string(folder.join("log")).unwrap();
+            assert!(Instant::now() < until, "it does not listen: {told}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child
+    }
+
+    fn kill_and_start_again(&mut self, pause: Duration) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::thread::sleep(pause);
+        self.child = Self::serve(self.folder.path(), self.address);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_killed_and_started_again_is_waited_for_and_the_account_is_whole() {
+    let sink = free_address();
+    let mut served = Served::start(sink, |_| String::new());
+    let target = served.address.to_string();
+    let scenario =
+        "[pace]\nkind = 'open'\nrate = 200\narrivals = 'even'\n[bound]\ntime = '4 s'\n[connection]\ncount = 8";
+    let running = tokio::spawn(async move { against(&target, sink, scenario).await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let served = tokio::task::spawn_blocking(move || {
+        served.kill_and_start_again(Duration::from_millis(300));
+        served
+    });
+    let _served = served.await.unwrap();
+    let outcome = running.await.unwrap();
+    let account = &outcome.account;
+    assert_eq!(account.sent, account.taken + account.unknown + account.not_sent + account.deferred, "{account:?}");
+    assert!(account.taken > 500 && account.unknown <= 8 && outcome.sent.broken > 0, "{account:?} {:?}", outcome.sent);
+    // What was answered 250 has arrived; after a kill it may have come twice.
+    assert!(account.faults.iter().all(|fault| fault.what == FaultKind::Doubled), "{:?}", account.faults);
+    // Those that fell due meanwhile waited, and the figures say so.
+    assert!(outcome.latency.1 >= Duration::from_millis(250), "{:?}", outcome.latency);
+}
+
+fn pem(folder: &Path, name: &str, label: &str, der: &[u8]) -> PathBuf {
+    let file = folder.join(name);
+    let text = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_begins_as_told_and_certificates_are_judged_as_told() {
+    let authority = issue(&Recipe::authority("Root", Timestamp::now(), NewKey::P256), None);
+    let mut recipe = Recipe::mailbox("localhost", Timestamp::now(), NewKey::P256);
+    recipe.mailboxes = Vec::new();
+    recipe.hosts = vec!["localhost".into()];
+    recipe.key_usage = vec!["digitalSignature"];
+    recipe.email_protection = Some(false);
+    let server: Issued = issue(&recipe, Some(&authority));
+    let files = tempfile::tempdir().unwrap();
+    let ca = pem(files.path(), "ca.pem", "CERTIFICATE", authority.certificate.der());
+    for (listener, told) in [("starttls-required", "starttls"), ("implicit", "implicit")] {
+        let sink = free_address();
+        let served = Served::start(sink, |folder| {
+            let certificate = pem(folder, "tls.pem", "CERTIFICATE", server.certificate.der());
+            let key = pem(folder, "tls.key", "PRIVATE KEY", &server.pkcs8);
+            format!("tls = \"{listener}\"\ncertificate = \"{}\"\nkey = \"{}\"", certificate.display(), key.display())
+        });
+        let run = async |host: &str, tls: &str, verify: &str| {
+            let target = format!("{host}:{}", served.address.port());
+            let scenario = format!(
+                "[pace]\nkind = 'closed'\n[bound]\nmails = 20\n[connection]\ncount = 3\nmails = 5\ntls = '{tls}'\npatience = '2 s'\n{verify}"
+            );
+            against(&target, sink, &scenario).await
+        };
+        let by_file = format!("verify = '{}'", ca.display());
+        for verify in ["", "verify = false", &by_file] {
+            let outcome = run("localhost", told, verify).await.unwrap_or_else(|why| panic!("{told} {verify}: {why}"));
+            assert_eq!((outcome.account.taken, outcome.account.delivered), (20, 20), "{told} {verify}");
+        }
+        let other_name = run("127.0.0.1", told, &by_file).await.unwrap_err();
+        assert!(other_name.contains("certificate"), "{other_name}");
+        let unknown_ca = run("localhost", told, "verify = true").await.unwrap_err();
+        assert!(unknown_ca.contains("certificate") || unknown_ca.contains("CAs"), "{unknown_ca}");
+        let other_way = if told == "starttls" { "implicit" } else { "starttls" };
+        assert!(run("localhost", other_way, "").await.is_err());
+    }
+}
+
 fn waxwing(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_waxwing");
     Command::new("timeout").arg("100").arg(program).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -143,4 +290,31 @@ fn the_shipped_scenarios_are_listed_and_printed() {
         assert!(parse(&String::from_utf8_lossy(&one.stdout), name).is_ok(), "{name}");
     }
     assert_eq!(waxwing(&["load", "scenarios", "odd"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_signal_stops_the_sending_and_the_account_is_still_given() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_waxwing"))
+        .args(["load", "--rate", "100", "--time", "10 min"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let told = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(told.success());
+    let until = Instant::now() + Duration::from_secs(40);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    let (text, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{text}{words}");
+    assert!(words.contains("stopping"), "{words}");
+    assert!(text.contains("taken"), "{text}");
 }

@@ -16,6 +16,8 @@ use plain::{Book, Plain};
 
 /// How often arrivals are looked at during the drain.
 const LOOK: Duration = Duration::from_millis(50);
+/// What sessions at the sink get to end by themselves.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a run needs beside its scenario.
 #[derive(Debug, Clone)]
@@ -54,15 +56,30 @@ pub async fn run(setup: Setup, phase: watch::Receiver<Phase>) -> Result<Outcome,
         }
         None => None,
     };
-    let drain = scenario.bound.drain;
-    let generator = Generator::new(scenario, &setup.target, source, Arc::clone(&book), phase.clone()).await?;
-    let sent = generator.run().await;
-    if sink.is_some() {
-        let until = Instant::now() + drain;
-        while book.open() > 0 && Instant::now() < until && *phase.borrow() < Phase::Aborted {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
+    let sent = send(scenario, &setup.target, source, &book, sink.is_some(), phase).await;
     let account = book.account(sink.is_some());
+    if let Some(sink) = sink {
+        sink.shut_down(FAREWELL).await;
+    }
+    let sent = sent?;
     Ok(Outcome { sent, account, latency: (book.latency(50), book.latency(99)) })
+}
+
+/// Sends, then waits until what was taken has arrived.
+async fn send(
+    scenario: Scenario,
+    target: &Target,
+    source: Arc<Plain>,
+    book: &Arc<Book>,
+    drained: bool,
+    phase: watch::Receiver<Phase>,
+) -> Result<Sent, String> {
+    let drain = scenario.bound.drain;
+    let generator = Generator::new(scenario, target, source, Arc::clone(book), phase.clone()).await?;
+    let sent = generator.run().await;
+    let until = Instant::now() + drain;
+    while drained && book.open() > 0 && Instant::now() < until && *phase.borrow() < Phase::Aborted {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(sent)
 }
