@@ -81,6 +81,8 @@ pub struct Limits {
     pub reserve: u64,
     /// How long a commit may take before the mail is refused; default 30 s.
     pub commit: Duration,
+    /// How often a disk in trouble is tried; default 1 s.
+    pub probe: Duration,
 }
 
 impl Default for Limits {
@@ -92,6 +94,7 @@ impl Default for Limits {
             entries: u64::MAX,
             reserve: 4 << 20,
             commit: Duration::from_secs(30),
+            probe: Duration::from_secs(1),
         }
     }
 }

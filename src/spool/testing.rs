@@ -245,6 +245,7 @@ pub(in crate::spool) const SMALL: Limits = Limits {
     entries: u64::MAX,
     reserve: 4000,
     commit: Duration::from_secs(30),
+    probe: Duration::from_millis(10),
 };
 
 pub(in crate::spool) fn open(disk: &Simulated) -> (Spool, Recovered) {

@@ -23,9 +23,7 @@ pub(super) const GROUP: usize = 8 << 20;
 /// How long outcomes wait for mail to be synced with, and how many do not wait: fewer than the deliveries to one next hop at once.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
 const OUTCOMES: usize = 8;
-/// How often a disk in trouble is tried.
-const PROBE: Duration = Duration::from_secs(1);
-/// What is written to try it: enough for a group of changes.
+/// What is written to try it, at most.
 const PROBE_OCTETS: usize = 64 * 1024;
 /// What is kept for outcomes.
 const RESERVE: &str = "reserve";
@@ -61,7 +59,7 @@ pub(super) fn start(shared: Arc<Shared>, end: Begun, damaged: &[u64]) -> Result<
         newest: end.previous,
         waiting: VecDeque::new(),
         unmovable: None,
-        next_probe: Instant::now() + PROBE,
+        next_probe: Instant::now(),
     };
     if let Err(error) = writer.begin().and_then(|()| writer.set_aside(damaged)).and_then(|()| writer.fill_reserve()) {
         writer.failed(Vec::new(), &error);
@@ -74,14 +72,14 @@ impl Writer {
     fn run(mut self, orders: &Receiver<Order>) {
         let mut more = false;
         loop {
-            let order = match orders.recv_timeout(if more { Duration::ZERO } else { PROBE }) {
+            let order = match orders.recv_timeout(if more { Duration::ZERO } else { self.shared.limits.probe }) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // By the clock, not when idle: those who ask again and again must not keep the disk from being tried.
             if !self.works() && Instant::now() >= self.next_probe {
-                self.next_probe = Instant::now() + PROBE;
+                self.next_probe = Instant::now() + self.shared.limits.probe;
                 if let Err(error) = self.probe() {
                     tracing::debug!(%error, "the disk is still in trouble");
                 }
@@ -258,7 +256,8 @@ impl Writer {
         self.fill_reserve()?;
         let disk = &self.shared.disk;
         let tried = disk.create("space.probe").and_then(|mut file| {
-            file.append(&vec![0; PROBE_OCTETS])?;
+            let most = usize::try_from(self.shared.limits.reserve).unwrap_or(usize::MAX);
+            file.append(&vec![0; most.clamp(1, PROBE_OCTETS)])?;
             file.sync()
         });
         let removed = disk.remove("space.probe");
