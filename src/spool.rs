@@ -1,26 +1,13 @@
 //! Accepted mail on disk until it is handed over: an append log of segments with group commit, behind a `Disk` trait.
 //!
-//! An entry is one output: one content for the recipients of one next hop. Its states, and what makes each step durable:
+//! An entry is one output: one content for the recipients of one next hop. Its states, what makes each step durable and what a crash in
+//! it leaves stand in the table of `docs/overview.md`; a test walks every edge of it.
 //!
-//! | from | on | to | durable by |
-//! |---|---|---|---|
-//! | – | `commit` | waiting | body file: written, synced, renamed, folder synced; then the record, synced. All entries of one call in one record: all or none |
-//! | – | crash before the record is synced | – | nothing was acknowledged; a torn record is dropped, an orphaned body file removed |
-//! | waiting | `claim` | claimed | nothing: after a crash it is waiting again |
-//! | claimed | `give_back` | waiting, or held if it was held meanwhile | nothing |
-//! | claimed | `settle` with recipients left | waiting, later; held if it was held meanwhile | one synced record, together with a DSN's entry |
-//! | claimed | `settle`, recipients that failed without a DSN | held | the same |
-//! | claimed | `settle`, nobody left | gone | the same |
-//! | waiting, claimed | `hold` | held; a claim stays with who has it | one synced record |
-//! | waiting | `retry` | waiting, due now | one synced record |
-//! | held | `release` | waiting, due now | one synced record; outbound mail as submitted is refused |
-//! | held | `replace` | gone, and other entries in its place | one synced record for all of it |
-//! | any | `done`, `delete` | gone | one synced record; then the body file is removed |
-//! | any, in the oldest segment | compaction | as before | the entry rewritten and synced, then the old segment removed |
-//! | any | EIO, ENOSPC | unhealthy: commits fail at once, changes wait | a probe every second; then a new segment |
-//!
-//! Segments are removed from the oldest on only, so that a record that ends an entry never goes before the one that began it.
+//! In the folder: `NUMBER.log` segments, `ID.body` big contents, `keys` (see `seal`), `reserve` (see `writer`), `identity` and `adopted`
+//! (see `adopt`), `lock`. What is unfinished says so in its name and is removed at start.
 
+/// Taking over another spool.
+mod adopt;
 /// Taking mail: room, contents, deadline.
 mod commit;
 /// Old segments go.
@@ -56,6 +43,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::store::keyring::Kek;
+pub use adopt::Adopted;
+use adopt::Mark;
 use commit::{Order, Promised, Transaction};
 pub use disk::{Disk, Folder};
 pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
@@ -134,6 +123,9 @@ pub enum SpoolError {
     /// The keys that seal contents at rest.
     #[error("spool: {0}")]
     Keys(String),
+    /// It was taken over by another spool, whose name this is.
+    #[error("spool: it was taken over by the spool {0}; give this node a new, empty folder")]
+    Adopted(String),
     /// No such entry.
     #[error("spool: no entry {0}")]
     NoEntry(EntryId),
@@ -195,6 +187,9 @@ impl Spool {
     }
 
     fn open_with(disk: Arc<dyn Disk>, limits: Limits, kek: Option<&Kek>) -> Result<(Self, Recovered), SpoolError> {
+        if let Some(mark) = Mark::read(disk.as_ref())? {
+            return Err(SpoolError::Adopted(mark.name()));
+        }
         let found = recover::recover(disk.as_ref())?;
         let keys = kek.map(|kek| Keys::open(disk.as_ref(), kek)).transpose()?;
         let has = |name: &[u8; 16]| keys.as_ref().is_some_and(|keys| keys.has(name));
@@ -281,7 +276,7 @@ impl Spool {
     /// wrong put off. `out_of_time` is asked under the index's lock.
     pub fn claim_out_of_time(&self, most: usize, out_of_time: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
         let mut index = lock(&self.shared.index);
-        let waiting = index.slots.values().filter(|slot| !slot.claimed && slot.entry.may_go());
+        let waiting = index.slots.values().filter(|slot| slot.may_go());
         let taken: Vec<_> =
             waiting.filter(|slot| out_of_time(&slot.entry)).take(most).map(|slot| Arc::clone(&slot.entry)).collect();
         index.claim(&taken);
@@ -291,7 +286,7 @@ impl Spool {
     /// Gives a claimed entry back unchanged.
     pub fn give_back(&self, id: EntryId) {
         let mut index = lock(&self.shared.index);
-        if let Some(slot) = index.slots.get_mut(&id) {
+        if let Some(slot) = index.slots.get_mut(&id).filter(|slot| slot.claimed) {
             slot.claimed = false;
             let entry = Arc::clone(&slot.entry);
             index.queue(&entry);

@@ -156,6 +156,11 @@ impl Transaction {
         self.changes.push(change);
     }
 
+    /// Refused while the disk is in trouble.
+    pub(super) fn of_mail() -> Self {
+        Self { mail: true, ..Self::default() }
+    }
+
     /// Octets of its record so far.
     pub(super) fn len(&self) -> usize {
         self.payload.0.len()
@@ -172,7 +177,7 @@ impl Spool {
         self.works()?;
         let _room = self.room(&entries)?;
         let deadline = Instant::now() + self.shared.limits.commit;
-        let mut transaction = Transaction { mail: true, ..Transaction::default() };
+        let mut transaction = Transaction::of_mail();
         let staged = timeout_at(deadline, self.stage(&mut transaction, entries, Timestamp::now())).await;
         let ids = staged.unwrap_or_else(|_| Err(self.late()))?;
         let fate = Arc::new(Fate::default());
@@ -193,7 +198,7 @@ impl Spool {
         self.room(&[]).map(drop)
     }
 
-    fn works(&self) -> Result<(), SpoolError> {
+    pub(super) fn works(&self) -> Result<(), SpoolError> {
         if self.is_healthy() {
             return Ok(());
         }

@@ -87,7 +87,7 @@ impl Writer {
         for id in ids {
             let slot = lock(&self.shared.index).slots.get(&id).filter(|slot| slot.segment == from).cloned();
             let Some(slot) = slot else { continue };
-            let Some((payload, change)) = self.rewritten(&slot)? else {
+            let Some((payload, changes)) = self.rewritten(&slot)? else {
                 tracing::error!(entry = %id, "content damaged on disk, left where it is");
                 self.unmovable = Some(from);
                 continue;
@@ -95,7 +95,7 @@ impl Writer {
             size += payload.0.len();
             all += payload.0.len();
             any = true;
-            batch.push((payload, change));
+            batch.push((payload, changes));
             if size >= GROUP || all >= most {
                 self.moved(std::mem::take(&mut batch))?;
                 size = 0;
@@ -108,21 +108,23 @@ impl Writer {
         Ok(any)
     }
 
-    fn moved(&mut self, batch: Vec<(Payload, Change)>) -> io::Result<()> {
+    fn moved(&mut self, batch: Vec<(Payload, Vec<Change>)>) -> io::Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let payloads: Vec<&[u8]> = batch.iter().map(|(payload, _)| payload.0.as_slice()).collect();
         let offsets = self.append(&payloads)?;
         let mut index = lock(&self.shared.index);
-        for ((_, change), offset) in batch.into_iter().zip(offsets) {
-            index.apply(change, self.number, offset);
+        for ((_, changes), offset) in batch.into_iter().zip(offsets) {
+            for change in changes {
+                index.apply(change, self.number, offset);
+            }
         }
         index.segments.entry(self.number).or_default().len = self.len;
         Ok(())
     }
 
-    fn rewritten(&self, slot: &Slot) -> io::Result<Option<(Payload, Change)>> {
+    fn rewritten(&self, slot: &Slot) -> io::Result<Option<(Payload, Vec<Change>)>> {
         let mut payload = Payload::default();
         let (file, content) = match slot.body {
             Body::File { len } => (Some((len, slot.digest)), Vec::new()),
@@ -132,7 +134,10 @@ impl Writer {
         if stored.digest != slot.digest {
             return Ok(None);
         }
-        Ok(Some((payload, Change::Put { entry: slot.entry.as_ref().clone(), stored })))
+        let entry = slot.entry.as_ref().clone();
+        let adopting = slot.adopting.map(|from| Change::Adopting(entry.id, from));
+        adopting.iter().for_each(|change| payload.change(change));
+        Ok(Some((payload, [Change::Put { entry, stored }].into_iter().chain(adopting).collect())))
     }
 
     /// Moves all live entries into the new segment, then takes damaged segments out of the log's way, kept under another name.

@@ -66,6 +66,17 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// A folder that is there and holds a spool; nothing is made.
+    pub fn existing(path: &Path) -> io::Result<Self> {
+        let mut names = fs::read_dir(path)?.filter_map(Result::ok).map(|entry| entry.file_name());
+        if !names.any(|name| name.to_string_lossy().ends_with(".log") || name == "adopted") {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: holds no spool", path.display())));
+        }
+        Self::open(path)
+    }
+}
+
 impl Disk for Folder {
     fn names(&self) -> io::Result<Vec<String>> {
         fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()

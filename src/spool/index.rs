@@ -35,6 +35,15 @@ pub(super) struct Slot {
     pub(super) sealing: Option<Sealing>,
     pub(super) segment: u64,
     pub(super) claimed: bool,
+    /// It was copied from the spool of this name, which still has it.
+    pub(super) adopting: Option<[u8; 16]>,
+}
+
+impl Slot {
+    /// Whether it may be claimed.
+    pub(super) fn may_go(&self) -> bool {
+        !self.claimed && self.adopting.is_none() && self.entry.may_go()
+    }
 }
 
 /// Where a content is, seen from outside its record; lengths as stored.
@@ -108,6 +117,8 @@ impl Index {
                 self.recent.take(id);
                 return self.remove(id).and_then(|slot| matches!(slot.body, Body::File { .. }).then_some(id));
             }
+            Change::Adopting(id, from) => self.edit(id, |slot| slot.adopting = Some(from)),
+            Change::Activated(from) => self.activate(from),
             Change::Seal | Change::Begun(_) => {}
         }
         None
@@ -135,7 +146,14 @@ impl Index {
             BodyAt::Inline { offset, len } => Body::Log { offset: payload_offset.saturating_add(octets(offset)), len },
             BodyAt::File { len } => Body::File { len },
         };
-        self.insert(Slot { entry: Arc::new(entry), body, digest, sealing, segment, claimed });
+        self.insert(Slot { entry: Arc::new(entry), body, digest, sealing, segment, claimed, adopting: None });
+    }
+
+    fn activate(&mut self, from: [u8; 16]) {
+        let copies = self.slots.iter().filter(|(_, slot)| slot.adopting == Some(from));
+        for id in copies.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.edit(id, |slot| slot.adopting = None);
+        }
     }
 
     fn edit(&mut self, id: EntryId, edit: impl FnOnce(&mut Slot)) {
@@ -147,7 +165,7 @@ impl Index {
 
     fn insert(&mut self, slot: Slot) {
         let entry = Arc::clone(&slot.entry);
-        if !slot.claimed {
+        if slot.may_go() {
             self.queue(&entry);
         }
         let info = self.segments.entry(slot.segment).or_default();

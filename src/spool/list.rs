@@ -21,7 +21,7 @@ pub enum EntryState {
     Waiting,
     /// A delivery is under way.
     Claimed,
-    /// Kept until it is released.
+    /// Kept until it is released; or on its way here from another spool, until that is done.
     Held,
 }
 
@@ -177,7 +177,7 @@ fn is_address(wanted: &str, address: &str) -> bool {
 
 impl Slot {
     fn state(&self) -> EntryState {
-        match (self.claimed, self.entry.may_go()) {
+        match (self.claimed, self.may_go()) {
             (true, _) => EntryState::Claimed,
             (false, true) => EntryState::Waiting,
             (false, false) => EntryState::Held,

@@ -89,6 +89,10 @@ pub(super) enum Change {
     Seal,
     /// The first record of a segment.
     Begun(Begun),
+    /// The entry was copied from the spool of this name; it is not ordinary yet.
+    Adopting(EntryId, [u8; 16]),
+    /// All entries from that spool are ordinary ones now.
+    Activated([u8; 16]),
 }
 
 /// Where the segment before ends: what lies behind was never acknowledged, what is missing before was.
@@ -217,6 +221,15 @@ impl Payload {
                 self.u64(id.0);
             }
             Change::Seal => self.u8(4),
+            Change::Adopting(id, from) => {
+                self.u8(11);
+                self.u64(id.0);
+                self.0.extend_from_slice(from);
+            }
+            Change::Activated(from) => {
+                self.u8(12);
+                self.0.extend_from_slice(from);
+            }
             Change::Begun(begun) => {
                 self.u8(10);
                 self.u64(begun.previous);
@@ -391,6 +404,8 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
             }
             7 => Change::Held(fields.id()?, fields.text()?.to_owned()),
             8 => Change::Released(fields.id()?, fields.time()?),
+            11 => Change::Adopting(fields.id()?, fields.sixteen()?),
+            12 => Change::Activated(fields.sixteen()?),
             10 => Change::Begun(Begun { previous: fields.u64()?, len: fields.u64()?, torn: fields.flag()? }),
             9 => Change::Retried(fields.id()?, fields.time()?),
             _ => return None,

@@ -59,6 +59,15 @@ impl Keys {
         }
     }
 
+    /// The keys in the folder, if it has any.
+    pub(super) fn existing(disk: &dyn Disk, kek: &Kek) -> Result<Option<Self>, SpoolError> {
+        match disk.len(FILE) {
+            Ok(_) => Self::open(disk, kek).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn read(octets: &[u8], kek: &Kek) -> Result<Self, SpoolError> {
         let foreign = || SpoolError::Keys(format!("the file `{FILE}` in the spool is damaged, or of another version"));
         let rest = octets.strip_prefix(MAGIC).ok_or_else(foreign)?;

@@ -59,6 +59,11 @@ impl Simulated {
         self.0.lock().unwrap()
     }
 
+    /// Changing operations done.
+    pub fn state_writes(&self) -> usize {
+        self.state().writes
+    }
+
     fn with<T>(&self, kind: Kind, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let hangs = if kind == Kind::Read { None } else { self.state().hangs.clone() };
         let _until = hangs.as_ref().map(|hangs| hangs.lock().unwrap());

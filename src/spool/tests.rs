@@ -1,3 +1,5 @@
+/// A dead node's spool.
+mod adopting;
 /// Every edge of the state table.
 mod edges;
 /// Disks that fail, fill up, or hang.
@@ -446,6 +448,9 @@ fn sample_payload() -> Vec<u8> {
     payload.change(&Change::Retried(id, at));
     payload.change(&Change::Done(id));
     payload.change(&Change::Seal);
+    payload.change(&Change::Begun(record::Begun { previous: 3, len: 9, torn: true }));
+    payload.change(&Change::Adopting(id, [3; 16]));
+    payload.change(&Change::Activated([3; 16]));
     payload.0
 }
 
@@ -483,7 +488,7 @@ fn records_of_older_versions_are_read() {
 
 #[test]
 fn fuzz_body_holds_over_seeds() {
-    assert_eq!(record::read_payload(&sample_payload()).unwrap().len(), 9);
+    assert_eq!(record::read_payload(&sample_payload()).unwrap().len(), 12);
     fuzz_spool_record(&sample_payload());
     fuzz_spool_record(b"");
 }
