@@ -30,6 +30,7 @@ impl Client {
 
     async fn greet(address: SocketAddr, hello: &str) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut client = Self { stream: BufReader::new(stream) };
         assert_eq!(client.hear().await.code, 220);
         assert_eq!(client.say(hello).await.code, 250);

@@ -119,6 +119,7 @@ impl Sink {
         if fault() == Fault::Refuse {
             return None;
         }
+        stream.set_nodelay(true).ok()?;
         let mut stream = BufReader::new(stream);
         stream.get_mut().write_all(b"220 sink.example ESMTP\r\n").await.ok()?;
         let (mut from, mut to) = (String::new(), Vec::new());
