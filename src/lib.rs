@@ -77,10 +77,10 @@ pub mod pki {
     pub(crate) mod pem;
     /// P: PKCS#12 (RFC 7292) import and export with bounded KDF work.
     pub mod pkcs12;
-    /// P: revocation of the certificates of a path, by CRLs and OCSP responses at hand.
-    pub mod revocation;
     /// P: a public key and what may be done with it: verify, transport a key, agree.
     pub mod public_key;
+    /// P: revocation of the certificates of a path, by CRLs and OCSP responses at hand.
+    pub mod revocation;
 }
 
 /// `KeyHolder`: operations with private keys, never their octets.

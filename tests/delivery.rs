@@ -437,10 +437,7 @@ async fn what_is_asked_of_us_is_handed_on_where_it_can_be() {
         let has = |line: &str| commands.iter().any(|command| command == line);
         assert_eq!(has(&format!("MAIL FROM:<{ANNA}> RET=FULL ENVID=id-7+2B8")), dsn, "{commands:?}");
         for (address, parameters) in asked {
-            assert_eq!(
-                has(format!("RCPT TO:<{address}> {parameters}").trim_end()),
-                dsn || parameters.is_empty()
-            );
+            assert_eq!(has(format!("RCPT TO:<{address}> {parameters}").trim_end()), dsn || parameters.is_empty());
         }
         if dsn {
             assert!(home.ledger().mails.is_empty(), "it is the next hop's task");

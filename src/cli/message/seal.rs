@@ -16,8 +16,8 @@ use crate::mime::entity::Entity;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{self, PathLimits};
 use crate::policy::Profile;
-use crate::smime::open::OwnKey;
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
+use crate::smime::open::OwnKey;
 use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, Sealed, SignPlan};
 
 /// Arguments of `message seal`.
