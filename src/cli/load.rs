@@ -4,6 +4,8 @@
 mod change;
 /// A gateway for one run.
 mod gateway;
+/// `waxwing load people`.
+mod people;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -50,6 +52,11 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make people with certificates and keys, as files that any gateway imports.
+    #[command(
+        after_help = "Example:\n  waxwing load people lab --made 20 --ours example.org --theirs partner.example\n  waxwing load --people lab --target 127.0.0.1:2525 --sink 10025 --scenario office"
+    )]
+    People(people::Args),
     /// List the scenarios that come with the program; with a name, print that one's file.
     #[command(after_help = "Example:\n  waxwing load scenarios office > my.toml")]
     Scenarios {
@@ -78,6 +85,7 @@ fn process(text: &str) -> Result<(String, u32), String> {
 pub fn run(args: Args, _context: &Context) -> CommandResult {
     match &args.command {
         Some(Command::Scenarios { name }) => scenarios(name.as_deref()),
+        Some(Command::People(args)) => people::run(args),
         None => {
             let scenario = args.change.apply(read(&args.scenario)?)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -139,8 +147,9 @@ async fn load(args: &Args, scenario: Scenario) -> CommandResult {
         (None, None) => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port()?)),
         (sink, _) => sink,
     };
+    let (people, progress) = people::of(&scenario).await?;
     let own = match (&args.target, sink) {
-        (None, Some(sink)) => Some(OwnGateway::start(&scenario, sink)?),
+        (None, Some(sink)) => Some(OwnGateway::start(&scenario, &people, sink)?),
         _ => None,
     };
     let target = args.target.clone().or(own.as_ref().map(|own| own.address().to_string())).unwrap_or_default();
@@ -155,7 +164,7 @@ async fn load(args: &Args, scenario: Scenario) -> CommandResult {
     tokio::spawn(signals(phase));
     let mut processes = args.pid.clone();
     processes.extend(own.as_ref().map(|own| ("waxwing".to_owned(), own.pid())));
-    let setup = Setup { scenario, target, sink, processes };
+    let setup = Setup { scenario, target, sink, processes, people: Some(people), progress };
     let outcome = crate::load::run::run(setup, going).await.map_err(|why| Failure::new(why, ""))?;
     Ok(tell(&outcome))
 }
@@ -184,18 +193,18 @@ async fn signals(phase: watch::Sender<Phase>) {
 }
 
 fn tell(outcome: &Outcome) -> ExitCode {
-    let Outcome { sent, account, latency } = outcome;
+    let Outcome { sent, account, latency, notes } = outcome;
+    notes.iter().for_each(|note| eprintln!("waxwing: {}", shown(note)));
     let took = sent.ended.saturating_duration_since(sent.began).as_secs_f64().max(1e-9);
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = sent.mails as f64 / took;
     println!("{} mails in {took:.2} s: {rate:.0}/s; p50 {:?}, p99 {:?}", sent.mails, latency.0, latency.1);
     let Account { taken, deferred, refused, unknown, not_sent, delivered, bounced, .. } = account;
     println!("taken {taken}, deferred {deferred}, refused {refused}, unknown {unknown}, not sent {not_sent}");
-    println!("delivered {delivered}, bounced {bounced}, faults {}", account.faults.len());
+    println!("delivered {delivered}, bounced {bounced}, faults {}", account.found.values().sum::<u64>());
     for fault in account.faults.iter().take(FAULTS_SHOWN) {
         let id = fault.id.map(|id| id.to_string()).unwrap_or_default();
-        println!("  {:?} {id} {} {}", fault.what, shown(&fault.recipient), shown(&fault.why));
+        println!("  {} {id} {} {}", fault.what.name(), shown(&fault.recipient), shown(&fault.why));
     }
-    let good = account.faults.is_empty() && (account.taken > 0 || account.sent == 0);
-    if good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) }
+    if account.is_good() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) }
 }
