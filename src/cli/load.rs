@@ -184,7 +184,7 @@ async fn signals(phase: watch::Sender<Phase>) {
 }
 
 fn tell(outcome: &Outcome) -> ExitCode {
-    let Outcome { sent, account, latency } = outcome;
+    let Outcome { sent, account, latency, .. } = outcome;
     let took = sent.ended.saturating_duration_since(sent.began).as_secs_f64().max(1e-9);
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = sent.mails as f64 / took;

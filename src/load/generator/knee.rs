@@ -68,8 +68,8 @@ impl<W> Listening<W> {
 }
 
 impl<W: Witness> Witness for Listening<W> {
-    fn begun(&self, mail: &Mail) {
-        self.inner.begun(mail);
+    fn begun(&self, mail: &Mail, due: Instant) {
+        self.inner.begun(mail, due);
     }
 
     fn ended(&self, mail: &Mail, sending: &Sending) {

@@ -140,7 +140,7 @@ struct Heard {
 }
 
 impl Witness for Heard {
-    fn begun(&self, mail: &Mail) {
+    fn begun(&self, mail: &Mail, _due: Instant) {
         self.begun.lock().unwrap().push(mail.id.number);
     }
     fn ended(&self, mail: &Mail, sending: &Sending) {

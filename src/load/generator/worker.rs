@@ -120,7 +120,7 @@ impl<S: Source, W: Witness> Job<S, W> {
         phase: &mut watch::Receiver<Phase>,
     ) -> Instant {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.witness.begun(mail);
+        self.witness.begun(mail, due);
         let mut sending = Sending { due, began: due, ended: due, connect: None, answers: Vec::new() };
         let answers = tokio::select! {
             biased;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +13,7 @@ use crate::config::{Direction, Limits, ListenTls, Listener};
 use crate::load::generator::{Sending, Source, Witness};
 use crate::load::ledger::{Account, Answered, Fault, FaultKind};
 use crate::load::mails::{Fingerprint, Mail, MailId};
+use crate::load::measure::{Recorder, Stage};
 use crate::load::scenario::{Kind, People, Scenario, Sizes};
 use crate::relay::listen::{self, Answer, Handle, ListenError, Peer, Relay};
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, RcptParameters, Recipient, Reply};
@@ -74,21 +75,21 @@ impl Source for Plain {
 
 struct Entry {
     fingerprint: Fingerprint,
+    due: Instant,
     taken: bool,
     arrived: u32,
 }
 
 /// What was sent and what arrived.
-#[derive(Default)]
 pub(super) struct Book {
     entries: Mutex<HashMap<MailId, Entry>>,
     account: Mutex<Account>,
-    latencies: Mutex<Vec<Duration>>,
+    recorder: Arc<Recorder>,
 }
 
 impl Witness for Book {
-    fn begun(&self, mail: &Mail) {
-        let entry = Entry { fingerprint: mail.fingerprint, taken: false, arrived: 0 };
+    fn begun(&self, mail: &Mail, due: Instant) {
+        let entry = Entry { fingerprint: mail.fingerprint, due, taken: false, arrived: 0 };
         lock(&self.entries).insert(mail.id, entry);
     }
 
@@ -107,13 +108,16 @@ impl Witness for Book {
             Some(Answered::NotSent(_)) | None => &mut account.not_sent,
         };
         *counter += 1;
-        lock(&self.latencies).push(sending.ended.saturating_duration_since(sending.due));
     }
 
     fn overdue(&self, _due: Instant, _end: Instant) {}
 }
 
 impl Book {
+    pub(super) fn new(recorder: Arc<Recorder>) -> Self {
+        Self { entries: Mutex::default(), account: Mutex::default(), recorder }
+    }
+
     /// Mails taken that have not arrived.
     pub(super) fn open(&self) -> usize {
         lock(&self.entries).values().filter(|entry| entry.taken && entry.arrived == 0).count()
@@ -133,6 +137,8 @@ impl Book {
         let Some((id, entry)) = id.and_then(|id| entries.get_mut(&id).map(|entry| (id, entry))) else { return };
         entry.arrived += 1;
         if entry.arrived == 1 {
+            let now = Instant::now();
+            self.recorder.record(Stage::Delivery, now, now.saturating_duration_since(entry.due));
             account.delivered += 1;
         } else {
             account.faults.push(fault(Some(id), FaultKind::Doubled, "came again"));
@@ -150,13 +156,6 @@ impl Book {
             account.faults.push(Fault { id: Some(*id), recipient: String::new(), what: FaultKind::Lost, why });
         }
         account
-    }
-
-    /// The latency at a quantile.
-    pub(super) fn latency(&self, quantile: usize) -> Duration {
-        let mut latencies = lock(&self.latencies).clone();
-        latencies.sort_unstable();
-        latencies.get(latencies.len().saturating_mul(quantile) / 100).copied().unwrap_or_default()
     }
 }
 
