@@ -25,7 +25,7 @@ use waxwing::address::Mailbox;
 use waxwing::load::generator::{Phase, Target};
 use waxwing::load::ledger::{Account, FaultKind};
 use waxwing::load::mails::people::{People, Person};
-use waxwing::load::run::{Outcome, Setup, run};
+use waxwing::load::run::{Outcome, Setup, prepared, run};
 use waxwing::load::scenario::{Scenario, parse};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::path::AnchorScope;
@@ -55,8 +55,8 @@ async fn with_people(
 ) -> Result<Outcome, String> {
     let target = Target::find(target, false).await.unwrap();
     let (_phase, going) = watch::channel(Phase::Going);
-    let progress = Arc::new(|_: &str, _: usize, _: usize| {});
-    let setup = Setup { scenario, target, sink: Some(sink), processes: Vec::new(), people, progress };
+    let mails = prepared(&scenario, people, Arc::new(quiet)).await?;
+    let setup = Setup { scenario, mails, target, sink: Some(sink), processes: Vec::new() };
     tokio::time::timeout(Duration::from_secs(120), run(setup, going)).await.unwrap()
 }
 

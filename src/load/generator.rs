@@ -40,7 +40,7 @@ pub trait Source: Send + Sync + 'static {
 
 /// Who hears what becomes of them; asked by many threads.
 pub trait Witness: Send + Sync + 'static {
-    /// Before the first octet of a mail is sent: it can arrive from now on. It was due at that time.
+    /// Before the first octet of a mail is sent: it can arrive from now on. `due` is when it was to be sent.
     fn begun(&self, mail: &Mail, due: Instant);
     /// A mail was answered, or given up.
     fn ended(&self, mail: &Mail, sending: &Sending);

@@ -106,21 +106,6 @@ pub enum FaultKind {
     InClear,
 }
 
-impl FaultKind {
-    /// In one or two words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Doubled => "doubled",
-            Self::Lost => "lost",
-            Self::Altered => "altered",
-            Self::NotOpened => "not opened",
-            Self::Misdelivered => "misdelivered",
-            Self::FalselyValid => "falsely valid",
-            Self::InClear => "in clear",
-        }
-    }
-}
-
 /// How one recipient's mail stands.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {

@@ -76,6 +76,7 @@ pub struct Mail {
 }
 
 /// All mails of a run.
+#[derive(Debug)]
 pub struct Mails {
     run: u64,
     seed: u64,

@@ -1,18 +1,20 @@
 //! One run: people and mails, sink, generator, drain, account.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use tokio::sync::watch;
 
 use super::generator::{Generator, Phase, Sending, Sent, Target, Witness};
 use super::ledger::{Account, Ledger};
 use super::mails::people::People;
-use super::mails::{Mail, Mails, Progress};
+use super::mails::{Mail, MailId, Mails, Progress};
+use super::measure::process::{Usage, Watch};
+use super::measure::sampler::{self, Sampler};
+use super::measure::{Figures, Measured, Recorder, Stage};
 use super::scenario::{Kind, Scenario};
-use super::sink::Sink;
+use super::sink::{Heard, Sink};
 
 /// How often arrivals are looked at during the drain.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,16 +26,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Setup {
     /// What is sent.
     pub scenario: Scenario,
+    /// The mails of this scenario (see [`prepared`]): for one run.
+    pub mails: Arc<Mails>,
     /// Who gets it.
     pub target: Target,
     /// Where the sink listens; `None`: there is none, and the account ends with the answers.
     pub sink: Option<SocketAddr>,
     /// Processes whose processor time and memory are measured, with a name for the report.
     pub processes: Vec<(String, u32)>,
-    /// Who writes and reads, where the caller had to know before; `None`: as the scenario says.
-    pub people: Option<Arc<People>>,
-    /// Hears of what is made before the first mail is sent.
-    pub progress: Arc<Progress<'static>>,
 }
 
 /// What a run found.
@@ -45,60 +45,82 @@ pub struct Outcome {
     pub account: Account,
     /// p50 and p99 from due to answered.
     pub latency: (Duration, Duration),
-    /// What people should know: mails of a folder that could not be sent.
-    pub notes: Vec<String>,
+    /// Latencies and rates.
+    pub figures: Figures,
+    /// What processes used, this one first.
+    pub usage: Vec<Usage>,
 }
 
-/// Sends, waits for arrivals, gives the account. `Err`: it could not begin.
-pub async fn run(setup: Setup, phase: watch::Receiver<Phase>) -> Result<Outcome, String> {
-    let mails = Arc::new(prepared(&setup).await?);
-    let ledger = Arc::new(Ledger::default());
-    let hearing = Arc::new(Hearing::new(Arc::clone(&mails), Arc::clone(&ledger))?);
-    let sink = match setup.sink {
-        Some(address) => {
-            let (mails, ledger) = (Arc::clone(&mails), Arc::clone(&ledger));
-            let sink = Sink::start(address, &setup.scenario, mails, ledger, Arc::new(|_, _| {}));
-            Some(sink.await.map_err(|error| error.to_string())?)
-        }
-        None => None,
-    };
-    let sent = send(&setup, &hearing, sink.as_ref(), phase).await;
-    let account = ledger.account(sink.is_some(), |number| named(&mails, number));
-    if let Some(sink) = sink {
-        sink.shut_down(FAREWELL).await;
-    }
-    let (sent, latency) = (sent?, (hearing.latency(0.5), hearing.latency(0.99)));
-    Ok(Outcome { sent, account, latency, notes: mails.notes().to_vec() })
-}
-
-/// Everything that is made before the first mail is sent, on a thread of its own.
-async fn prepared(setup: &Setup) -> Result<Mails, String> {
+/// Makes everything that is made before the first mail is sent, on threads of its own. `people`: where they had to be known before, else as
+/// the scenario says. `Err`: it cannot be sent.
+pub async fn prepared(
+    scenario: &Scenario,
+    people: Option<Arc<People>>,
+    progress: Arc<Progress<'static>>,
+) -> Result<Arc<Mails>, String> {
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "no randomness from the operating system".to_owned())?;
-    let (scenario, people, progress) = (setup.scenario.clone(), setup.people.clone(), Arc::clone(&setup.progress));
+    let scenario = scenario.clone();
     let making = tokio::task::spawn_blocking(move || {
         let people = match people {
             Some(people) => people,
             None => Arc::new(People::new(&scenario, &*progress)?),
         };
-        Mails::new(&scenario, people, u64::from_le_bytes(random), &*progress)
+        Mails::new(&scenario, people, u64::from_le_bytes(random), &*progress).map(Arc::new)
     });
     making.await.map_err(|error| format!("the mails cannot be made: {error}"))?
+}
+
+/// Sends, waits for arrivals, gives the account. `Err`: it could not begin.
+pub async fn run(setup: Setup, phase: watch::Receiver<Phase>) -> Result<Outcome, String> {
+    measured(setup, phase, Arc::new(Recorder::new())).await
+}
+
+/// The same, with a recorder that somebody else looks at meanwhile.
+pub async fn measured(setup: Setup, phase: watch::Receiver<Phase>, recorder: Arc<Recorder>) -> Result<Outcome, String> {
+    let Setup { scenario, mails, .. } = &setup;
+    let ledger = Arc::new(Ledger::default());
+    let sink = match setup.sink {
+        Some(address) => {
+            let recorder = Arc::clone(&recorder);
+            let heard: Heard = Arc::new(move |at, latency| recorder.record(Stage::Delivery, at, latency));
+            let sink = Sink::start(address, scenario, Arc::clone(mails), Arc::clone(&ledger), heard);
+            Some(sink.await.map_err(|error| error.to_string())?)
+        }
+        None => None,
+    };
+    let keeping = Arc::new(Keeping { mails: Arc::clone(mails), ledger: Arc::clone(&ledger) });
+    let witness = Arc::new(Measured::new(keeping, Arc::clone(&recorder)));
+    let mut watched = vec![sampler::own("lab")];
+    watched.extend(setup.processes.iter().cloned().map(|(name, pid)| Watch { name, pid, children: true }));
+    let sampler = Sampler::start(recorder.begin(Instant::now()), watched);
+    let sent = send(&setup, witness, &ledger, sink.as_ref(), phase).await;
+    let usage = sampler.map(Sampler::finish).unwrap_or_default();
+    let account = ledger.account(sink.is_some(), |number| named(mails, number));
+    if let Some(sink) = sink {
+        sink.shut_down(FAREWELL).await;
+    }
+    let sent = sent?;
+    let figures = recorder.figures();
+    let [_, _, answer, _] = &figures.stages;
+    let latency = (Duration::from_micros(answer.p50), Duration::from_micros(answer.p99));
+    Ok(Outcome { sent, account, latency, figures, usage })
 }
 
 /// Sends, then waits until what was taken has arrived, and was looked at.
 async fn send(
     setup: &Setup,
-    hearing: &Arc<Hearing>,
+    witness: Arc<Measured<Keeping>>,
+    ledger: &Ledger,
     sink: Option<&Sink>,
     mut phase: watch::Receiver<Phase>,
 ) -> Result<Sent, String> {
-    let (source, witness) = (Arc::clone(&hearing.mails), Arc::clone(hearing));
+    let source = Arc::clone(&setup.mails);
     let generator = Generator::new(setup.scenario.clone(), &setup.target, source, witness, phase.clone()).await?;
     let sent = generator.run().await;
     let Some(sink) = sink else { return Ok(sent) };
     let until = Instant::now() + setup.scenario.bound.drain;
-    while hearing.ledger.open() > 0 && Instant::now() < until && *phase.borrow() < Phase::Aborted {
+    while ledger.open() > 0 && Instant::now() < until && *phase.borrow() < Phase::Aborted {
         tokio::time::sleep(LOOK).await;
     }
     let aborted = async {
@@ -115,37 +137,19 @@ async fn send(
 }
 
 /// The mail of a number and those it was for, for faults.
-fn named(mails: &Mails, number: u64) -> (super::mails::MailId, Vec<String>) {
+fn named(mails: &Mails, number: u64) -> (MailId, Vec<String>) {
     let recipients = mails.plan(number).map(|plan| plan.to.iter().map(|person| person.mailbox.to_string()).collect());
     (mails.id(number), recipients.unwrap_or_default())
 }
 
-/// Hears what becomes of the mails, and keeps it.
-struct Hearing {
+/// Keeps what becomes of the mails.
+#[derive(Debug)]
+struct Keeping {
     mails: Arc<Mails>,
     ledger: Arc<Ledger>,
-    /// Microseconds from due to answered.
-    latencies: Mutex<Histogram<u64>>,
 }
 
-impl Hearing {
-    fn new(mails: Arc<Mails>, ledger: Arc<Ledger>) -> Result<Self, String> {
-        let latencies = Histogram::new_with_bounds(1, 86_400_000_000, 3).map_err(|error| error.to_string())?;
-        Ok(Self { mails, ledger, latencies: Mutex::new(latencies) })
-    }
-
-    fn record(&self, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.latencies.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros.max(1));
-    }
-
-    fn latency(&self, quantile: f64) -> Duration {
-        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        Duration::from_micros(latencies.value_at_quantile(quantile))
-    }
-}
-
-impl Witness for Hearing {
+impl Witness for Keeping {
     fn begun(&self, mail: &Mail, due: Instant) {
         let may_be_refused = matches!(mail.kind, Kind::UnknownRecipient { refused: true } | Kind::Tampered);
         self.ledger.begun(mail, due, self.mails.people().hears_bounces(mail.kind), may_be_refused);
@@ -153,12 +157,9 @@ impl Witness for Hearing {
 
     fn ended(&self, mail: &Mail, sending: &Sending) {
         self.ledger.ended(mail.id.number, &sending.answers);
-        self.record(sending.ended.saturating_duration_since(sending.due));
     }
 
-    fn overdue(&self, due: Instant, end: Instant) {
-        self.record(end.saturating_duration_since(due));
-    }
+    fn overdue(&self, _due: Instant, _end: Instant) {}
 
     fn broke(&self, at: Instant) {
         self.ledger.broke(at);
