@@ -1,4 +1,9 @@
+use super::content::{AES128_CBC, CIPHERS, RC2_CBC};
+use super::digest::{DIGESTS, SHA256};
+use super::mask::hash_and_mask_der;
+use super::signature::{ECDSA_SHA256, SHA256_WITH_RSA};
 use super::*;
+use crate::cms::ber::write;
 
 const SHA2: [Digest; 3] = [Digest::Sha256, Digest::Sha384, Digest::Sha512];
 
