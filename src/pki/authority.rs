@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::agreement;
+use aws_lc_rs::encoding::{AsBigEndian, AsDer, Curve25519SeedBin, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair, RsaKeyPair};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RsaKeyPair};
 use bytes::Bytes;
 use const_oid::{ObjectIdentifier, db};
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use super::asn1::{integer, number, oid, sequence, tag, write};
 use super::certificate::Certificate;
 use crate::address::Mailbox;
+use crate::keys::SoftwareKey;
 
 /// Which key to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +26,10 @@ pub enum NewKey {
     Rsa4096,
     P256,
     P384,
+    P521,
+    Ed25519,
+    /// For encryption alone: somebody else has to sign its certificate.
+    X25519,
 }
 
 /// What a certificate is to say.
@@ -68,7 +74,12 @@ impl Recipe {
     }
     /// A certificate to sign and to encrypt for one mailbox, valid from an hour before `now`, for a year.
     pub fn mailbox(mailbox: &str, now: Timestamp, key: NewKey) -> Self {
-        let transport = if matches!(key, NewKey::P256 | NewKey::P384) { "keyAgreement" } else { "keyEncipherment" };
+        let key_usage = match key {
+            NewKey::Rsa2048 | NewKey::Rsa3072 | NewKey::Rsa4096 => vec!["digitalSignature", "keyEncipherment"],
+            NewKey::P256 | NewKey::P384 | NewKey::P521 => vec!["digitalSignature", "keyAgreement"],
+            NewKey::Ed25519 => vec!["digitalSignature"],
+            NewKey::X25519 => vec!["keyAgreement"],
+        };
         Self {
             common_name: mailbox.to_owned(),
             mailboxes: vec![mailbox.to_owned()],
@@ -76,7 +87,7 @@ impl Recipe {
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 8_760 * HOUR),
             ca: None,
-            key_usage: vec!["digitalSignature", transport],
+            key_usage,
             email_protection: Some(true),
             permitted_mail: Vec::new(),
             crl: None,
@@ -163,8 +174,7 @@ pub fn cached_key(kind: NewKey, name: &str) -> Zeroizing<Vec<u8>> {
 /// As [`issue`].
 #[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
 pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option<&Issued>) -> Issued {
-    let key = Signer::read(&pkcs8).expect("a PKCS#8 key of a kind made here");
-    let spki = key.spki().expect("a public key");
+    let spki = SoftwareKey::from_pkcs8(&pkcs8).expect("a PKCS#8 key of a kind made here").spki().to_vec();
     let subject = common_name(&recipe.common_name);
     let (issuer_name, signer, issuer_spki) = match issuer {
         Some(issuer) => (
@@ -234,17 +244,27 @@ fn generate(kind: NewKey) -> Zeroizing<Vec<u8>> {
         NewKey::Rsa4096 => rsa(KeySize::Rsa4096),
         NewKey::P256 => ec(P256),
         NewKey::P384 => ec(P384),
+        NewKey::P521 => ec(P521),
+        NewKey::Ed25519 => Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1().map(|der| der.as_ref().to_vec())),
+        NewKey::X25519 => agreement::PrivateKey::generate(&agreement::X25519).and_then(|key| {
+            let seed: Curve25519SeedBin<'_> = key.as_be_bytes()?;
+            let algorithm = sequence(&[&oid(&ObjectIdentifier::new_unwrap("1.3.101.110"))]);
+            let octets = write(tag::OCTET_STRING, &[&write(tag::OCTET_STRING, &[seed.as_ref()])]);
+            Ok(sequence(&[&number(0), &algorithm, &octets]))
+        }),
     };
     Zeroizing::new(made.expect("a new key"))
 }
 
 static P256: &EcdsaSigningAlgorithm = &signature::ECDSA_P256_SHA256_ASN1_SIGNING;
 static P384: &EcdsaSigningAlgorithm = &signature::ECDSA_P384_SHA384_ASN1_SIGNING;
+static P521: &EcdsaSigningAlgorithm = &signature::ECDSA_P521_SHA512_ASN1_SIGNING;
 
 /// A private key that signs certificates.
 enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, ObjectIdentifier),
+    Ed25519(Ed25519KeyPair),
 }
 
 impl Signer {
@@ -257,19 +277,17 @@ impl Signer {
             .or_else(|_| {
                 EcdsaKeyPair::from_pkcs8(P384, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_384))
             })
+            .or_else(|_| {
+                EcdsaKeyPair::from_pkcs8(P521, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_512))
+            })
+            .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Self::Ed25519))
             .ok()
-    }
-    fn spki(&self) -> Option<Vec<u8>> {
-        let der = match self {
-            Self::Rsa(key) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
-            Self::Ec(key, _) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
-        };
-        der.ok().map(|der| der.as_ref().to_vec())
     }
     fn algorithm(&self) -> Vec<u8> {
         match self {
             Self::Rsa(_) => sequence(&[&oid(&db::rfc5912::SHA_256_WITH_RSA_ENCRYPTION), &write(tag::NULL, &[])]),
             Self::Ec(_, algorithm) => sequence(&[&oid(algorithm)]),
+            Self::Ed25519(_) => sequence(&[&oid(&ObjectIdentifier::new_unwrap("1.3.101.112"))]),
         }
     }
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
@@ -282,6 +300,7 @@ impl Signer {
             Self::Ec(key, _) => {
                 key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec())
             }
+            Self::Ed25519(key) => key.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),
         }
     }
 }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::cms::algorithm::{ContentEncryption, Digest, Legacy, SignatureScheme};
-use crate::cms::enveloped::{self, EnvelopedData, RecipientScheme};
+use crate::cms::enveloped::{self, ContentScheme, EnvelopedData, RecipientScheme};
 use crate::cms::error::CmsError;
-use crate::cms::signed::{self, PreparedSignedData, SignParameters, SignedData};
+use crate::cms::signed::{self, ContentDigests, PreparedSignedData, SignParameters, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyId, KeyOperation};
 use crate::mime::canonical;
 use crate::mime::entity::{Entity, MimeLimits};
@@ -41,11 +41,23 @@ pub struct SignPlan {
     pub capabilities: Vec<ContentEncryption>,
 }
 
+/// A further signer beside the plan's: a SignerInfo of his own over the same content.
+#[derive(Debug, Clone)]
+pub struct CoSigner {
+    pub key: KeyId,
+    pub certificate: Certificate,
+    /// Intermediates to include.
+    pub chain: Vec<Certificate>,
+    pub scheme: SignatureScheme,
+}
+
 /// To whom it is encrypted, and how.
 #[derive(Debug, Clone)]
 pub struct EncryptPlan {
     pub recipients: Vec<(Certificate, RecipientScheme)>,
     pub content: ContentEncryption,
+    /// The content's key is derived from the CEK (RFC 9709).
+    pub derive_cek: bool,
 }
 
 /// Why a message cannot be sealed: it is never sent in clear instead.
@@ -87,13 +99,15 @@ pub struct Draft {
     form: Option<Form>,
 }
 
-/// A signature under way: give `operation` to a `KeyHolder`, its answer to `finish`.
+/// A signature under way: give `operations` to a `KeyHolder`, its answers to `finish_all`; or, where there is one signer, `operation` and
+/// `finish`.
 #[derive(Debug)]
 pub struct Signing {
     outer: Bytes,
     content: Rope,
     prepared: PreparedSignedData,
     plan: SignPlan,
+    others: Vec<CoSigner>,
 }
 
 /// Proof that a message is protected as planned; the only thing that may leave under `encrypt = require`. Made in this
@@ -169,15 +183,18 @@ impl Draft {
         self.form
     }
     /// Begins a signature, opaque where the entity is to travel inside base64 alone. A message that is signed already is an error: [`Draft::is_signed`] tells before.
-    pub fn sign(self, mut plan: SignPlan) -> Result<Signing, SealError> {
+    pub fn sign(self, plan: SignPlan) -> Result<Signing, SealError> {
+        self.sign_with(plan, Vec::new())
+    }
+    /// The same with further signers, each with a SignerInfo of his own. Form, time and what is announced are the plan's.
+    pub fn sign_with(self, mut plan: SignPlan, others: Vec<CoSigner>) -> Result<Signing, SealError> {
         if self.signed {
             return Err(SealError::AlreadySigned);
         }
         if self.kept {
             plan.form = Form::Opaque;
         }
-        let digest = signed::digest_of(plan.digest, self.entity.chunks(CHUNK));
-        let parameters = SignParameters {
+        let first = SignParameters {
             signer: &plan.certificate,
             chain: &plan.chain,
             scheme: plan.scheme,
@@ -186,9 +203,21 @@ impl Draft {
             capabilities: &plan.capabilities,
             encryption_certificate: plan.encryption_certificate.as_ref(),
         };
+        let further = others.iter().map(|other| SignParameters {
+            signer: &other.certificate,
+            chain: &other.chain,
+            scheme: other.scheme,
+            digest: other.scheme.digest(),
+            encryption_certificate: None,
+            ..first.clone()
+        });
+        let all: Vec<SignParameters<'_>> = std::iter::once(first.clone()).chain(further).collect();
+        let digests: Vec<Vec<u8>> =
+            all.iter().map(|how| signed::digest_of(how.digest, self.entity.chunks(CHUNK))).collect();
+        let signers: Vec<_> = all.iter().zip(digests.iter().map(Vec::as_slice)).collect();
         let econtent = (plan.form == Form::Opaque).then(|| self.entity.to_bytes());
-        let prepared = signed::prepare(&parameters, &digest, econtent)?;
-        Ok(Signing { outer: self.outer, content: self.entity, prepared, plan })
+        let prepared = signed::prepare_all(&signers, econtent)?;
+        Ok(Signing { outer: self.outer, content: self.entity, prepared, plan, others })
     }
     /// Encrypts what is there (signed or not) for one group of recipients; the draft stays for the next group. With
     /// `self_check` the result is read again with its CEK before it is given out.
@@ -199,7 +228,8 @@ impl Draft {
         let cek = random_cek(plan.content)?;
         let recipients: Vec<_> = plan.recipients.iter().map(|(certificate, scheme)| (certificate, *scheme)).collect();
         let fill = |buffer: &mut Vec<u8>| self.entity.append_to(buffer);
-        let envelope = enveloped::seal_with(self.entity.encoded_len(), fill, plan.content, &recipients, &cek)?;
+        let how = ContentScheme { cipher: plan.content, derived: plan.derive_cek };
+        let envelope = enveloped::seal_with(self.entity.encoded_len(), fill, how, &recipients, &cek)?;
         if self_check {
             check_envelope(&envelope, plan, &cek, &self.entity)?;
         }
@@ -227,24 +257,43 @@ impl Draft {
 }
 
 impl Signing {
-    /// What the key has to do.
+    /// What the plan's key has to do.
     pub fn operation(&self) -> KeyOperation {
         KeyOperation::Sign { key: self.plan.key, scheme: self.plan.scheme, message: self.prepared.to_sign() }
     }
-    /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them.
+    /// What the keys have to do, the plan's first.
+    pub fn operations(&self) -> Vec<KeyOperation> {
+        let keys = std::iter::once((self.plan.key, self.plan.scheme));
+        let keys = keys.chain(self.others.iter().map(|other| (other.key, other.scheme)));
+        keys.zip(self.prepared.all_to_sign())
+            .map(|((key, scheme), message)| KeyOperation::Sign { key, scheme, message })
+            .collect()
+    }
+    /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them. An error where there are
+    /// several signers.
     pub fn finish(self, answer: KeyAnswer, self_check: bool) -> Result<Draft, SealError> {
-        let KeyAnswer::Signature(signature) = answer else {
-            return Err(SealError::Key(crate::keys::KeyError::Unsuitable(
-                "a signature was asked for, a CEK came back",
-            )));
-        };
-        let object = self.prepared.finish(&signature)?;
+        self.finish_all(vec![answer], self_check)
+    }
+    /// The same with an answer to each of `operations`, in their order.
+    pub fn finish_all(self, answers: Vec<KeyAnswer>, self_check: bool) -> Result<Draft, SealError> {
+        let signatures = answers.into_iter().map(|answer| match answer {
+            KeyAnswer::Signature(signature) => Ok(signature),
+            KeyAnswer::Cek(_) => {
+                Err(SealError::Key(crate::keys::KeyError::Unsuitable("a signature was asked for, a CEK came back")))
+            }
+        });
+        let signatures = signatures.collect::<Result<Vec<_>, _>>()?;
+        let object = self.prepared.finish_all(&signatures)?;
         if self_check {
-            check_signature(&object, &self.content.to_bytes(), &self.plan)?;
+            check_signature(&object, &self.content.to_bytes(), &self.plan, &self.others)?;
         }
         let entity = match self.plan.form {
             Form::Opaque => pkcs7_mime("signed-data", object),
-            Form::Clear => multipart_signed(self.content, object, self.plan.digest, self_check)?,
+            Form::Clear => {
+                let mut digests = vec![self.plan.digest];
+                digests.extend(self.others.iter().map(|other| other.scheme.digest()));
+                multipart_signed(self.content, object, &micalg(&digests), self_check)?
+            }
         };
         Ok(Draft { outer: self.outer, entity, signed: true, kept: false, form: Some(self.plan.form) })
     }
@@ -312,7 +361,7 @@ pub(in crate::smime) fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
 }
 
 /// A multipart/signed entity (RFC 8551 section 3.5.3).
-fn multipart_signed(content: Rope, signature: Bytes, digest: Digest, self_check: bool) -> Result<Rope, SealError> {
+fn multipart_signed(content: Rope, signature: Bytes, micalg: &str, self_check: bool) -> Result<Rope, SealError> {
     let mut random = [0; 18];
     rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
     let boundary = boundary(&random);
@@ -321,7 +370,7 @@ fn multipart_signed(content: Rope, signature: Bytes, digest: Digest, self_check:
     {
         return Err(SealError::SelfCheck("the boundary stands in the content"));
     }
-    Ok(multipart_signed_with(content, signature, micalg(digest), &boundary))
+    Ok(multipart_signed_with(content, signature, micalg, &boundary))
 }
 
 /// The same with a boundary that is known not to stand in the content.
@@ -341,13 +390,17 @@ pub(in crate::smime) fn multipart_signed_with(content: Rope, signature: Bytes, m
     rope
 }
 
-/// RFC 8551 section 3.5.3.2.
-pub(in crate::smime) fn micalg(digest: Digest) -> &'static str {
-    match digest {
-        Digest::Sha1 => "sha-1",
-        Digest::Sha256 => "sha-256",
-        Digest::Sha384 => "sha-384",
-        Digest::Sha512 => "sha-512",
+/// The value of micalg (RFC 8551 section 3.5.3.2): each digest once, quoted where a comma stands between several.
+fn micalg(digests: &[Digest]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in digests.iter().map(|digest| digest.micalg()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    match names.as_slice() {
+        [one] => (*one).to_owned(),
+        several => format!("\"{}\"", several.join(",")),
     }
 }
 
@@ -366,7 +419,7 @@ fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
 const CHUNK: usize = 64 * 1024;
 
 /// The signature read back and verified over the content as it will be seen.
-fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(), SealError> {
+fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan, others: &[CoSigner]) -> Result<(), SealError> {
     if plan.form == Form::Clear && !canonical::is_seven_bit_safe(content) {
         return Err(SealError::SelfCheck("the signed content would not survive a 7-bit hop"));
     }
@@ -376,21 +429,24 @@ fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(
         (Some(econtent), Form::Opaque) if econtent == content => {}
         _ => return Err(SealError::SelfCheck("the SignedData does not carry the content that was signed")),
     }
-    let [signer] = data.signers.as_slice() else {
-        return Err(SealError::SelfCheck("the SignedData has not exactly one signer"));
-    };
-    if !signer.id.names(&plan.certificate) {
-        return Err(SealError::SelfCheck("the SignerInfo names another certificate"));
+    if data.signers.len() != others.len() + 1 {
+        return Err(SealError::SelfCheck("the SignedData has other signers than those that signed"));
     }
-    signer
-        .verify(&data, content, &plan.certificate, plan.certificate.public_key(), Legacy::default())
-        .map_err(|_| SealError::SelfCheck("the signature does not verify: is the key the certificate's?"))
+    let digests = ContentDigests::new(content);
+    for certificate in std::iter::once(&plan.certificate).chain(others.iter().map(|other| &other.certificate)) {
+        let signer = data.signers.iter().find(|signer| signer.id.names(certificate));
+        let signer = signer.ok_or(SealError::SelfCheck("the SignerInfo names another certificate"))?;
+        signer
+            .verify_with(&data, &digests, certificate, certificate.public_key(), Legacy::default())
+            .map_err(|_| SealError::SelfCheck("the signature does not verify: is the key the certificate's?"))?;
+    }
+    Ok(())
 }
 
 /// The envelope read back: every recipient named, and what the CEK opens is what went in.
 fn check_envelope(envelope: &Bytes, plan: &EncryptPlan, cek: &Cek, entity: &Rope) -> Result<(), SealError> {
     let read = EnvelopedData::parse(envelope, Legacy::default())?;
-    if read.content != plan.content {
+    if read.content != plan.content || read.is_derived() != plan.derive_cek {
         return Err(SealError::SelfCheck("the envelope names another cipher"));
     }
     for (certificate, _) in &plan.recipients {

@@ -159,7 +159,8 @@ fn encryption(readers: &[&Person], profile: &Profile) -> Result<EncryptPlan, Str
         Ok((certificate, scheme))
     };
     let content = profile.content.first().ok_or_else(|| format!("the profile {} names no cipher", profile.name))?;
-    Ok(EncryptPlan { recipients: readers.iter().map(certificate).collect::<Result<_, String>>()?, content: *content })
+    let recipients = readers.iter().map(certificate).collect::<Result<_, String>>()?;
+    Ok(EncryptPlan { recipients, content: *content, derive_cek: profile.derive_cek })
 }
 
 /// One octet changed, so many octets before the end of what base64 carries.

@@ -60,7 +60,7 @@ fn sealed(mail: &[u8], readers: &[&Person]) -> Bytes {
     let profile = Profile::builtin("compatible").unwrap();
     let scheme = RecipientScheme { rsa: profile.transport, kdf: profile.kdf };
     let recipients = readers.iter().map(|reader| (reader.certificate.clone().unwrap(), scheme)).collect();
-    let plan = EncryptPlan { recipients, content: profile.content[0] };
+    let plan = EncryptPlan { recipients, content: profile.content[0], derive_cek: false };
     Draft::new(&entity).unwrap().encrypt(&plan, false).unwrap().rope().to_bytes()
 }
 

@@ -9,7 +9,7 @@ use super::quoted;
 use super::trace::outbound_edits;
 use super::{Content, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{ContentEncryption, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
 use crate::config::Direction;
 use crate::mime::entity::{Entity, MimeLimits};
@@ -35,11 +35,15 @@ enum Kind {
     Clear,
     Encrypted,
     Held,
-    Protect {
-        sign: Option<SignKey>,
-        encrypt: Option<(ContentEncryption, KeyTransport, Digest)>,
-        header: Option<HeaderProtection>,
-    },
+    Protect { sign: Option<SignKey>, encrypt: Option<EncryptHow>, header: Option<HeaderProtection> },
+}
+
+/// How a content is encrypted.
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct EncryptHow {
+    content: ContentEncryption,
+    derive_cek: bool,
+    scheme: RecipientScheme,
 }
 
 /// What outputs must have in common to share a signature.
@@ -160,13 +164,10 @@ impl Inner {
             let content = match &group.kind {
                 Kind::Protect { sign, encrypt, .. } => {
                     let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
-                    let how = encrypt.map(|(content, rsa, kdf)| EncryptPlan {
-                        recipients: group
-                            .certificates
-                            .iter()
-                            .map(|one| (one.clone(), RecipientScheme { rsa, kdf }))
-                            .collect(),
-                        content,
+                    let how = encrypt.map(|how| EncryptPlan {
+                        recipients: group.certificates.iter().map(|one| (one.clone(), how.scheme)).collect(),
+                        content: how.content,
+                        derive_cek: how.derive_cek,
                     });
                     let sealed = match &how {
                         Some(plan) => draft.encrypt(plan, self.config.self_check),
@@ -224,7 +225,7 @@ impl Inner {
             chain: signer.chain.clone(),
             encryption_certificate,
             scheme: key.scheme,
-            digest: digest_of(key.scheme),
+            digest: key.scheme.digest(),
             form: key.form,
             signing_time: seen.now,
             capabilities: CAPABILITIES.to_vec(),
@@ -305,7 +306,9 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
         let header = plan.profile.header.map(|header| (header, plan.encrypt.is_some()));
         Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, form: plan.form, header })
     });
-    let encrypt = plan.encrypt.as_ref().map(|to| (to.content, plan.profile.transport, plan.profile.kdf));
+    let scheme = RecipientScheme { rsa: plan.profile.transport, kdf: plan.profile.kdf };
+    let derive_cek = plan.profile.derive_cek;
+    let encrypt = plan.encrypt.as_ref().map(|to| EncryptHow { content: to.content, derive_cek, scheme });
     let mut group = Group::new(Kind::Protect { sign, encrypt, header: plan.profile.header }, at, required);
     group.signer = plan.sign;
     group.certificates = plan.encrypt.map(|EncryptTo { certificates, .. }| certificates).unwrap_or_default();
@@ -346,16 +349,6 @@ fn as_it_is(trace: String, entity: &Entity) -> Rope {
 fn failed(error: SealError) -> Refusal {
     tracing::warn!(%error, "a message could not be sealed");
     Refusal::Seal(error)
-}
-
-fn digest_of(scheme: SignatureScheme) -> Digest {
-    match scheme {
-        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => {
-            digest
-        }
-        // RFC 8419 section 3.1.
-        SignatureScheme::Ed25519 => Digest::Sha512,
-    }
 }
 
 /// What is done, in words.
