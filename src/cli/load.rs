@@ -74,6 +74,9 @@ enum Command {
     Scenarios {
         /// One of them.
         name: Option<String>,
+        /// Print the list as JSON.
+        #[arg(long, conflicts_with = "name")]
+        json: bool,
     },
     /// Compare two reports that --json printed.
     #[command(
@@ -101,7 +104,7 @@ fn process(text: &str) -> Result<(String, u32), String> {
 /// Runs the command. Exit status: 0 good, 1 faults were found or no mail was taken, 2 it could not run.
 pub fn run(args: Args, _context: &Context) -> CommandResult {
     match &args.command {
-        Some(Command::Scenarios { name }) => scenarios(name.as_deref()),
+        Some(Command::Scenarios { name, json }) => scenarios(name.as_deref(), *json),
         Some(Command::People(args)) => people::run(args),
         Some(Command::Compare(args)) => compare::run(args),
         None => {
@@ -118,7 +121,7 @@ pub fn run(args: Args, _context: &Context) -> CommandResult {
     }
 }
 
-fn scenarios(name: Option<&str>) -> CommandResult {
+fn scenarios(name: Option<&str>, json: bool) -> CommandResult {
     let Some(name) = name else {
         let rows: Vec<Vec<String>> = scenario::shipped()
             .iter()
@@ -127,7 +130,13 @@ fn scenarios(name: Option<&str>) -> CommandResult {
                 vec![one.name.to_owned(), about]
             })
             .collect();
-        print_table(&["name", "what"], &rows);
+        if json {
+            let list: Vec<_> =
+                rows.iter().map(|row| serde_json::json!({ "name": row.first(), "about": row.get(1) })).collect();
+            println!("{:#}", serde_json::Value::from(list));
+        } else {
+            print_table(&["name", "what"], &rows);
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let found = scenario::shipped().iter().find(|one| one.name == name);
