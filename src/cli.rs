@@ -23,6 +23,7 @@ pub mod load;
 pub mod message;
 mod output;
 pub mod policy;
+pub mod queue;
 pub mod serve;
 pub mod trust;
 
@@ -93,8 +94,11 @@ enum Command {
         after_help = "Example:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example"
     )]
     Policy(policy::Args),
-    /// Check the configuration.
-    #[command(after_help = "Example:\n  waxwing --config waxwing.toml config check")]
+    /// Look at the mail in the spool, and change what becomes of it.
+    #[command(after_help = "Examples:\n  waxwing queue list --state held\n  waxwing queue stats")]
+    Queue(queue::Args),
+    /// Check the configuration, or put it into use.
+    #[command(after_help = "Examples:\n  waxwing --config waxwing.toml config check\n  waxwing config reload")]
     Config(config::Args),
 }
 
@@ -156,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args, &context),
         Command::Kek(args) => kek::run(args, &context),
         Command::Policy(args) => policy::run(args, &context),
+        Command::Queue(args) => queue::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };
     let code = result.unwrap_or_else(|failure| {

@@ -47,7 +47,7 @@ pub use adopt::Adopted;
 use adopt::Mark;
 use commit::{Order, Promised, Transaction};
 pub use disk::{Disk, Folder};
-pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
+pub use entry::{BY_HAND, Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
 use index::{Body, Index, Slot};
 pub use list::{EntryState, Filter, HopStats, Listed, Page, Stats, Sum};
 pub use record::fuzz_spool_record;

@@ -52,6 +52,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text)
         .map(PathBuf::from);
     let (spool, spool_limits) = spool(top);
+    let control = top.get("control", text).map(PathBuf::from);
     let delivery = top
         .get("delivery", choice(&[("cut-through", Delivery::CutThrough), ("queue", Delivery::Queue)]))
         .unwrap_or_default();
@@ -89,6 +90,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         kek: kek?,
         spool: spool?,
         spool_limits,
+        control,
         retry,
         fetch,
         legacy,

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 
 use self::dsn::{Action, Report, Told};
+use super::current::Current;
 use super::hop::health::{Health, Pick};
 use super::hop::{Delivered, HopError, Hops};
 use crate::address::{Domain, Mailbox, ReversePath};
@@ -135,12 +136,24 @@ pub struct Deliverer {
 impl Deliverer {
     /// Starts delivering what is due. Must be called within a tokio runtime.
     pub fn start<T: Transport, H: Handover>(spool: Spool, transport: T, handover: H, settings: Settings) -> Self {
+        Self::start_with(spool, transport, handover, Arc::new(Current::new(settings)))
+    }
+
+    /// As [`Deliverer::start`], with settings that may be replaced; the health of the next hops and the clock may not.
+    pub fn start_with<T: Transport, H: Handover>(
+        spool: Spool,
+        transport: T,
+        handover: H,
+        settings: Arc<Current<Settings>>,
+    ) -> Self {
         let (stop, stopping) = watch::channel(false);
         let counts = Arc::new(Counts::default());
         let work = Arc::new(Work {
             spool,
             transport,
             handover,
+            health: settings.get().health.clone(),
+            clock: settings.get().clock.clone(),
             settings,
             counts: Arc::clone(&counts),
             hops: Mutex::default(),
@@ -171,7 +184,9 @@ struct Work<T, H> {
     spool: Spool,
     transport: T,
     handover: H,
-    settings: Settings,
+    settings: Arc<Current<Settings>>,
+    health: Health,
+    clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     hops: Mutex<HashMap<NextHop, HopState>>,
     /// Nothing more is begun.
@@ -203,7 +218,7 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
     let mut running = HashMap::new();
     let mut time_check = Timestamp::MIN;
     while !*stopping.borrow() {
-        let now = work.settings.clock.now();
+        let now = work.clock.now();
         let mut claimed = work.claim(now);
         // Either way: the clock may have been set back.
         if now >= time_check || time_check > after(now, TIME_CHECK) {
@@ -217,10 +232,10 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
             let work = Arc::clone(&work);
             running.insert(tasks.spawn(async move { work.attempt(entry).await }).id(), key);
         }
-        let wait = work.sleep_for(work.settings.clock.now(), time_check);
+        let wait = work.sleep_for(work.clock.now(), time_check);
         tokio::select! {
             () = work.spool.changed() => {}
-            () = work.settings.health.changed() => {}
+            () = work.health.changed() => {}
             Some(ended) = tasks.join_next_with_id() => work.ended(&mut running, ended).await,
             () = tokio::time::sleep(wait) => {}
             _ = stopping.changed() => {}
@@ -237,7 +252,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let mut hops = lock(&self.hops);
         let entries = self.spool.claim(now, |first| {
             let under_way = hops.get(&first.next_hop).map_or(0, |state| state.under_way);
-            self.settings.health.room(&self.handover.route(first), under_way, now)
+            self.health.room(&self.handover.route(first), under_way, now)
         });
         for entry in &entries {
             self.begun(&mut hops, entry);
@@ -247,7 +262,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     }
 
     fn claim_out_of_time(&self, now: Timestamp) -> Vec<Arc<Entry>> {
-        let Retry { longest, expire, warn, .. } = self.settings.retry;
+        let Retry { longest, expire, warn, .. } = self.settings.get().retry;
         let beyond = after(now, longest.saturating_add(CLOCK_ERROR));
         let (expired, late) = (before(now, expire), before(now, warn));
         let claimed = self.spool.claim_out_of_time(OUT_OF_TIME_AT_ONCE, |entry| {
@@ -270,7 +285,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// KiB of content that may be in memory for one next hop.
     fn contents(&self) -> u32 {
-        u32::try_from(self.settings.contents / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
+        u32::try_from(self.settings.get().contents / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
     }
 
     /// Waits until the entry's content may be in memory too: a next hop that hangs must not fill it.
@@ -304,7 +319,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// Until something falls due that may be done then. What is due already waits for room: the end of another delivery, or the end of a pause.
     fn sleep_for(&self, now: Timestamp, time_check: Timestamp) -> Duration {
         let due = self.spool.next_due().filter(|at| *at > now);
-        let next = due.into_iter().chain(self.settings.health.next_trial(now)).chain([time_check]).min();
+        let next = due.into_iter().chain(self.health.next_trial(now)).chain([time_check]).min();
         let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(SLEEP_MAX);
         wait.clamp(Duration::from_millis(1), SLEEP_MAX)
     }
@@ -322,7 +337,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
             Err(error) => return self.unreadable(&entry, &envelope, &error).await,
         };
         let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
-        let now = self.settings.clock.now();
+        let now = self.clock.now();
         let outcome = self.judge(&entry, &envelope, verdicts, &content, now);
         self.settle(entry.id, outcome).await;
     }
@@ -330,8 +345,8 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// The content cannot be read. Damaged, or for as long as mail is kept: a person should look. Else tried again later, so that it
     /// takes no place from mail that can be read.
     async fn unreadable(&self, entry: &Entry, envelope: &Envelope, error: &SpoolError) {
-        let now = self.settings.clock.now();
-        let expired = now >= after(entry.created, self.settings.retry.expire);
+        let now = self.clock.now();
+        let expired = now >= after(entry.created, self.settings.get().retry.expire);
         if expired || matches!(error, SpoolError::Damaged(_)) {
             self.handover.alert(entry, &error.to_string());
             let _ = self.spool.hold(entry.id, &error.to_string()).await;
@@ -377,11 +392,11 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// To the best next hop that there is; where the mail was surely not taken, the one after it is tried at once.
     async fn exchange(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
-        let (route, health) = (self.handover.route(entry), &self.settings.health);
+        let (route, health) = (self.handover.route(entry), &self.health);
         let all = |verdict| vec![verdict; part.recipients.len()];
         let (mut tried, mut last) = (Vec::new(), None);
         loop {
-            let (hop, slot) = match health.pick(&route, &tried, true, self.settings.clock.now()) {
+            let (hop, slot) = match health.pick(&route, &tried, true, self.clock.now()) {
                 Pick::Hop(one, slot) => (one.hop, slot),
                 Pick::Aside(why) => return last.unwrap_or_else(|| all(Verdict::put_off(&format!("set aside: {why}")))),
                 Pick::Full if self.stopping.load(Ordering::Relaxed) => {
@@ -393,7 +408,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 }
             };
             let result = self.transport.deliver(&hop, part, rope).await;
-            let now = self.settings.clock.now();
+            let now = self.clock.now();
             match result {
                 Ok(delivered) => {
                     let verdicts =
@@ -434,7 +449,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         content: &Bytes,
         now: Timestamp,
     ) -> Outcome {
-        let Retry { expire, warn, .. } = self.settings.retry;
+        let Retry { expire, warn, .. } = self.settings.get().retry;
         let expired = now >= after(entry.created, expire);
         let late = entry.delay_told.is_none() && now >= after(entry.created, warn);
         let sender = self.may_notify(entry);
@@ -481,13 +496,14 @@ impl<T: Transport, H: Handover> Work<T, H> {
         content: &Bytes,
         now: Timestamp,
     ) -> Vec<NewEntry> {
+        let settings = self.settings.get();
         let mut reports = Vec::new();
         while let Some((action, _)) = told.first() {
             let action = *action;
             let (these, others): (Vec<_>, Vec<_>) = told.into_iter().partition(|(other, _)| *other == action);
             told = others;
             let told = these.into_iter().map(|(_, told)| told).collect();
-            let report = Report { settings: &self.settings, entry, sender, action, told, content, now };
+            let report = Report { settings: &settings, entry, sender, action, told, content, now };
             reports.push(report.entry(self.handover.hop_to(sender)));
             self.counts.notified.fetch_add(1, Ordering::Relaxed);
         }
@@ -538,7 +554,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// The wait after so many attempts: doubled each time, a quarter of it at random, within first and longest.
     fn wait(&self, attempts: u32) -> Duration {
-        let Retry { first, longest, .. } = self.settings.retry;
+        let Retry { first, longest, .. } = self.settings.get().retry;
         let full = first.saturating_mul(1u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX)).min(longest);
         jittered(full).max(first.min(longest))
     }

@@ -4,6 +4,7 @@
 //! leaves the octets as received for the moment of handing over where a private key is needed (A4). [`handover`] gives a
 //! single output straight to the next hop (R2), and everything else to the spool (R1, R3).
 
+mod again;
 mod decide;
 mod event;
 mod explain;
@@ -41,6 +42,7 @@ use crate::smime::verdict::Marks;
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
 use crate::store::CertStore;
 
+pub use again::{Again, Submitted};
 pub use explain::{ExplainError, Explained, Explanation, Question, explain};
 pub use facts::StrictlyEncrypted;
 pub use handover::{Committing, Queue, QueueEntry, QueueError};
@@ -57,17 +59,17 @@ pub struct Pipeline {
 /// What all messages share.
 struct Inner {
     config: Arc<Config>,
-    lookup: facts::Lookup,
+    lookup: Arc<facts::Lookup>,
     keys: Arc<dyn KeyHolder>,
     hops: Hops,
     queue: Arc<dyn Queue>,
     budget: Budget,
     marks: Marks,
-    tokens: trace::LoopTokens,
+    tokens: Arc<trace::LoopTokens>,
     /// One heavy message per core.
     pool: Arc<Semaphore>,
     /// Ids of messages: start time and a count.
-    ids: AtomicU64,
+    ids: Arc<AtomicU64>,
 }
 
 /// A transaction with a client.
@@ -107,6 +109,8 @@ struct Message {
     entity: Entity,
     at: Timestamp,
     began: Instant,
+    /// It was held and has the trace of its arrival.
+    again: bool,
 }
 
 /// One thing that is handed over: a content for some of the recipients.
@@ -157,14 +161,35 @@ impl Pipeline {
         let inner = Inner {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
-            tokens: trace::LoopTokens::new(loop_secret),
-            lookup: facts::Lookup::new(store, config.fetch),
+            tokens: Arc::new(trace::LoopTokens::new(loop_secret)),
+            lookup: Arc::new(facts::Lookup::new(store, config.fetch)),
             pool: Arc::new(Semaphore::new(cores)),
-            ids: AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs()),
+            ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             config,
             keys,
             hops,
             queue,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same with another configuration and other next hops. What was found out stays known; messages under way in this one go on
+    /// as they began.
+    pub fn renewed(&self, config: Arc<Config>, hops: Hops) -> Self {
+        let before = &self.inner;
+        let same_fetch = config.fetch == before.config.fetch;
+        let same_room = config.limits.bytes_in_flight == before.config.limits.bytes_in_flight;
+        let inner = Inner {
+            lookup: if same_fetch { before.lookup.clone() } else { Arc::new(before.lookup.fetching(config.fetch)) },
+            keys: before.keys.clone(),
+            hops,
+            queue: before.queue.clone(),
+            budget: if same_room { before.budget.clone() } else { Budget::new(config.limits.bytes_in_flight) },
+            marks: Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags },
+            tokens: before.tokens.clone(),
+            pool: before.pool.clone(),
+            ids: before.ids.clone(),
+            config,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -308,8 +333,17 @@ impl Inner {
             }
         };
         event.message_id(&entity);
-        let message =
-            Arc::new(Message { id, peer, reverse_path, parameters, recipients, entity, at: Timestamp::now(), began });
+        let message = Arc::new(Message {
+            id,
+            peer,
+            reverse_path,
+            parameters,
+            recipients,
+            entity,
+            at: Timestamp::now(),
+            began,
+            again: false,
+        });
         let treated = self.clone().treat(message.clone()).await;
         event.treated(message.began.elapsed());
         let treated = match treated {
@@ -433,15 +467,14 @@ impl Message {
             _ => None,
         };
         let mut fields = inner.tokens.fields(&self.entity.header, direction);
-        fields.push_str(&trace::received(
-            &inner.config.hostname,
-            &self.peer,
-            self.parameters.smtputf8,
-            &self.id,
-            only,
-            self.at,
-        ));
+        if !self.again {
+            fields.push_str(&self.received(inner, only));
+        }
         fields
+    }
+
+    fn received(&self, inner: &Inner, only: Option<&Mailbox>) -> String {
+        trace::received(&inner.config.hostname, &self.peer, self.parameters.smtputf8, &self.id, only, self.at)
     }
 }
 

@@ -149,6 +149,9 @@ pub struct NewEntry {
     pub next_attempt: Option<Timestamp>,
     /// Why it is held (quarantine, policy), if it is. [`Treatment::AsSubmitted`] is always held.
     pub held: Option<String>,
+    /// When the mail was committed first, and when its sender was told of the delay: of an entry that takes the place of another. `None`:
+    /// now, and not told.
+    pub before: Option<(Timestamp, Option<Timestamp>)>,
 }
 
 impl NewEntry {
@@ -169,6 +172,7 @@ impl NewEntry {
             content,
             next_attempt: None,
             held: None,
+            before: None,
         }
     }
 
@@ -178,6 +182,7 @@ impl NewEntry {
             Treatment::AsSubmitted => Some(self.held.unwrap_or_else(|| "to be treated by policy anew".to_owned())),
             Treatment::Finished | Treatment::AsReceived => self.held,
         };
+        let (created, delay_told) = self.before.unwrap_or((now, None));
         let entry = Entry {
             id,
             reverse_path: self.envelope.reverse_path,
@@ -195,8 +200,8 @@ impl NewEntry {
             encrypted: self.encrypted,
             attempts: 0,
             next_attempt: micros(self.next_attempt.unwrap_or(now)),
-            created: micros(now),
-            delay_told: None,
+            created: micros(created),
+            delay_told: delay_told.map(micros),
             held,
             size,
         };
@@ -249,7 +254,15 @@ pub struct Entry {
     pub size: u64,
 }
 
+/// How `held` begins where a person said so: nothing but a person releases it.
+pub const BY_HAND: &str = "by hand";
+
 impl Entry {
+    /// Whether a person holds it.
+    pub fn is_held_by_hand(&self) -> bool {
+        self.held.as_ref().is_some_and(|why| why.starts_with(BY_HAND))
+    }
+
     /// The envelope of what is still to be delivered.
     pub fn remaining(&self) -> Envelope {
         let waiting = self.recipients.iter().filter(|one| one.state == RecipientState::Waiting);

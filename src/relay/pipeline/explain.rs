@@ -101,6 +101,7 @@ pub async fn explain(
         entity: question.entity,
         at: question.at,
         began: Instant::now(),
+        again: false,
     };
     let asking = Asking { config, lookup: &lookup, message: &message };
     let mut seen =

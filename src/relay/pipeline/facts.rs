@@ -120,6 +120,11 @@ impl Lookup {
         }
     }
 
+    /// The same store, with other bounds on what is fetched.
+    pub fn fetching(&self, fetch: Fetch) -> Self {
+        Self::new(self.store.clone(), fetch)
+    }
+
     /// CRLs and OCSP responses.
     pub fn fetcher(&self) -> &Arc<Fetcher> {
         &self.fetcher

@@ -183,9 +183,12 @@ impl Inner {
                     Some(proof) => Content::Encrypted(proof, as_it_is(trace, entity)),
                     None => return Err(Refusal::Internal),
                 },
-                // As received: policy looks at it anew when it is released.
+                // As received: policy looks at it anew when it is released. The trace of this way out is put on then.
                 Kind::Held => {
-                    let mut rope = Rope::new();
+                    let mut rope = Rope::from(Bytes::from(self.tokens.kept(&message.entity.header)));
+                    if !message.again {
+                        rope.push_raw(message.received(self, None));
+                    }
                     self.stripped(&message.entity, &mut rope);
                     Content::Held(group.held.clone().unwrap_or_default(), rope)
                 }
