@@ -224,6 +224,8 @@ pub struct Retry {
     pub expire: Duration,
     /// The sender hears of the delay after; default 4 h.
     pub warn: Duration,
+    /// Outbound mail that policy holds is given up after; default 14 days.
+    pub hold_expire: Duration,
 }
 
 /// The log.
@@ -294,6 +296,7 @@ impl Default for Retry {
             longest: Duration::from_secs(3_600),
             expire: Duration::from_secs(5 * 86_400),
             warn: Duration::from_secs(4 * 3_600),
+            hold_expire: Duration::from_secs(14 * 86_400),
         }
     }
 }

@@ -14,9 +14,11 @@ use crate::pki::revocation::Demand;
 use crate::smime::header_protection::HeaderProtection;
 use crate::smime::seal::Form;
 
+mod quarantine;
 mod resolve;
 mod select;
 
+pub use quarantine::{Quarantine, quarantines};
 pub use resolve::resolve;
 pub use select::select;
 
@@ -79,6 +81,8 @@ pub struct Action {
     pub revocation: Demand,
     /// certificates = all-valid: encrypt to every certificate of the recipient that may be used, not to the best alone.
     pub all_valid: bool,
+    /// Inbound: what is kept until a person releases it; default nothing.
+    pub quarantine: Vec<Quarantine>,
 }
 
 /// What a rule matches on; all that are given must hold; an empty one matches all.

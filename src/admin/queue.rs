@@ -151,6 +151,9 @@ impl Desk {
                 (page.entries.iter().map(|listed| listed.entry.id).collect(), page.next)
             }
         };
+        if let (Change::Retry, Some(health)) = (what, &self.health) {
+            health.try_now(Timestamp::now());
+        }
         // All at once, so that they share syncs.
         let mut changes = JoinSet::new();
         for (at, id) in ids.into_iter().enumerate() {
@@ -309,6 +312,8 @@ fn state(state: RecipientState) -> &'static str {
         RecipientState::Delivered => "delivered",
         RecipientState::Failed => "failed",
         RecipientState::Stuck => "stuck",
+        RecipientState::Quarantined => "quarantined",
+        RecipientState::Released => "released",
     }
 }
 

@@ -9,7 +9,7 @@ use super::reader::{Expected, Section, boolean, choice, list, size, text};
 use super::{Direction, ReadFile};
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport};
 use crate::pki::revocation::Demand;
-use crate::policy::{Action, Bcc, EncryptMode, Match, Missing, Pattern, Policy, Profile, Rule, SignMode};
+use crate::policy::{Action, Bcc, EncryptMode, Match, Missing, Pattern, Policy, Profile, Quarantine, Rule, SignMode};
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::seal::Form;
 
@@ -71,6 +71,7 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
         revocation: section.get("revocation", choice(REVOCATION)).unwrap_or(Demand::Prefer),
         all_valid: section.get("certificates", choice(&[("best", false), ("all-valid", true)])).unwrap_or(false),
         strip_signature: section.get("strip-signature", boolean).unwrap_or(false),
+        quarantine: section.get("quarantine", list(quarantine)).unwrap_or_default(),
     };
     contradictions(section, &action);
     action
@@ -82,6 +83,13 @@ fn contradictions(section: &Section<'_, '_>, action: &Action) {
     if action.pass && protects {
         section.complain("pass", "pass = true beside sign or encrypt", "expected one of the two");
     }
+    if action.pass && !action.quarantine.is_empty() {
+        section.complain(
+            "quarantine",
+            "quarantine beside pass = true",
+            "expected one of the two: what passes is not judged",
+        );
+    }
     if action.reject.is_some() && (action.pass || protects) {
         section.complain("reject", "reject beside pass, sign or encrypt", "expected reject alone");
     }
@@ -92,6 +100,15 @@ fn contradictions(section: &Section<'_, '_>, action: &Action) {
             "expected encrypt = \"prefer\", or no downgrade",
         );
     }
+}
+
+fn quarantine(text: &str) -> Result<Quarantine, String> {
+    let words = Quarantine::WORDS.iter();
+    words
+        .clone()
+        .find(|(word, _)| *word == text)
+        .map(|(_, what)| *what)
+        .ok_or_else(|| format!("expected a list of {}", words.map(|(word, _)| *word).collect::<Vec<_>>().join(", ")))
 }
 
 fn matching(section: Section<'_, '_>, read_file: ReadFile<'_>) -> Match {

@@ -258,6 +258,7 @@ fn retry(section: Section<'_, '_>) -> Retry {
         longest: section.get("longest", bounds(10, 86_400)).unwrap_or(default.longest),
         expire: section.get("expire", bounds(1_000, 30 * 86_400)).unwrap_or(default.expire),
         warn: section.get("warn", bounds(10, 30 * 86_400)).unwrap_or(default.warn),
+        hold_expire: section.get("hold_expire", bounds(1_000, 365 * 86_400)).unwrap_or(default.hold_expire),
     };
     if retry.longest < retry.first {
         section.complain("longest", "a time shorter than `first`", "expected first <= longest");

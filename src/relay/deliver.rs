@@ -2,6 +2,8 @@
 
 /// Delivery status notifications.
 mod dsn;
+/// Mail that policy holds for too long.
+mod held;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -55,13 +57,14 @@ impl Transport for Hops {
 
 /// What the deliverer asks the rest of the gateway.
 pub trait Handover: Send + Sync + 'static {
-    /// Opens a message spooled as received: positions in `envelope.recipients` and the content for them, every recipient in exactly
-    /// one. `Err`: the reply that holds for all of them (4xx: tried again).
+    /// Opens a message spooled as received for the recipients of `envelope`, those of the entry that wait. `Err`: the reply that holds for
+    /// all of them (4xx: tried again).
     fn open(
         &self,
+        entry: &Entry,
         envelope: &Envelope,
         received: Bytes,
-    ) -> impl Future<Output = Result<Vec<(Vec<usize>, Rope)>, Reply>> + Send;
+    ) -> impl Future<Output = Result<OpenedMail, Reply>> + Send;
     /// Whether a mailbox is one of ours: only then may a DSN go there (R8).
     fn is_ours(&self, mailbox: &Mailbox) -> bool;
     /// Where mail for a mailbox of ours goes.
@@ -74,6 +77,15 @@ pub trait Handover: Send + Sync + 'static {
     fn alert(&self, entry: &Entry, why: &str) {
         tracing::error!(entry = %entry.id, reverse_path = %entry.reverse_path, %why, "mail held");
     }
+}
+
+/// What a message spooled as received is handed over as: every position in the envelope's recipients stands in exactly one place.
+#[derive(Debug, Default)]
+pub struct OpenedMail {
+    /// Recipients, and the content for them.
+    pub parts: Vec<(Vec<usize>, Rope)>,
+    /// Recipients for whom policy keeps it back, and why.
+    pub quarantined: Vec<(usize, String)>,
 }
 
 /// The time, in one place.
@@ -120,7 +132,7 @@ pub struct Counts {
     pub failed: AtomicU64,
     /// DSNs committed.
     pub notified: AtomicU64,
-    /// Recipients held since nobody may be told.
+    /// Recipients held since nobody may be told, or by quarantine.
     pub held: AtomicU64,
     /// Deliveries whose end is unknown, and which are repeated (R5).
     pub dup_possible: AtomicU64,
@@ -223,7 +235,8 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
         // Either way: the clock may have been set back.
         if now >= time_check || time_check > after(now, TIME_CHECK) {
             let out_of_time = work.claim_out_of_time(now);
-            let more = out_of_time.len() >= OUT_OF_TIME_AT_ONCE;
+            let held = work.held_too_long(now).await;
+            let more = out_of_time.len().max(held) >= OUT_OF_TIME_AT_ONCE;
             time_check = after(now, if more { MORE_OUT_OF_TIME } else { TIME_CHECK });
             claimed.extend(out_of_time);
         }
@@ -362,17 +375,25 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// Delivers to all recipients that wait; their verdicts in the order of `envelope.recipients`.
     async fn deliver(&self, entry: &Entry, envelope: &Envelope, content: Bytes) -> Vec<Verdict> {
         let parts = match entry.treatment {
-            Treatment::Finished => Ok(vec![((0..envelope.recipients.len()).collect(), Rope::from(content))]),
-            Treatment::AsReceived => self.handover.open(envelope, content).await,
+            Treatment::Finished => Ok(OpenedMail {
+                parts: vec![((0..envelope.recipients.len()).collect(), Rope::from(content))],
+                quarantined: Vec::new(),
+            }),
+            Treatment::AsReceived => self.handover.open(entry, envelope, content).await,
             // The spool never gives one to deliver.
             Treatment::AsSubmitted => Err(Reply::new(451, Enhanced(4, 7, 0), "not treated by policy yet")),
         };
-        let parts: Vec<(Vec<usize>, Rope)> = match parts {
-            Ok(parts) => parts,
+        let OpenedMail { parts, quarantined } = match parts {
+            Ok(opened) => opened,
             Err(reply) => return vec![Verdict::ours(&reply); envelope.recipients.len()],
         };
         let none = Verdict::put_off("no content was made for this recipient");
         let mut verdicts = vec![none; envelope.recipients.len()];
+        for (at, why) in quarantined {
+            if let Some(verdict) = verdicts.get_mut(at) {
+                *verdict = Verdict { state: RecipientState::Quarantined, ..Verdict::put_off(&why) };
+            }
+        }
         for (positions, rope) in parts {
             let recipients = positions.iter().filter_map(|at| envelope.recipients.get(*at)).cloned().collect();
             let mut part = Envelope { recipients, ..envelope.clone() };
@@ -457,7 +478,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let mut told: Vec<(Action, Told<'_>)> = Vec::new();
         let mut recipients = Vec::with_capacity(entry.recipients.len());
         for one in &entry.recipients {
-            let verdict = if one.state == RecipientState::Waiting { verdicts.next() } else { None };
+            let verdict = if one.state.waits() { verdicts.next() } else { None };
             let Some(mut verdict) = verdict else {
                 recipients.push((one.state, one.last.clone()));
                 continue;
@@ -476,10 +497,15 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 told.push((action, Told { recipient: &one.recipient, verdict: verdict.clone() }));
             }
             self.count(entry, &one.recipient.mailbox, &verdict);
-            recipients.push((verdict.state, Some(verdict.text)));
+            // What a person released stays so for as long as it waits.
+            let state = if verdict.state.waits() { one.state } else { verdict.state };
+            recipients.push((state, Some(verdict.text)));
         }
-        if recipients.iter().any(|(state, _)| *state == RecipientState::Stuck) {
+        let any = |wanted| recipients.iter().any(|(state, _)| *state == wanted);
+        if any(RecipientState::Stuck) {
             self.handover.alert(entry, "failed for good, and nobody may be told");
+        } else if any(RecipientState::Quarantined) {
+            self.handover.alert(entry, "quarantined by policy");
         }
         let delay_told = told.iter().any(|(action, _)| *action == Action::Delayed).then_some(now);
         let new_entries = sender.map(|sender| self.reports(entry, sender, told, content, now)).unwrap_or_default();
@@ -512,9 +538,9 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// Whether this mail's sender would hear of a delay, had it one.
     fn hears_of_delay(&self, entry: &Entry) -> bool {
-        let waiting = entry.recipients.iter().filter(|one| one.state == RecipientState::Waiting);
+        let mut waiting = entry.recipients.iter().filter(|one| one.state.waits());
         self.may_notify(entry).is_some()
-            && waiting.into_iter().any(|one| one.recipient.parameters.notify.is_none_or(|notify| notify.delay))
+            && waiting.any(|one| one.recipient.parameters.notify.is_none_or(|notify| notify.delay))
     }
 
     /// Who may be told of a failure: a sender of ours (R8), unless a private key was tried (A4).
@@ -528,9 +554,9 @@ impl<T: Transport, H: Handover> Work<T, H> {
     fn count(&self, entry: &Entry, recipient: &Mailbox, verdict: &Verdict) {
         let count = match verdict.state {
             RecipientState::Delivered => &self.counts.delivered,
-            RecipientState::Waiting => &self.counts.deferred,
+            RecipientState::Waiting | RecipientState::Released => &self.counts.deferred,
             RecipientState::Failed => &self.counts.failed,
-            RecipientState::Stuck => &self.counts.held,
+            RecipientState::Stuck | RecipientState::Quarantined => &self.counts.held,
         };
         count.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
@@ -600,7 +626,11 @@ fn action(verdict: &Verdict, notify: Option<Notify>, late: bool) -> Option<Actio
             let delivers = verdict.said_by.as_ref().is_some_and(|hop| hop.lmtp);
             Some(if delivers { Action::Delivered } else { Action::Relayed })
         }
-        RecipientState::Waiting | RecipientState::Delivered | RecipientState::Stuck => None,
+        RecipientState::Waiting
+        | RecipientState::Released
+        | RecipientState::Delivered
+        | RecipientState::Stuck
+        | RecipientState::Quarantined => None,
     }
 }
 

@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 
 use self::reload::{Core, Listeners, Serving};
 use super::current::Current;
-use super::deliver::{Deliverer, Handover, Settings, SystemClock, Transport};
+use super::deliver::{Deliverer, Handover, OpenedMail, Settings, SystemClock, Transport};
 use super::hop::{Delivered, Health, HopError, HopStatus, Hops, Roots};
 use super::listen::{self, ListenError};
-use super::pipeline::{Committing, Pipeline, Queue, QueueEntry, QueueError};
+use super::pipeline::{Came, Committing, Pipeline, Queue, QueueEntry, QueueError};
 use super::release::{Releaser, keep_looking};
 use crate::address::Mailbox;
 use crate::admin::{queue::Desk, server};
@@ -24,7 +24,7 @@ use crate::config::{Config, Direction, NextHop, Route};
 use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
-use crate::spool::{Entry, Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
+use crate::spool::{Entry, Folder, Limits, NewEntry, RecipientState, Recovered, Spool, SpoolError, Treatment};
 use crate::store::keyring::Kek;
 use crate::store::{CertStore, StoreError};
 
@@ -274,8 +274,15 @@ impl Transport for Sending {
 struct Opening(Arc<Current<Live>>);
 
 impl Handover for Opening {
-    async fn open(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Reply> {
-        self.0.get().pipeline.open_received(envelope, received).await.map_err(|refusal| refusal.reply())
+    async fn open(&self, entry: &Entry, envelope: &Envelope, received: Bytes) -> Result<OpenedMail, Reply> {
+        let waiting = entry.recipients.iter().filter(|one| one.state.waits());
+        let came = Came {
+            envelope: envelope.clone(),
+            listener: entry.listener.clone(),
+            user: entry.user.clone(),
+            released: waiting.map(|one| one.state == RecipientState::Released).collect(),
+        };
+        self.0.get().pipeline.open_received(came, received).await.map_err(|refusal| refusal.reply())
     }
 
     fn is_ours(&self, mailbox: &Mailbox) -> bool {
@@ -330,6 +337,8 @@ pub(super) fn new_entry(entry: QueueEntry) -> NewEntry {
         encrypted: entry.encrypted,
         treatment,
         private_key_tried: entry.closed,
+        // Nothing else holds what comes in, before it was tried.
+        quarantined: treatment == Treatment::AsReceived && entry.held.is_some(),
         held: entry.held,
         ..NewEntry::new(entry.envelope, entry.hop, entry.direction, entry.content)
     }

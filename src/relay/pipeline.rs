@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::budget::{Budget, Reservation};
+use super::deliver::OpenedMail;
 use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::refusal::{Refusal, Unserved};
@@ -137,6 +138,19 @@ enum Content {
     Held(String, Rope),
 }
 
+/// What is known of how a spooled inbound message came.
+#[derive(Debug, Clone)]
+pub struct Came {
+    /// Reverse-path, parameters, and the recipients that wait.
+    pub envelope: Envelope,
+    /// Name of the listener.
+    pub listener: String,
+    /// The authenticated user who submitted it.
+    pub user: Option<String>,
+    /// Of each recipient: a person released it from quarantine.
+    pub released: Vec<bool>,
+}
+
 /// What became of a message's recipients.
 #[derive(Default)]
 struct Treated {
@@ -195,18 +209,11 @@ impl Pipeline {
     }
 
     /// What a spooled inbound message is handed over as: opened again from the octets received (R5), for each recipient with his
-    /// own keys (A30). Positions in `envelope.recipients`, and their content; every recipient is in exactly one.
-    pub async fn open_received(
-        &self,
-        envelope: &Envelope,
-        received: Bytes,
-    ) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+    /// own keys (A30); or kept back, where the rule says so and nobody has released it.
+    pub async fn open_received(&self, came: Came, received: Bytes) -> Result<OpenedMail, Refusal> {
         let pipeline = self.clone();
-        let envelope = envelope.clone();
         let heavy = received.len() > HEAVY;
-        self.inner
-            .work(heavy, async move { inbound::open_received(&pipeline.inner, &envelope, received).await })
-            .await?
+        self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &came, received).await }).await?
     }
 }
 

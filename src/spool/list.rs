@@ -217,6 +217,18 @@ impl Spool {
         page
     }
 
+    /// Held entries, oldest first, at most so many. `wanted` is asked under the index's lock.
+    pub fn held(&self, most: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        let mut held = Vec::new();
+        self.walk(None, |slot| {
+            if slot.state() == EntryState::Held && slot.adopting.is_none() && wanted(&slot.entry) {
+                held.push(Arc::clone(&slot.entry));
+            }
+            held.len() < most
+        });
+        held
+    }
+
     /// Every entry, oldest first.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         lock(&self.shared.index).slots.values().map(|slot| Arc::clone(&slot.entry)).collect()

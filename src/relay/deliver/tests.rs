@@ -35,9 +35,9 @@ struct Gateway {
 }
 
 impl Handover for Gateway {
-    async fn open(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Reply> {
+    async fn open(&self, _: &Entry, envelope: &Envelope, received: Bytes) -> Result<OpenedMail, Reply> {
         let opened = |at: usize| (vec![at], Rope::from(Bytes::from([&b"opened "[..], &received].concat())));
-        Ok((0..envelope.recipients.len()).map(opened).collect())
+        Ok(OpenedMail { parts: (0..envelope.recipients.len()).map(opened).collect(), quarantined: Vec::new() })
     }
     fn is_ours(&self, mailbox: &Mailbox) -> bool {
         mailbox.domain().as_str() == "ours.example"

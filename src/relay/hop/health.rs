@@ -117,6 +117,14 @@ impl Health {
         *lock(&self.0.pauses) = Pauses::of(retry);
     }
 
+    /// Tries every next hop that is set aside with one mail now, however long it was to be left alone.
+    pub fn try_now(&self, now: Timestamp) {
+        for state in lock(&self.0.hops).values_mut() {
+            state.aside_until = state.aside_until.map(|until| until.min(now));
+        }
+        self.0.changed.notify_one();
+    }
+
     fn pauses(&self) -> Pauses {
         *lock(&self.0.pauses)
     }
@@ -450,6 +458,17 @@ mod tests {
         drop(trial);
         tokio::time::timeout(Duration::from_secs(5), health.changed()).await.expect("nobody is woken");
         assert_eq!(health.room(&route, 0, after(now, 61)), 1);
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_it_has_a_hop_that_was_set_aside_tried_with_one_mail() {
+        let (health, route, now) = bench(&[("only", 10)]);
+        picked(health.pick(&route, &[], true, now)).1.unreachable(now, "refused");
+        assert!(matches!(health.pick(&route, &[], true, now), Pick::Aside(_)));
+        health.try_now(now);
+        tokio::time::timeout(Duration::from_secs(5), health.changed()).await.expect("nobody is woken");
+        let _trial = picked(health.pick(&route, &[], true, now));
+        assert!(matches!(health.pick(&route, &[], true, now), Pick::Aside(_)), "one mail");
     }
 
     #[test]

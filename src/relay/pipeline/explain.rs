@@ -14,7 +14,7 @@ use super::{Accepted, Message};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Config, Direction, Listener};
 use crate::mime::entity::Entity;
-use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMode, Treatment};
+use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMode, Treatment, quarantines};
 use crate::relay::listen::Peer;
 use crate::relay::refusal::Refusal;
 use crate::relay::route;
@@ -267,6 +267,10 @@ impl Asking<'_> {
             && self.lookup.fetcher().fetch(needs, asked).await
         {
             found = opened(keys);
+        }
+        if let Some(why) = found.as_ref().and_then(|opened| quarantines(&rule.action.quarantine, &opened.verdict)) {
+            (explained.served, explained.treatment) = (false, why);
+            return Ok(explained);
         }
         explained.treatment = match found {
             None => "opened with his own keys when it is handed over, verified and marked".into(),

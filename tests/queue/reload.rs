@@ -1,0 +1,107 @@
+//! Another configuration while mail comes and goes.
+
+use super::*;
+
+const SEALS: &str = "[default]\nencrypt = \"require\"\n";
+
+fn listener(name: &str, port: u16) -> String {
+    format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\ndirection = \"inbound\"\n")
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_changes_under_live_mail_and_who_is_in_the_middle_of_data_goes_on_as_he_began() {
+    let node = Node::new(CLEAR).await;
+    let served = node.serve();
+    let bert = node.import(BERT);
+    let message = plain(ANNA, BERT, "x", CANARY);
+    let (head, tail) = message.split_at(message.len() / 2);
+    let mut client = served.client("out").await;
+    for (command, code) in
+        [(format!("MAIL FROM:<{ANNA}>"), 250), (format!("RCPT TO:<{BERT}>"), 250), ("DATA".into(), 354)]
+    {
+        assert_eq!(client.say(&command).await.code, code);
+    }
+    client.write(head.as_bytes()).await.unwrap();
+    let mut idle = served.client("out").await;
+
+    node.configure(SEALS, "");
+    assert_eq!(node.good(&["config", "reload"]).out, "the configuration is in use\n");
+    client.write(format!("{tail}.\r\n").as_bytes()).await.unwrap();
+    assert_eq!(client.hear().await.code, 250);
+    assert!(node.world.wait(1).await[0].text().contains(CANARY), "by the rule it began with");
+    // Both sessions are still there.
+    assert_eq!((client.say("NOOP").await.code, idle.say("NOOP").await.code), (250, 250));
+
+    // Who comes now is treated by the new rule, at the same address.
+    served.send(ANNA, &[BERT], &message).await;
+    assert!(is_sealed_for(&node.world.wait(2).await[1].message, &[&bert]));
+    let refused = served.client("out").await.send(ANNA, &[CARL], plain(ANNA, CARL, "x", "y").as_bytes()).await;
+    assert_eq!(refused.code, 550, "{}", refused.octets);
+    served.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_with_errors_is_refused_with_its_place_and_the_old_one_stays_in_use() {
+    let node = Node::new(SEALS).await;
+    let served = node.serve();
+    let before = std::fs::read_to_string(node.path("waxwing.toml")).unwrap();
+    let bad = before.replace("encrypt = \"require\"", "encrypt = \"perhaps\"\nsing = \"require\"");
+    std::fs::write(node.path("waxwing.toml"), &bad).unwrap();
+    let line = bad.lines().position(|line| line.contains("perhaps")).unwrap() + 1;
+    served.signal("-HUP");
+    let log = until("it is refused", || Some(served.log()).filter(|log| log.contains("was refused")));
+    let place = format!("waxwing.toml:{line}: default.encrypt: found \\\"perhaps\\\"");
+    assert!(log.contains(&place) && log.contains("sing"), "{place}: {log}");
+    let said = node.run(&["config", "reload"]);
+    assert!(said.code == 2 && said.err.contains(&format!("waxwing.toml:{line}: default.encrypt")), "{said:?}");
+    let refused = served.client("out").await.send(ANNA, &[CARL], plain(ANNA, CARL, "x", CANARY).as_bytes()).await;
+    assert_eq!(refused.code, 550, "the old rule holds: {}", refused.octets);
+    never_in_clear(&node.world);
+
+    // A file that reads well and cannot be used: an address that somebody has.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    node.configure(CLEAR, &listener("more", taken.local_addr().unwrap().port()));
+    let refused = node.run(&["config", "reload"]);
+    assert!(refused.code == 2 && refused.err.contains("cannot listen on"), "{refused:?}");
+    let refused = served.client("out").await.send(ANNA, &[CARL], plain(ANNA, CARL, "x", CANARY).as_bytes()).await;
+    assert_eq!(refused.code, 550, "none of it holds: {}", refused.octets);
+    served.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_come_and_go_and_sessions_stay_and_what_needs_a_restart_is_named() {
+    let node = Node::new(CLEAR).await;
+    let (one, two) = (free_port(), free_port());
+    node.configure(CLEAR, &listener("one", one));
+    let served = node.serve();
+    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut session = Client::connect(at(one)).await;
+    node.configure(CLEAR, &listener("two", two));
+    served.signal("-HUP");
+    until("the new one listens", || std::net::TcpStream::connect(at(two)).ok());
+    until("the old one does not", || std::net::TcpStream::connect(at(one)).is_err().then_some(()));
+    let to = "anna@ours.example";
+    let message = plain("x@else.example", to, "x", "through the old session");
+    assert_eq!(session.send("x@else.example", &[to], message.as_bytes()).await.code, 250, "it goes on");
+    assert!(node.server.wait(1).await[0].text().contains("through the old session"));
+    assert_eq!(Client::connect(at(two)).await.send("x@else.example", &[to], message.as_bytes()).await.code, 250);
+
+    // Other folders cannot be had without a restart: said, and the rest is used.
+    let text = std::fs::read_to_string(node.path("waxwing.toml")).unwrap();
+    let other = text.replace("delivery = \"queue\"", "delivery = \"queue\"\nlog = \"json\"");
+    std::fs::write(node.path("waxwing.toml"), other.replace("pass = true", "reject = \"closed today\"")).unwrap();
+    let kept = node.run(&["config", "reload", "--json"]);
+    assert_eq!(
+        (kept.code, kept.json()["kept"][0].as_str().map(|what| what.contains("log"))),
+        (1, Some(true)),
+        "{kept:?}"
+    );
+    let refused = served.client("out").await.send(ANNA, &[CARL], plain(ANNA, CARL, "x", "y").as_bytes()).await;
+    assert!(refused.code == 550 && refused.octets.contains("closed today"), "{}", refused.octets);
+    drop(session);
+    served.stop();
+}
