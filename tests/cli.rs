@@ -385,15 +385,11 @@ fn a_weak_rsa_key_is_refused_with_its_size() {
 fn config_check_warns_of_what_this_version_does_not_do() {
     let place = Place::new();
     let documented = include_str!("../docs/waxwing.toml");
-    let held = documented.replace("# missing = \"reject\" ", "missing = \"hold\"\n#");
-    for (text, rules) in [(documented, vec!["no robots"]), (&held, vec!["partners", "no robots"])] {
-        place.write("waxwing.toml", text.as_bytes());
-        let ended = place.bare(&["config", "check", "waxwing.toml", "--json"]);
-        assert_eq!(ended.code, 0, "{ended:?}");
-        let said: Value = serde_json::from_str(&ended.out).unwrap();
-        let warnings: Vec<&str> = said["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let of_rules: Vec<&&str> = warnings.iter().filter(|warning| warning.starts_with("rule ")).collect();
-        assert_eq!(of_rules.len(), rules.len(), "{warnings:?}");
-        assert!(of_rules.iter().zip(&rules).all(|(warning, rule)| warning.contains(rule)), "{warnings:?}");
-    }
+    place.write("waxwing.toml", documented.as_bytes());
+    let ended = place.bare(&["config", "check", "waxwing.toml", "--json"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let said: Value = serde_json::from_str(&ended.out).unwrap();
+    let warnings: Vec<&str> = said["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let of_rules: Vec<&&str> = warnings.iter().filter(|warning| warning.starts_with("rule ")).collect();
+    assert!(of_rules.len() == 1 && of_rules[0].contains("no robots"), "{warnings:?}");
 }

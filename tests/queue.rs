@@ -16,17 +16,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
-use support::house::plain;
+use support::house::{mailbox, plain};
 use support::{Client, Fault, Sink};
 use tempfile::TempDir;
 use waxwing::mime::entity::{Entity, MimeLimits};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::certificate::Certificate;
 use waxwing::pki::path::AnchorScope;
+use waxwing::policy::TrustState;
 use waxwing::smime::open::recipient_ids;
-use waxwing::store::CertStore;
 use waxwing::store::embedded::EmbeddedStore;
 use waxwing::store::keyring::Kek;
+use waxwing::store::{CertStore, NewCertificate, Owner, Provenance};
 
 const ANNA: &str = "anna@ours.example";
 const BERT: &str = "bert@partner.example";
@@ -181,6 +182,19 @@ longest = "1 h"
 
     fn ids(&self, conditions: &[&str]) -> Vec<String> {
         self.list(conditions).iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// A certificate with a key of ours.
+    fn user(&self, address: &str) {
+        let issued = issue(&Recipe::mailbox(address, Timestamp::now(), NewKey::Rsa2048), Some(&self.ca));
+        let new = NewCertificate {
+            certificate: issued.certificate.clone(),
+            provenance: Provenance { source: "import".into(), detail: "test".into(), at: Timestamp::now() },
+            trust: TrustState::Trusted,
+            key: Some(issued.pkcs8.clone()),
+        };
+        let store = EmbeddedStore::open(&self.path("store"), &self.path("kek")).unwrap();
+        store.add_certificates(&Owner::Mailbox(mailbox(address).key()), vec![new]).unwrap();
     }
 
     /// Imports a certificate of somebody outside with the program, as an administrator does.
@@ -420,7 +434,7 @@ async fn another_user_is_refused_whatever_the_sockets_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mail_held_for_want_of_a_certificate_leaves_sealed_once_there_is_one_and_never_in_clear() {
+async fn t09_mail_held_for_want_of_a_certificate_leaves_sealed_once_there_is_one_and_never_in_clear() {
     let node = Node::new(HOLD).await;
     let served = node.serve();
     served.send(ANNA, &[CARL], &plain(ANNA, CARL, "quarter", CANARY)).await;
@@ -546,4 +560,56 @@ async fn r9_a_dead_nodes_spool_is_taken_over_by_one_at_work() {
     assert!(second.log().contains("spool adopted by hand"));
     assert!(dead.world.mails().is_empty() && alive.world.mails().len() == 3);
     second.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a02_what_a_rule_quarantines_is_kept_until_a_person_releases_it() {
+    let (signed, sealed, open) = ("bert@ours.example", "dora@ours.example", "erik@ours.example");
+    let rules = format!(
+        "[[rule]]\nmatch = {{ direction = \"outbound\", recipient = [\"{signed}\"] }}\nsign = \"require\"\n\
+         [[rule]]\nmatch = {{ direction = \"outbound\" }}\nencrypt = \"require\"\n\
+         [[rule]]\nmatch = {{ recipient = [\"{open}\"] }}\n\
+         [default]\nquarantine = [\"invalid-signature\", \"unauthenticated\"]\n"
+    );
+    let node = Node::new(&rules).await;
+    [ANNA, signed, sealed].iter().for_each(|address| node.user(address));
+    let served = node.serve();
+    served.send(ANNA, &[signed], &plain(ANNA, signed, "x", CANARY)).await;
+    served.send(ANNA, &[sealed], &plain(ANNA, sealed, "y", CANARY)).await;
+    let mut left = node.world.wait(2).await;
+    left.sort_by_key(|mail| mail.to.clone());
+    let (good, closed) = (left[0].text(), left[1].message.clone());
+    let send_in = async |to: &[&str], message: &[u8]| {
+        let said = served.client("in").await.send(ANNA, to, message).await;
+        assert_eq!(said.octets, "250 2.0.0 accepted\r\n");
+    };
+
+    // As it was signed it is delivered; altered it is kept from one, and marked for the other, whose rule keeps nothing back.
+    send_in(&[signed], good.as_bytes()).await;
+    assert!(node.server.wait(1).await[0].text().contains("smime=pass"));
+    send_in(&[signed, open], good.replace("CanaryBody", "forgedBody").as_bytes()).await;
+    let marked = node.server.wait(2).await.remove(1);
+    assert!(marked.to == [open] && marked.text().contains("smime=fail"), "{}", marked.text());
+    let kept = node.list(&["--state", "held"]).remove(0);
+    assert_eq!((&kept["recipients"][0]["state"], &kept["content"]), (&"quarantined".into(), &"received".into()));
+    assert!(kept["held"].as_str().unwrap().starts_with("quarantine: invalid-signature"), "{kept:#}");
+
+    // Where a key was tried the answer was the same, and what lies here is closed.
+    send_in(&[sealed], &closed).await;
+    let id = until("it is kept", || node.ids(&["--state", "held", "--recipient", sealed]).pop());
+    let shown = node.json(&["queue", "show", &id]);
+    let last = shown["recipients"][0]["last_reply"].as_str().unwrap();
+    assert!(last.contains("unauthenticated") && shown["held"].as_str().unwrap().contains("quarantine"), "{shown:#}");
+    let octets = node.good(&["queue", "show", &id, "--content"]).out;
+    assert!(!octets.contains(CANARY) && octets.contains("application/pkcs7-mime"), "as received: {octets}");
+    assert_eq!(node.server.mails().len(), 2, "nothing of it was delivered");
+
+    // A person says so: delivered, and marked as it is.
+    assert_eq!(node.json(&["queue", "release", "--all"])["changed"].as_array().unwrap().len(), 2);
+    let came = node.server.wait(4).await;
+    let to = |address: &str| came[2..].iter().find(|mail| mail.to == [address]).unwrap().text();
+    assert!(to(signed).contains("forgedBody") && to(signed).contains("smime=fail"), "{}", to(signed));
+    assert!(to(sealed).contains(CANARY) && !to(sealed).contains("smime=pass"), "{}", to(sealed));
+    until("the queue is empty", || node.ids(&[]).is_empty().then_some(()));
+    served.stop();
 }

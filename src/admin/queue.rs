@@ -14,7 +14,7 @@ use super::protocol::{AT_ONCE, Change, Refused, Request, Which};
 use crate::mime::entity::MimeLimits;
 use crate::mime::header::Header;
 use crate::relay::hop::{Health, HopStatus};
-use crate::relay::release::{ReleaseError, Releaser};
+use crate::relay::release::{By, ReleaseError, Releaser};
 use crate::spool::{
     BY_HAND, Entry, EntryId, EntryState, HopStats, Listed, Origin, RecipientState, Spool, SpoolError, Sum, Treatment,
 };
@@ -213,7 +213,7 @@ impl Desk {
             self.spool.release(id).await?;
             return Ok(json!({}));
         }
-        let fates = self.releaser.release(id).await.map_err(|error| match error {
+        let fates = self.releaser.release(id, By::Person).await.map_err(|error| match error {
             ReleaseError::Spool(error) => error.into(),
             ReleaseError::Changed => {
                 Refused::new(format!("{id} was held anew meanwhile"), "look, and release it again")

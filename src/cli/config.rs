@@ -9,7 +9,6 @@ use super::{CommandResult, Context, Failure, NOT_GOOD, read_config, shown};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
 use crate::config::{Config, ConfigError, ListenTls};
-use crate::policy::Missing;
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -153,12 +152,6 @@ fn rules_that_disappoint(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for rule in config.policy.rules.iter().chain([&config.policy.default]) {
         let name = &rule.name;
-        if rule.action.missing == Missing::Hold {
-            warnings.push(format!(
-                "rule {name:?}: missing = \"hold\" keeps mail that this version has no command to list or release; \
-                 \"reject\" lets the sender know"
-            ));
-        }
         if !rule.matches.user.is_empty() {
             warnings
                 .push(format!("rule {name:?} matches nothing: there is no AUTH in this version, so nobody is a user"));

@@ -2,23 +2,34 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Notify;
+
 /// What is in use now. Who has it goes on with it when it is replaced.
 #[derive(Debug)]
-pub struct Current<T>(RwLock<Arc<T>>);
+pub struct Current<T> {
+    value: RwLock<Arc<T>>,
+    changed: Notify,
+}
 
 impl<T> Current<T> {
     /// In use from now on.
     pub fn new(value: T) -> Self {
-        Self(RwLock::new(Arc::new(value)))
+        Self { value: RwLock::new(Arc::new(value)), changed: Notify::new() }
     }
 
     /// What is in use now.
     pub fn get(&self) -> Arc<T> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces it.
     pub fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        self.changed.notify_one();
+    }
+
+    /// Waits until it was replaced; one waits.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 }

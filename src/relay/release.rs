@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::current::Current;
 use super::gateway::{Live, new_entry};
-use super::pipeline::Submitted;
+use super::pipeline::{Again, Submitted};
 use crate::address::Mailbox;
 use crate::smtp::command::Reply;
 use crate::spool::{Entry, EntryId, EntryState, Filter, NewEntry, Spool, SpoolError, Treatment};
@@ -27,6 +27,19 @@ const GATHER: Duration = Duration::from_millis(100);
 const ANYWAY: Duration = Duration::from_secs(3_600);
 /// Entries looked at without pause.
 const PAGE: usize = 500;
+
+/// What is said of mail that would leave unencrypted now.
+const NOT_BY_ITSELF: &str = "policy would now let it leave unencrypted: that is for a person to release";
+
+/// Who lets mail go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// A person who asked for it.
+    Person,
+    /// Nobody: what it waited for has come. Then nothing leaves unencrypted, whatever the rules have become: it was held when they
+    /// said that it had to be protected.
+    Itself,
+}
 
 /// Why a mail was not treated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +76,7 @@ impl Releaser {
     ///
     /// # Errors
     /// See [`ReleaseError`]: the entry is as it was.
-    pub async fn release(&self, id: EntryId) -> Result<Vec<Fate>, ReleaseError> {
+    pub async fn release(&self, id: EntryId, by: By) -> Result<Vec<Fate>, ReleaseError> {
         let entry = self.spool.entry(id).ok_or(SpoolError::NoEntry(id))?;
         let submitted = Submitted {
             envelope: entry.remaining(),
@@ -75,8 +88,11 @@ impl Releaser {
         };
         let names: Vec<Mailbox> = submitted.envelope.recipients.iter().map(|one| one.mailbox.clone()).collect();
         let pipeline = self.live.get().pipeline.clone();
-        let again =
+        let mut again =
             pipeline.treat_submitted(submitted).await.map_err(|refusal| ReleaseError::Policy(refusal.reply()))?;
+        if by == By::Itself && again.entries.iter().any(|one| one.held.is_none() && !one.encrypted) {
+            again = Again { entries: Vec::new(), fates: vec![Err(NOT_BY_ITSELF.to_owned()); names.len()] };
+        }
         if self.spool.entry(id).is_some_and(|now| now.held != entry.held) {
             return Err(ReleaseError::Changed);
         }
@@ -117,6 +133,7 @@ pub async fn keep_looking(releaser: Releaser, store: Arc<dyn CertStore>) {
         sleep(GATHER.max(began.elapsed().saturating_mul(SHARE))).await;
         tokio::select! {
             () = sleep(LOOK) => {}
+            () = releaser.live.changed() => {}
             changed = changes.recv() => match changed {
                 Err(RecvError::Closed) => return,
                 _ => sleep(GATHER).await,
@@ -167,7 +184,7 @@ async fn one(
     if let Some((before, at)) = seen.filter(|(before, at)| *before == known && !old(*at)) {
         return (before, at);
     }
-    match releaser.release(entry.id).await {
+    match releaser.release(entry.id, By::Itself).await {
         Ok(_) | Err(ReleaseError::Changed | ReleaseError::Spool(SpoolError::NoEntry(_))) => {}
         Err(error) => tracing::warn!(entry = %entry.id, %error, "held mail could not be treated anew"),
     }

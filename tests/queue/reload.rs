@@ -105,3 +105,20 @@ async fn listeners_come_and_go_and_sessions_stay_and_what_needs_a_restart_is_nam
     drop(session);
     served.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t09_held_mail_does_not_leave_in_clear_by_itself_when_the_rules_become_weaker() {
+    let node = Node::new(HOLD).await;
+    let served = node.serve();
+    served.send(ANNA, &[CARL], &plain(ANNA, CARL, "x", CANARY)).await;
+    let id = node.ids(&["--state", "held"]).remove(0);
+    node.configure("[default]\nsign = \"if-key\"\n", "");
+    node.good(&["config", "reload"]);
+    let why = || node.list(&[])[0]["held"].as_str().unwrap().to_owned();
+    until("it was looked at", || why().contains("for a person to release").then_some(()));
+    never_in_clear(&node.world);
+    // A person may say so: by the rules as they are now.
+    assert!(node.good(&["queue", "release", &id]).out.contains("leaves: clear by rule default"));
+    assert!(node.world.wait(1).await[0].text().contains(CANARY));
+    served.stop();
+}
