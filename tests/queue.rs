@@ -613,3 +613,28 @@ async fn a02_what_a_rule_quarantines_is_kept_until_a_person_releases_it() {
     until("the queue is empty", || node.ids(&[]).is_empty().then_some(()));
     served.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_may_be_held_and_released_while_it_is_delivered() {
+    let node = Node::new(CLEAR).await;
+    node.world.fault(Fault::Silent);
+    let served = node.serve();
+    served.send(ANNA, &[BERT], &plain(ANNA, BERT, "x", CANARY)).await;
+    until("it is being delivered", || node.ids(&["--state", "delivering"]).pop());
+    let id = node.ids(&[]).remove(0);
+    let held = || node.list(&[])[0]["held"].is_string();
+    node.good(&["queue", "hold", &id]);
+    assert!(held());
+    node.good(&["queue", "release", &id]);
+    assert!(!held());
+    node.good(&["queue", "hold", &id]);
+    assert_eq!(node.list(&[])[0]["state"], "delivering", "what is under way goes on");
+    // The delivery ends with the process, and the hold does not.
+    served.kill();
+    node.world.fault(Fault::None);
+    assert_eq!(node.list(&[])[0]["state"], "held");
+    let served = node.serve();
+    node.good(&["queue", "release", "--all"]);
+    assert_eq!(node.world.wait(1).await[0].to, [BERT]);
+    served.stop();
+}

@@ -1,5 +1,17 @@
 //! Another configuration while mail comes and goes.
 
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
 use super::*;
 
 const SEALS: &str = "[default]\nencrypt = \"require\"\n";
@@ -120,5 +132,72 @@ async fn t09_held_mail_does_not_leave_in_clear_by_itself_when_the_rules_become_w
     // A person may say so: by the rules as they are now.
     assert!(node.good(&["queue", "release", &id]).out.contains("leaves: clear by rule default"));
     assert!(node.world.wait(1).await[0].text().contains(CANARY));
+    served.stop();
+}
+
+/// Speaks TLS from the first octet, believing one CA: the greeting, or none.
+async fn greeted(port: u16, ca: &Issued) -> Option<BufReader<TlsStream<TcpStream>>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(ca.certificate.der().to_vec())).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("220 "), "{line}");
+    Some(stream)
+}
+
+/// A certificate for `localhost` and its key, as the listener reads them.
+fn write_identity(node: &Node, ca: &Issued) {
+    let recipe = Recipe {
+        mailboxes: Vec::new(),
+        hosts: vec!["localhost".into()],
+        key_usage: vec!["digitalSignature"],
+        email_protection: Some(false),
+        ..Recipe::mailbox("localhost", Timestamp::now(), NewKey::P256)
+    };
+    let issued = issue(&recipe, Some(ca));
+    let pem =
+        |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+    std::fs::write(node.path("tls.pem"), pem("CERTIFICATE", issued.certificate.der())).unwrap();
+    std::fs::write(node.path("tls.key"), pem("PRIVATE KEY", &issued.pkcs8)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_gets_its_new_certificate_and_keeps_its_socket_and_sessions() {
+    let node = Node::new(CLEAR).await;
+    let authority = |name: &str| issue(&Recipe::authority(name, Timestamp::now(), NewKey::P256), None);
+    let (old, new, port) = (authority("Old"), authority("New"), free_port());
+    write_identity(&node, &old);
+    let tls = format!(
+        "{}tls = \"implicit\"\ncertificate = \"{here}/tls.pem\"\nkey = \"{here}/tls.key\"\n",
+        listener("sealed", port),
+        here = node.folder.path().display()
+    );
+    node.configure(CLEAR, &tls);
+    let served = node.serve();
+    let mut session = greeted(port, &old).await.expect("the first certificate");
+    write_identity(&node, &new);
+    node.good(&["config", "reload"]);
+    assert!(greeted(port, &new).await.is_some(), "the new certificate");
+    assert!(greeted(port, &old).await.is_none(), "and no longer the old one");
+    session.get_mut().write_all(b"NOOP\r\n").await.unwrap();
+    let mut line = String::new();
+    session.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("250"), "who was there is still there: {line}");
+
+    // A key that cannot be read: refused with the file, and the certificate in use stays.
+    std::fs::write(node.path("tls.key"), "no key").unwrap();
+    let refused = node.run(&["config", "reload"]);
+    assert!(refused.code == 2 && refused.err.contains("tls.key"), "{refused:?}");
+    assert!(greeted(port, &new).await.is_some());
+    drop(session);
     served.stop();
 }
