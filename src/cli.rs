@@ -83,7 +83,7 @@ enum Command {
     Alias(alias::Args),
     /// Load-test a mail flow, and account for every mail.
     #[command(
-        after_help = "Examples:\n  waxwing load --target 127.0.0.1:2525 --sink 10025 --scenario quick\n  waxwing load scenarios"
+        after_help = "Examples:\n  waxwing load --target 127.0.0.1:2525 --sink 10025 --scenario quick --report run.html\n  waxwing load scenarios\n  waxwing load compare a.json b.json"
     )]
     Load(load::Args),
     /// The key-encryption key, which wraps the store's keys.

@@ -147,6 +147,8 @@ pub mod load {
     pub mod mails;
     /// Latencies, rates, processor time and memory over time.
     pub mod measure;
+    /// Random numbers from a seed.
+    mod random;
     /// What people look at: table, JSON, a page, a comparison.
     pub mod report;
     /// One run: people and mails, sink, generator, drain, account.

@@ -2,26 +2,34 @@
 
 /// What flags change in a scenario.
 mod change;
+/// Two reports side by side.
+mod compare;
 /// A gateway for one run.
 mod gateway;
+/// `waxwing load people`.
+mod people;
+/// How a run goes.
+mod progress;
+/// A report as tables.
+mod tell;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Subcommand;
 use tokio::sync::watch;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, print_table, shown};
 use crate::load::generator::{Phase, Target, TargetError};
-use crate::load::ledger::Account;
-use crate::load::run::{Outcome, Setup};
+use crate::load::measure::Recorder;
+use crate::load::report::{Circumstances, Machine, Report, page};
+use crate::load::run::{Setup, prepared};
 use crate::load::scenario::{self, Scenario};
 use change::Change;
 use gateway::OwnGateway;
-
-/// Faults that are printed one by one.
-const FAULTS_SHOWN: usize = 20;
+use progress::Progress;
 
 /// Arguments of `waxwing load`.
 #[derive(Debug, clap::Args)]
@@ -44,18 +52,34 @@ pub struct Args {
     /// Measure the processor time and the memory of this process and its children; may be given again.
     #[arg(long, value_name = "[NAME=]PID", value_parser = process)]
     pid: Vec<(String, u32)>,
+    /// Print the report as JSON: for `waxwing load compare`, and for programs.
+    #[arg(long)]
+    json: bool,
+    /// Write the report as a page to look at: one file that needs no network.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     change: Change,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make people with certificates and keys, as files that any gateway imports.
+    #[command(
+        after_help = "Example:\n  waxwing load people lab --made 20 --ours example.org --theirs partner.example\n  waxwing load --people lab --target 127.0.0.1:2525 --sink 10025 --scenario office"
+    )]
+    People(people::Args),
     /// List the scenarios that come with the program; with a name, print that one's file.
     #[command(after_help = "Example:\n  waxwing load scenarios office > my.toml")]
     Scenarios {
         /// One of them.
         name: Option<String>,
     },
+    /// Compare two reports that --json printed.
+    #[command(
+        after_help = "Example:\n  waxwing load --json >a.json\n  waxwing load --json --connections 40 >b.json\n  waxwing load compare a.json b.json --report both.html"
+    )]
+    Compare(compare::Args),
 }
 
 fn sink_address(text: &str) -> Result<SocketAddr, String> {
@@ -78,7 +102,10 @@ fn process(text: &str) -> Result<(String, u32), String> {
 pub fn run(args: Args, _context: &Context) -> CommandResult {
     match &args.command {
         Some(Command::Scenarios { name }) => scenarios(name.as_deref()),
+        Some(Command::People(args)) => people::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         None => {
+            args.report.as_deref().map_or(Ok(()), can_be_written)?;
             let scenario = args.change.apply(read(&args.scenario)?)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -139,12 +166,15 @@ async fn load(args: &Args, scenario: Scenario) -> CommandResult {
         (None, None) => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port()?)),
         (sink, _) => sink,
     };
+    let (people, making) = people::of(&scenario).await?;
+    let mails = prepared(&scenario, Some(Arc::clone(&people)), making).await.map_err(|why| Failure::new(why, ""))?;
+    mails.notes().iter().for_each(|note| eprintln!("waxwing: {}", shown(note)));
     let own = match (&args.target, sink) {
-        (None, Some(sink)) => Some(OwnGateway::start(&scenario, sink)?),
+        (None, Some(sink)) => Some(OwnGateway::start(&scenario, &people, sink)?),
         _ => None,
     };
-    let target = args.target.clone().or(own.as_ref().map(|own| own.address().to_string())).unwrap_or_default();
-    let target = Target::find(&target, args.i_own_the_target).await.map_err(|error| {
+    let name = args.target.clone().or(own.as_ref().map(|own| own.address().to_string())).unwrap_or_default();
+    let target = Target::find(&name, args.i_own_the_target).await.map_err(|error| {
         let hint = match error {
             TargetError::Public { .. } => "if it is yours, say so: --i-own-the-target",
             _ => "",
@@ -155,9 +185,43 @@ async fn load(args: &Args, scenario: Scenario) -> CommandResult {
     tokio::spawn(signals(phase));
     let mut processes = args.pid.clone();
     processes.extend(own.as_ref().map(|own| ("waxwing".to_owned(), own.pid())));
-    let setup = Setup { scenario, target, sink, processes };
-    let outcome = crate::load::run::run(setup, going).await.map_err(|why| Failure::new(why, ""))?;
-    Ok(tell(&outcome))
+    let began = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let circumstances = Circumstances {
+        began,
+        target: own.as_ref().map_or(name.clone(), |_| format!("{name}, a gateway of its own")),
+        sink: sink.map(|sink| sink.to_string()),
+        machine: Machine::this(),
+    };
+    let recorder = Arc::new(Recorder::new());
+    let progress = Progress::start(Arc::clone(&recorder), &scenario);
+    let setup = Setup { scenario: scenario.clone(), mails, target, sink, processes };
+    let outcome = crate::load::run::measured(setup, going, recorder).await.map_err(|why| Failure::new(why, ""));
+    drop(progress);
+    tell(args, &Report::of(&outcome?, &scenario, circumstances))
+}
+
+/// Says before a run, which may be long, whether its page could be written after it; leaves nothing behind.
+fn can_be_written(file: &Path) -> Result<(), Failure> {
+    let is_new = !file.exists();
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    opened.map_err(|error| Failure::new(format!("the page {} cannot be written: {error}", file.display()), ""))?;
+    if is_new {
+        // It is written later; a run that fails leaves none.
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+fn tell(args: &Args, report: &Report) -> CommandResult {
+    if args.json {
+        println!("{:#}", report.to_json());
+    } else {
+        tell::report(report);
+    }
+    if let Some(file) = &args.report {
+        compare::write(file, &page(report))?;
+    }
+    Ok(if report.good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
 }
 
 /// A port that nobody has. Somebody may take it before our sink does: then the run says so.
@@ -181,21 +245,4 @@ async fn signals(phase: watch::Sender<Phase>) {
         let _ = phase.send(next);
     }
     std::future::pending::<()>().await;
-}
-
-fn tell(outcome: &Outcome) -> ExitCode {
-    let Outcome { sent, account, latency } = outcome;
-    let took = sent.ended.saturating_duration_since(sent.began).as_secs_f64().max(1e-9);
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = sent.mails as f64 / took;
-    println!("{} mails in {took:.2} s: {rate:.0}/s; p50 {:?}, p99 {:?}", sent.mails, latency.0, latency.1);
-    let Account { taken, deferred, refused, unknown, not_sent, delivered, bounced, .. } = account;
-    println!("taken {taken}, deferred {deferred}, refused {refused}, unknown {unknown}, not sent {not_sent}");
-    println!("delivered {delivered}, bounced {bounced}, faults {}", account.faults.len());
-    for fault in account.faults.iter().take(FAULTS_SHOWN) {
-        let id = fault.id.map(|id| id.to_string()).unwrap_or_default();
-        println!("  {:?} {id} {} {}", fault.what, shown(&fault.recipient), shown(&fault.why));
-    }
-    let good = account.faults.is_empty() && (account.taken > 0 || account.sent == 0);
-    if good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) }
 }

@@ -40,12 +40,14 @@ pub trait Source: Send + Sync + 'static {
 
 /// Who hears what becomes of them; asked by many threads.
 pub trait Witness: Send + Sync + 'static {
-    /// Before the first octet of a mail is sent: it can arrive from now on.
-    fn begun(&self, mail: &Mail);
+    /// Before the first octet of a mail is sent: it can arrive from now on. `due` is when it was to be sent.
+    fn begun(&self, mail: &Mail, due: Instant);
     /// A mail was answered, or given up.
     fn ended(&self, mail: &Mail, sending: &Sending);
     /// A mail fell due at this time and was not begun by the end of the run: its latency is at least the time between.
     fn overdue(&self, due: Instant, end: Instant);
+    /// A connection broke, or could not be made.
+    fn broke(&self, _at: Instant) {}
 }
 
 /// How one mail went.

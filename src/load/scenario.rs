@@ -50,6 +50,10 @@ pub struct Scenario {
     pub people: People,
     /// How the sink behaves.
     pub sink: Faults,
+    /// Whether what is signed well has to arrive with `smime=pass` in Authentication-Results (RFC 8601, RFC 7281).
+    pub verdict: bool,
+    /// Algorithms of what is sealed ahead of time, and of the own gateway: a built-in profile's name.
+    pub profile: String,
     /// Of the generator of random numbers: the same seed sends the same mails.
     pub seed: u64,
 }
@@ -220,6 +224,8 @@ pub enum People {
         /// Key types in turn: "rsa2048", "rsa3072", "rsa4096", "p256".
         keys: Vec<String>,
     },
+    /// A population that `waxwing load people` wrote into a folder.
+    Folder(PathBuf),
     /// Those in a Waxwing store: the configuration file that names it.
     Store(PathBuf),
 }

@@ -64,7 +64,7 @@ fn marker(line: &[u8], start: &[u8]) -> Option<String> {
 }
 
 /// Writes one block.
-#[cfg(test)]
+#[cfg(any(test, feature = "server"))]
 pub(crate) fn armor(label: &str, octets: &[u8]) -> String {
     let base64 = base64::engine::general_purpose::STANDARD.encode(octets);
     let mut out = format!("-----BEGIN {label}-----\n");

@@ -51,6 +51,8 @@ pub enum Answer {
     All(Reply),
     /// One per accepted recipient, in order (LMTP, R4).
     Each(Vec<Reply>),
+    /// None: the connection is closed, the message not taken. No server does so by itself: it is for tests of clients.
+    Closed,
 }
 
 /// What the listener asks at each step of a transaction. Dropping the transaction is RSET or a lost connection.

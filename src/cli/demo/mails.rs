@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use crate::load::mails::parts::{difference, parts};
 use crate::mime::entity::{Entity, MimeLimits};
 
 pub const ANNA: &str = "anna@example.org";
@@ -83,14 +84,6 @@ fn big() -> Bytes {
     message.into()
 }
 
-/// A leaf: its type, its name, and its content decoded.
-#[derive(PartialEq, Eq)]
-struct Leaf {
-    essence: String,
-    name: Option<String>,
-    content: Bytes,
-}
-
 /// Whether what came out is what went in: subject, author and recipients, the tree's leaves with type, name and decoded content.
 /// `Ok` says how many leaves, `Err` what differs.
 pub fn compare(before: &Bytes, after: &Bytes) -> Result<usize, String> {
@@ -103,31 +96,10 @@ pub fn compare(before: &Bytes, after: &Bytes) -> Result<usize, String> {
             return Err(format!("{name} differs"));
         }
     }
-    let (went, came) = (leaves(&before, &limits, 0)?, leaves(&after, &limits, 0)?);
-    if went.len() != came.len() {
-        return Err(format!("{} parts went in, {} came out", went.len(), came.len()));
-    }
-    match went.iter().zip(&came).position(|(one, other)| one != other) {
-        Some(at) => Err(format!("part {} differs", at + 1)),
+    let read = |entity: &Entity| parts(entity, &limits).map_err(|error| error.to_string());
+    let (went, came) = (read(&before)?, read(&after)?);
+    match difference(&went, &came) {
+        Some(why) => Err(why),
         None => Ok(went.len()),
     }
-}
-
-/// Clear signatures are looked through: their first part is what was signed.
-fn leaves(entity: &Entity, limits: &MimeLimits, depth: usize) -> Result<Vec<Leaf>, String> {
-    let content_type = entity.content_type().map_err(|error| error.to_string())?;
-    if !content_type.essence.starts_with("multipart/") || depth > limits.depth {
-        let content = entity.decoded_body().map_err(|error| error.to_string())?;
-        // The line end before a delimiter belongs to the delimiter, the one at the end of a mail to the mail.
-        let content = content.strip_suffix(b"\r\n").map_or(content.clone(), |start| content.slice_ref(start));
-        let name = content_type.parameter("name").map(str::to_owned);
-        return Ok(vec![Leaf { essence: content_type.essence, name, content }]);
-    }
-    let parts = entity.parts(limits).map_err(|error| error.to_string())?;
-    let take = if content_type.essence == "multipart/signed" { 1 } else { parts.len() };
-    let mut all = Vec::new();
-    for part in parts.iter().take(take) {
-        all.extend(leaves(part, limits, depth + 1)?);
-    }
-    Ok(all)
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::cli::Failure;
 use crate::load::scenario::{Contents, FOREVER, Kind, Pace, People, Scenario, Sizes, Step, Tls, TlsMode, Verify};
 
+/// Words of a key type.
+pub(super) const KEY_TYPES: [&str; 4] = ["rsa2048", "rsa3072", "rsa4096", "p256"];
+
 /// Flags over a scenario; each takes the place of a key.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "In place of what the scenario says")]
@@ -46,6 +49,15 @@ pub struct Change {
     /// Recipient's address; may be given again.
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "from")]
     to: Vec<String>,
+    /// Make so many people of each side for the run, with certificates and keys.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with_all = ["from", "people"])]
+    made: Option<u32>,
+    /// Their key types in turn.
+    #[arg(long, value_name = "TYPE,…", value_delimiter = ',', requires = "made", value_parser = KEY_TYPES)]
+    keys: Vec<String>,
+    /// The people in a folder of `waxwing load people`, or in the store that a configuration file names.
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "from")]
+    people: Option<PathBuf>,
     /// Real mails: a folder of files, or an mbox.
     #[arg(long, value_name = "DIR|MBOX")]
     contents: Option<PathBuf>,
@@ -129,6 +141,14 @@ impl Change {
         set(&mut scenario.patience, self.patience);
         if !self.from.is_empty() && !self.to.is_empty() {
             scenario.people = People::Named { from: self.from.clone(), to: self.to.clone() };
+        }
+        if let Some(count) = self.made {
+            let default = || ["rsa2048", "p256"].map(str::to_owned).to_vec();
+            let keys = if self.keys.is_empty() { default() } else { self.keys.clone() };
+            scenario.people = People::Made { count, keys };
+        }
+        if let Some(path) = self.people.clone() {
+            scenario.people = if path.is_dir() { People::Folder(path) } else { People::Store(path) };
         }
         if !self.mix.is_empty() {
             scenario.mix.clone_from(&self.mix);

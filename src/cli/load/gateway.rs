@@ -8,9 +8,15 @@ use std::time::{Duration, Instant};
 
 use crate::cli::Failure;
 use crate::cli::demo::Folder;
-use crate::load::scenario::{Kind, Scenario};
+use jiff::Timestamp;
+
+use crate::load::mails::people::{People, Person};
+use crate::load::scenario::{self, Kind, Scenario};
+use crate::pki::path::AnchorScope;
+use crate::policy::TrustState;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::keyring::Kek;
+use crate::store::{CertStore, NewCertificate, Owner, Provenance};
 
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -24,13 +30,20 @@ pub struct OwnGateway {
 }
 
 impl OwnGateway {
-    /// Starts one whose next hops are the sink.
-    pub fn start(scenario: &Scenario, sink: SocketAddr) -> Result<Self, Failure> {
+    /// Starts one whose next hops are the sink: it has the keys of our side, the certificates of the other, and rules that do what the mix
+    /// expects.
+    pub fn start(scenario: &Scenario, people: &People, sink: SocketAddr) -> Result<Self, Failure> {
+        if matches!(scenario.people, scenario::People::Named { .. }) && !is_plain(scenario) {
+            return Err(Failure::new(
+                "the gateway that is started for the run knows no keys of the people named",
+                "let people be made: --made 4, or name the --target that has their keys",
+            ));
+        }
         let folder = Folder::new()?;
         let at = |name: &str| folder.path().join(name);
         Kek::create(&at("kek"))?;
-        EmbeddedStore::create(&at("store"), &at("kek"))?;
-        write(&at("waxwing.toml"), &configuration(scenario, folder.path(), sink))?;
+        fill(&EmbeddedStore::create(&at("store"), &at("kek"))?, people)?;
+        write(&at("waxwing.toml"), &configuration(scenario, people, folder.path(), sink))?;
         let failed =
             |error: std::io::Error| Failure::new(format!("a gateway for the run cannot be started: {error}"), "");
         let log = std::fs::File::create(at("log")).map_err(failed)?;
@@ -93,19 +106,53 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(file, text).map_err(|error| Failure::new(format!("{}: {error}", file.display()), ""))
 }
 
-fn configuration(scenario: &Scenario, folder: &Path, sink: SocketAddr) -> String {
-    let plain = scenario.mix.iter().all(|(_, kind)| *kind == Kind::Plain);
-    let policy = if plain { "pass = true" } else { "sign = \"if-key\"\nencrypt = \"require\"" };
+fn is_plain(scenario: &Scenario) -> bool {
+    scenario.mix.iter().all(|(_, kind)| *kind == Kind::Plain)
+}
+
+/// What an administrator would have imported.
+fn fill(store: &EmbeddedStore, people: &People) -> Result<(), Failure> {
+    for anchor in people.anchors() {
+        store.add_trust(anchor.clone(), Some(AnchorScope::Global))?;
+    }
+    let add = |person: &Person, with_key: bool| -> Result<(), Failure> {
+        let Some(certificate) = person.certificate.clone() else { return Ok(()) };
+        let provenance =
+            Provenance { source: "load".into(), detail: "people of a load test".into(), at: Timestamp::now() };
+        let key = person.pkcs8().filter(|_| with_key).cloned();
+        let new = NewCertificate { certificate, provenance, trust: TrustState::Trusted, key };
+        store.add_certificates(&Owner::Mailbox(person.mailbox.key()), vec![new])?;
+        Ok(())
+    };
+    people.ours.iter().try_for_each(|person| add(person, true))?;
+    people.theirs.iter().try_for_each(|person| add(person, false))
+}
+
+fn configuration(scenario: &Scenario, people: &People, folder: &Path, sink: SocketAddr) -> String {
+    let list = |domains: Vec<&crate::address::Domain>, before: &str| {
+        domains.iter().map(|domain| format!("\"{before}{domain}\"")).collect::<Vec<_>>().join(", ")
+    };
+    let (ours, clear, profile) = (list(people.our_domains(), ""), list(people.clear_domains(), "@"), &scenario.profile);
+    let rules = if is_plain(scenario) {
+        "[[rule]]\nname = \"load\"\npass = true\n".to_owned()
+    } else {
+        // Who has no certificate is refused, or written to in clear where that is what the mix expects.
+        let clear = format!(
+            "[[rule]]\nname = \"clear\"\nmatch = {{ direction = \"outbound\", recipient = [{clear}] }}\nencrypt = \"prefer\"\n"
+        );
+        let in_clear = scenario.mix.iter().any(|(_, kind)| *kind == Kind::UnknownRecipient { refused: false });
+        if in_clear { clear } else { String::new() }
+    };
     let (folder, host, port) = (folder.display(), sink.ip(), sink.port());
     // As TOML literal strings: a temporary folder's name has no quote in it, or the gateway says so.
     format!(
-        "hostname = \"gateway.load.example\"\ndomains = [\"ours.load.example\"]\n\
+        "hostname = \"gateway.load.example\"\ndomains = [{ours}]\n\
          store = '{folder}/store'\nkek = '{folder}/kek'\nspool = '{folder}/spool'\n\
          [[listener]]\nname = \"load\"\naddress = \"127.0.0.1:0\"\ndirection = \"by-recipient\"\ntrusted_networks = [\"127.0.0.0/8\"]\n\
          [next_hop.outbound]\nhost = \"{host}\"\nport = {port}\ntls = \"off\"\n\
          [next_hop.inbound]\nhost = \"{host}\"\nport = {port}\ntls = \"off\"\n\
          [limits]\nconnections = 30000\nconnections_per_client = 30000\n\
-         [[rule]]\nname = \"load\"\n{policy}\n\
-         [default]\nsign = \"if-key\"\nencrypt = \"require\"\n"
+         {rules}\
+         [default]\nsign = \"if-key\"\nencrypt = \"require\"\nprofile = \"{profile}\"\n"
     )
 }

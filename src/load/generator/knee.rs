@@ -68,8 +68,8 @@ impl<W> Listening<W> {
 }
 
 impl<W: Witness> Witness for Listening<W> {
-    fn begun(&self, mail: &Mail) {
-        self.inner.begun(mail);
+    fn begun(&self, mail: &Mail, due: Instant) {
+        self.inner.begun(mail, due);
     }
 
     fn ended(&self, mail: &Mail, sending: &Sending) {
@@ -83,6 +83,10 @@ impl<W: Witness> Witness for Listening<W> {
     fn overdue(&self, due: Instant, end: Instant) {
         self.record(end.saturating_duration_since(due));
         self.inner.overdue(due, end);
+    }
+
+    fn broke(&self, at: Instant) {
+        self.inner.broke(at);
     }
 }
 

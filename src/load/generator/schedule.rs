@@ -2,32 +2,8 @@
 
 use std::time::Duration;
 
+use crate::load::random::Random;
 use crate::load::scenario::Step;
-
-/// Random numbers from a seed (SplitMix64): not for secrets.
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 to below 1.
-    pub(super) fn unit(&mut self) -> f64 {
-        // 53 bits are what a f64 holds.
-        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        unit
-    }
-}
 
 /// Times from the start of a run at which mails fall due, in order.
 ///

@@ -127,7 +127,6 @@ impl Source for Numbered {
                 recipients: self.to.iter().map(recipient).collect(),
             },
             content: Bytes::from(format!("Subject: {number}\r\n\r\n.dot\r\n{}", "filler\r\n".repeat(self.filler))),
-            fingerprint: [0; 32],
         }
     }
 }
@@ -140,7 +139,7 @@ struct Heard {
 }
 
 impl Witness for Heard {
-    fn begun(&self, mail: &Mail) {
+    fn begun(&self, mail: &Mail, _due: Instant) {
         self.begun.lock().unwrap().push(mail.id.number);
     }
     fn ended(&self, mail: &Mail, sending: &Sending) {

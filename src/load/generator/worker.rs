@@ -120,7 +120,7 @@ impl<S: Source, W: Witness> Job<S, W> {
         phase: &mut watch::Receiver<Phase>,
     ) -> Instant {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.witness.begun(mail);
+        self.witness.begun(mail, due);
         let mut sending = Sending { due, began: due, ended: due, connect: None, answers: Vec::new() };
         let answers = tokio::select! {
             biased;
@@ -162,7 +162,7 @@ impl<S: Source, W: Witness> Job<S, W> {
             // A kept connection may have been closed meanwhile: what was surely not taken is sent again, on a new one.
             let again = kept && !link_now.dotted && (result.is_err() || link_now.is_closing());
             if result.is_err() {
-                self.broken.fetch_add(1, Ordering::Relaxed);
+                self.broke();
             }
             if again {
                 *link = None;
@@ -182,7 +182,7 @@ impl<S: Source, W: Witness> Job<S, W> {
                 Ok(link) => return Ok(link),
                 Err(why) => why,
             };
-            self.broken.fetch_add(1, Ordering::Relaxed);
+            self.broke();
             if Instant::now() + pause >= until {
                 return Err(why);
             }
@@ -192,6 +192,11 @@ impl<S: Source, W: Witness> Job<S, W> {
             }
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    fn broke(&self) {
+        self.broken.fetch_add(1, Ordering::Relaxed);
+        self.witness.broke(Instant::now());
     }
 
     /// Tells of the mails that fell due before `end` and were not begun; how many.

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::address::{Domain, Mailbox};
 use crate::config::ConfigError;
-use crate::config::reader::{Report, Section, choice, duration, integer, list, number, parsed, size, text};
+use crate::config::reader::{Report, Section, boolean, choice, duration, integer, list, number, parsed, size, text};
+use crate::policy::Profile;
 
 /// Mails a second.
 const RATE: (f64, f64) = (0.001, 1_000_000.0);
@@ -47,6 +48,7 @@ fn whole(top: &Section<'_, '_>, folder: &Path) -> Option<Scenario> {
     let name = top.require("name", "a name for the report", text);
     let about = top.get("about", text).unwrap_or_default();
     let seed = top.get("seed", integer(0, u64::MAX / 2)).unwrap_or(1);
+    let profile = top.get("profile", profile).unwrap_or_else(|| "compatible".into());
     let pace = match top.section("pace") {
         Some(section) => pace(&section),
         None => {
@@ -60,6 +62,7 @@ fn whole(top: &Section<'_, '_>, folder: &Path) -> Option<Scenario> {
     let mix = mix(top);
     let people = top.section("people").map_or_else(named_people, |section| people(&section, folder));
     let sink = top.section("sink").map_or_else(Faults::default, |section| sink(&section));
+    let verdict = top.section("expect").is_none_or(|section| expect(&section));
     top.complain_of_unknown();
     Some(Scenario {
         name: name?,
@@ -77,8 +80,21 @@ fn whole(top: &Section<'_, '_>, folder: &Path) -> Option<Scenario> {
         mix,
         people,
         sink,
+        verdict,
+        profile,
         seed,
     })
+}
+
+fn profile(value: &DeValue<'_>) -> Result<String, String> {
+    let known = |name: &String| Profile::builtin(name).is_some();
+    text(value).ok().filter(known).ok_or_else(|| "expected \"compatible\", \"modern\" or \"edi-energy\"".into())
+}
+
+fn expect(section: &Section<'_, '_>) -> bool {
+    let verdict = section.get("verdict", boolean).unwrap_or(true);
+    section.complain_of_unknown();
+    verdict
 }
 
 #[derive(Clone, Copy)]
@@ -127,7 +143,7 @@ fn open(section: &Section<'_, '_>) -> Option<Pace> {
         let rate = step.require("rate", "mails a second", rate);
         let lasts = duration(Duration::from_millis(100), FOREVER);
         let lasts = step.require("lasts", "a time, such as \"30 s\"", lasts);
-        let ramp = step.get("ramp", crate::config::reader::boolean).unwrap_or(false);
+        let ramp = step.get("ramp", boolean).unwrap_or(false);
         step.finish();
         if let (Some(rate), Some(lasts)) = (rate, lasts) {
             steps.push(Step { rate, lasts, ramp });
@@ -354,7 +370,7 @@ fn people(section: &Section<'_, '_>, folder: &Path) -> People {
     let (from, to) = (section.get("from", list(address)), section.get("to", list(address)));
     let made = section.get("made", integer(1, 100_000)).and_then(|count| u32::try_from(count).ok());
     let keys = section.get("keys", list(key_type));
-    let store = section.get("store", text);
+    let (kept, store) = (section.get("folder", text), section.get("store", text));
     section.complain_of_unknown();
     for (key, found) in [("from", &from), ("to", &to), ("keys", &keys)] {
         if found.as_ref().is_some_and(Vec::is_empty) {
@@ -364,14 +380,15 @@ fn people(section: &Section<'_, '_>, folder: &Path) -> People {
     if keys.is_some() && made.is_none() {
         section.complain("keys", "key types", "expected made = … beside them");
     }
-    match (from, to, made, store) {
+    match (from, to, made, kept.or(store.clone())) {
         (Some(from), Some(to), None, None) => People::Named { from, to },
         (None, None, Some(count), None) => {
             People::Made { count, keys: keys.unwrap_or_else(|| vec!["rsa2048".into(), "p256".into()]) }
         }
-        (None, None, None, Some(file)) => People::Store(folder.join(file)),
+        (None, None, None, Some(path)) if store.is_none() => People::Folder(folder.join(path)),
+        (None, None, None, Some(path)) if store.as_ref() == Some(&path) => People::Store(folder.join(path)),
         _ => {
-            section.complain("from", "none, too few or too many", "expected from and to, or made, or store");
+            section.complain("from", "none, too few or too many", "expected from and to, or made, or folder, or store");
             named_people()
         }
     }

@@ -61,6 +61,13 @@ fn other_paces_people_and_contents_are_read() {
          [mail]\ncontents = { mbox = '/m' }\n[connection]\nmails = 1\ntls = 'starttls'\nverify = 'ca.pem'",
     );
     assert_eq!((closed.people, closed.contents), (People::Store("/etc/w.toml".into()), Contents::Mbox("/m".into())));
+    let kept = parse(
+        "name = 'p'\nprofile = 'edi-energy'\n[pace]\nkind = 'knee'\n[people]\nfolder = 'p'\n[expect]\nverdict = false",
+    );
+    assert_eq!(
+        (kept.people, kept.profile.as_str(), kept.verdict),
+        (People::Folder("dir/p".into()), "edi-energy", false)
+    );
     assert_eq!(closed.mails_per_connection, Some(1));
     assert_eq!(closed.tls, Tls { mode: TlsMode::StartTls, verify: Verify::File("dir/ca.pem".into()) });
 }
@@ -68,7 +75,7 @@ fn other_paces_people_and_contents_are_read() {
 #[test]
 fn a_wrong_value_says_line_key_and_what_is_expected() {
     let errors = with("kind = \"open\"", "kind = \"opne\"");
-    assert_eq!((errors[0].line, errors[0].key.as_str(), errors[0].found.as_str()), (14, "pace.kind", "\"opne\""));
+    assert_eq!((errors[0].line, errors[0].key.as_str(), errors[0].found.as_str()), (17, "pace.kind", "\"opne\""));
     assert!(errors[0].expected.contains("\"knee\""), "{}", errors[0]);
     for (line, other) in [
         ("name = \"example\"", "nmae = \"example\""),
@@ -94,6 +101,9 @@ fn a_wrong_value_says_line_key_and_what_is_expected() {
         ("weight = 1\n\n# Who", "weight = 0\n\n# Who"),
         ("to = [\"bert@partner.example\", ", "to = [\"bert\", "),
         ("[people]", "[people]\nmade = 3"),
+        ("[people]", "[people]\nfolder = \"a\"\nstore = \"b\""),
+        ("# profile = \"compatible\"", "profile = \"odd\""),
+        ("# verdict = true", "verdict = 1"),
         ("[people]", "[people]\nkeys = [\"p256\"]"),
         ("# defer = 0.0", "defer = 1.1"),
         ("# defer = 0.0", "defer = 0.6\nrefuse = 0.6"),

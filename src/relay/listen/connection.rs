@@ -240,10 +240,7 @@ impl<R: Relay> Conversation<R> {
                 }
                 Event::Mail(reverse_path, parameters) => self.mail(reverse_path, parameters).await,
                 Event::Rcpt(recipient) => self.rcpt(recipient).await,
-                Event::Message => {
-                    self.message().await;
-                    None
-                }
+                Event::Message => self.message().await,
                 Event::Hello { name, extended } => {
                     self.hello(name, extended);
                     None
@@ -317,15 +314,18 @@ impl<R: Relay> Conversation<R> {
     }
 
     /// From the final dot on the mail may be taken, so nothing that happens to the connection stops the relay: it has a task of its own.
-    async fn message(&mut self) {
+    /// `Some(false)`: close.
+    async fn message(&mut self) -> Option<bool> {
         let content = std::mem::replace(&mut self.content, Content::new(0));
         let Some(mut transaction) = self.transaction.take() else {
-            return self.session.answer_message(&[internal()]);
+            self.session.answer_message(&[internal()]);
+            return None;
         };
         if content.len() > content.told
             && let Err(reply) = self.context.relay.growing(&mut transaction, content.len())
         {
-            return self.session.answer_message(&[reply]);
+            self.session.answer_message(&[reply]);
+            return None;
         }
         let relay = Arc::clone(&self.context.relay);
         let octets = content.octets.freeze();
@@ -333,11 +333,13 @@ impl<R: Relay> Conversation<R> {
         match task.await {
             Ok(Answer::All(reply)) => self.session.answer_message(&[reply]),
             Ok(Answer::Each(replies)) => self.session.answer_message(&replies),
+            Ok(Answer::Closed) => return Some(false),
             Err(failure) => {
                 error!(address = %self.address, %failure, "a message's work was broken off");
                 self.session.answer_message(&[internal()]);
             }
         }
+        None
     }
 
     /// `Some(0)`: the client closed; `None`: out of time, or the server stops; the session has its last reply ready.

@@ -89,6 +89,7 @@ impl Event {
         let answer = match answer {
             Answer::All(reply) => words(reply),
             Answer::Each(replies) => replies.iter().map(words).collect::<Vec<_>>().join(" | "),
+            Answer::Closed => String::new(),
         };
         let total = began.elapsed();
         tracing::info!(
