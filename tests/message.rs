@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use jiff::Timestamp;
 use tempfile::TempDir;
-use waxwing::pki::authority::{DemoPki, NewKey, demo_pki};
+use waxwing::pki::authority::{DemoPki, NewKey, Recipe, demo_pki, issue};
 use waxwing::pki::pkcs12::{Bundle, export};
 
 const ALICE: &str = "alice@example.org";
@@ -199,6 +199,38 @@ fn every_algorithm_that_is_written_can_be_asked_for() {
         assert!(text.contains("expected one of"), "{text}");
     }
     assert!(!place.folder.path().join("none.eml").exists());
+}
+
+/// Keys of every kind that a certificate may hold (RFC 8410, RFC 5480), from PKCS#12 to the opened mail.
+#[test]
+fn keys_of_every_kind_sign_and_open() {
+    let place = Place::new();
+    let now = Timestamp::now();
+    let root = issue(&Recipe::authority("Root", now, NewKey::Ed25519), None);
+    place.write("other.der", root.certificate.der());
+    for (signs, opens, shown) in [
+        (NewKey::Ed25519, NewKey::X25519, ["Ed25519", "X9.63 KDF with SHA-256"]),
+        (NewKey::P521, NewKey::P521, ["ECDSA, SHA-512", "X9.63 KDF with SHA-256"]),
+        (NewKey::P384, NewKey::Rsa3072, ["ECDSA, SHA-384", "RSA-OAEP, SHA-512, MGF1 SHA-512"]),
+    ] {
+        for (name, mailbox, kind) in [("first", ALICE, signs), ("second", BOB, opens)] {
+            let leaf = issue(&Recipe::mailbox(mailbox, now, kind), Some(&root));
+            place.write(&format!("{name}.der"), leaf.certificate.der());
+            let bundle = Bundle { keys: vec![leaf.pkcs8], certificates: vec![leaf.certificate], ..Bundle::default() };
+            place.write(&format!("{name}.p12"), &export(&bundle, "secret", name).unwrap());
+        }
+        let (status, text) = place.status(
+            "seal --sign --encrypt --key first.p12 --password secret --cert second.der --trust other.der --transport oaep-sha512 \
+             mail.eml --output sealed.eml",
+        );
+        assert_eq!(status, 0, "{text}");
+        let (status, text) = place.status("open --key second.p12 --password secret --trust other.der sealed.eml");
+        assert_eq!(status, 0, "{text}");
+        assert!(text.contains("verdict: pass (signed by alice@example.org)"), "{text}");
+        for shown in shown {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+    }
 }
 
 #[test]

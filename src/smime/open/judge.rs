@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::OpenContext;
 use crate::address::Mailbox;
-use crate::cms::algorithm::{Digest, SignatureScheme, signature_scheme};
+use crate::cms::algorithm::{Digest, Legacy, SignatureScheme, signature_scheme};
 use crate::cms::error::CmsError;
 use crate::cms::signed::{CertificateId, Countersignature, SignedData, SignerInfo};
 use crate::mime::entity::{Entity, MimeLimits};
@@ -224,7 +224,9 @@ fn report(
         }
         report.revocation = Some(judged.status);
     }
-    report.weak = weaknesses(info, &certificate, report.path.as_ref().ok());
+    if context.legacy != Legacy::default() {
+        report.weak = weaknesses(info, &certificate, report.path.as_ref().ok());
+    }
     report.matches_from = match author {
         Ok(mailbox) if certificate.is_for(&mailbox.key()) => Ok(mailbox.clone()),
         Ok(mailbox) => Err(format!("the certificate is for {}, From is {mailbox}", names(&certificate))),
