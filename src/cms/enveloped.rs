@@ -4,7 +4,8 @@ use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 
 use super::algorithm::{
-    ContentAlgorithm, ContentEncryption, Digest, KeyAgreement, KeyTransport, Legacy, content_encryption,
+    ContentAlgorithm, ContentEncryption, Digest, KeyAgreement, KeyEncapsulation, KeyTransport, Legacy,
+    content_encryption,
 };
 use super::ber::{Element, tag, to_der, write};
 use super::error::CmsError;
@@ -12,12 +13,15 @@ use super::signed::{CertificateId, ID_DATA, content_of};
 use crate::keys::{Cek, KeyId, KeyOperation};
 
 mod cipher;
+mod kem;
 mod recipients;
 mod seal;
 
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use kem::fuzz_kem_recipient_info;
 pub use seal::{seal, seal_with};
 
 const ID_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.3");
@@ -26,7 +30,8 @@ const ID_AUTH_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1
 /// RecipientInfos in one envelope at most.
 const MAX_RECIPIENTS: usize = 4096;
 
-/// How an RSA recipient gets the CEK; an EC recipient gets ECDH with this KDF digest and the wrap that fits the cipher.
+/// How an RSA recipient gets the CEK; an EC recipient gets ECDH with this KDF digest and the wrap that fits the cipher, an ML-KEM
+/// recipient a KEMRecipientInfo as RFC 9936 has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecipientScheme {
     pub rsa: KeyTransport,
@@ -53,7 +58,9 @@ pub struct EnvelopedData {
 pub enum RecipientKind {
     KeyTransport(KeyTransport),
     KeyAgreement(KeyAgreement),
-    /// KEK, password, KEM, or an algorithm that is not in the table: named, not opened.
+    /// KEMRecipientInfo (RFC 9629).
+    KeyEncapsulation(KeyEncapsulation),
+    /// KEK, password, or an algorithm that is not in the table: named, not opened.
     Other(String),
 }
 
@@ -64,9 +71,9 @@ pub struct RecipientInfo {
     pub id: Option<CertificateId>,
     pub kind: RecipientKind,
     encrypted_key: Bytes,
-    /// The originator's ephemeral point (key agreement).
+    /// The originator's ephemeral point (key agreement), or kemct (key encapsulation).
     originator: Bytes,
-    /// ECC-CMS-SharedInfo, DER (key agreement).
+    /// ECC-CMS-SharedInfo (key agreement) or CMSORIforKEMOtherInfo (key encapsulation), DER.
     shared_info: Bytes,
 }
 
@@ -87,6 +94,15 @@ impl RecipientInfo {
                 agreement: *agreement,
                 originator: self.originator.clone(),
                 shared_info: self.shared_info.clone(),
+                wrapped: self.encrypted_key.clone(),
+                content,
+                substitute,
+            }),
+            RecipientKind::KeyEncapsulation(encapsulation) => Ok(KeyOperation::Decapsulate {
+                key,
+                encapsulation: *encapsulation,
+                ciphertext: self.originator.clone(),
+                info: self.shared_info.clone(),
                 wrapped: self.encrypted_key.clone(),
                 content,
                 substitute,

@@ -1,7 +1,8 @@
-//! AES key wrap (RFC 3394) and the X9.63 key derivation of RFC 5753.
+//! AES key wrap (RFC 3394) and the key derivations of RFC 5753 and RFC 8418.
 
 use aws_lc_rs::cipher::{AES_192, DecryptingKey, DecryptionContext, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::digest::Context;
+use aws_lc_rs::hkdf;
 use aws_lc_rs::key_wrap::{AES_128, AES_256, AesKek, KeyWrap as _};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -26,6 +27,33 @@ pub fn x963_kdf(digest: Digest, secret: &[u8], shared_info: &[u8], length: usize
     }
     key.truncate(length);
     key
+}
+
+/// HKDF (RFC 5869) as RFC 8418 section 2.2 has it: the ukm, where there is one, is the salt. One error, whatever is wrong.
+pub fn hkdf(
+    digest: Digest,
+    secret: &[u8],
+    ukm: Option<&[u8]>,
+    shared_info: &[u8],
+    length: usize,
+) -> Result<Zeroizing<Vec<u8>>, CmsError> {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let algorithm = match digest {
+        Digest::Sha256 => hkdf::HKDF_SHA256,
+        Digest::Sha384 => hkdf::HKDF_SHA384,
+        Digest::Sha512 => hkdf::HKDF_SHA512,
+        Digest::Sha1 => return Err(CmsError::Crypto),
+    };
+    let mut key = Zeroizing::new(vec![0u8; length]);
+    let extracted = hkdf::Salt::new(algorithm, ukm.unwrap_or_default()).extract(secret);
+    let expanded = extracted.expand(&[shared_info], Length(length)).and_then(|okm| okm.fill(&mut key));
+    expanded.map_err(|_| CmsError::Crypto)?;
+    Ok(key)
 }
 
 /// Wraps a key of 16 to 64 octets, a multiple of 8.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair, RsaKeyPair};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, RsaKeyPair};
 use bytes::Bytes;
 use const_oid::{ObjectIdentifier, db};
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,9 @@ use zeroize::Zeroizing;
 use super::asn1::{integer, number, oid, sequence, tag, write};
 use super::certificate::Certificate;
 use crate::address::Mailbox;
+use crate::cms::algorithm::{MlDsa, MlKem, SignatureScheme};
+use crate::keys::{KeyAnswer, KeyOperation, SoftwareKey};
+use crate::pki::public_key::KeyKind;
 
 /// Which key to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +27,9 @@ pub enum NewKey {
     Rsa4096,
     P256,
     P384,
+    MlDsa(MlDsa),
+    /// For leaves alone: such a key signs nothing.
+    MlKem(MlKem),
 }
 
 /// What a certificate is to say.
@@ -66,9 +72,14 @@ impl Recipe {
             key,
         }
     }
-    /// A certificate to sign and to encrypt for one mailbox, valid from an hour before `now`, for a year.
+    /// A certificate to sign and to encrypt for one mailbox, as far as its key can, valid from an hour before `now`, for a year.
     pub fn mailbox(mailbox: &str, now: Timestamp, key: NewKey) -> Self {
-        let transport = if matches!(key, NewKey::P256 | NewKey::P384) { "keyAgreement" } else { "keyEncipherment" };
+        let key_usage = match key {
+            NewKey::Rsa2048 | NewKey::Rsa3072 | NewKey::Rsa4096 => vec!["digitalSignature", "keyEncipherment"],
+            NewKey::P256 | NewKey::P384 => vec!["digitalSignature", "keyAgreement"],
+            NewKey::MlDsa(_) => vec!["digitalSignature"],
+            NewKey::MlKem(_) => vec!["keyEncipherment"],
+        };
         Self {
             common_name: mailbox.to_owned(),
             mailboxes: vec![mailbox.to_owned()],
@@ -76,7 +87,7 @@ impl Recipe {
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 8_760 * HOUR),
             ca: None,
-            key_usage: vec!["digitalSignature", transport],
+            key_usage,
             email_protection: Some(true),
             permitted_mail: Vec::new(),
             crl: None,
@@ -163,8 +174,7 @@ pub fn cached_key(kind: NewKey, name: &str) -> Zeroizing<Vec<u8>> {
 /// As [`issue`].
 #[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
 pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option<&Issued>) -> Issued {
-    let key = Signer::read(&pkcs8).expect("a PKCS#8 key of a kind made here");
-    let spki = key.spki().expect("a public key");
+    let spki = SoftwareKey::from_pkcs8(&pkcs8).expect("a PKCS#8 key of a kind made here").spki().to_vec();
     let subject = common_name(&recipe.common_name);
     let (issuer_name, signer, issuer_spki) = match issuer {
         Some(issuer) => (
@@ -234,8 +244,18 @@ fn generate(kind: NewKey) -> Zeroizing<Vec<u8>> {
         NewKey::Rsa4096 => rsa(KeySize::Rsa4096),
         NewKey::P256 => ec(P256),
         NewKey::P384 => ec(P384),
+        NewKey::MlDsa(set) => seed(&set.oid(), 32),
+        NewKey::MlKem(set) => seed(&set.oid(), 64),
     };
     Zeroizing::new(made.expect("a new key"))
+}
+
+/// A private key of random octets, in the form that RFC 9881 and RFC 9935 prefer.
+fn seed(algorithm: &ObjectIdentifier, length: usize) -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
+    let mut octets = Zeroizing::new(vec![0u8; length]);
+    aws_lc_rs::rand::fill(&mut octets)?;
+    let key = Zeroizing::new(write(tag::context(0), &[&octets]));
+    Ok(sequence(&[&number(0), &sequence(&[&oid(algorithm)]), &write(tag::OCTET_STRING, &[&key])]))
 }
 
 static P256: &EcdsaSigningAlgorithm = &signature::ECDSA_P256_SHA256_ASN1_SIGNING;
@@ -245,31 +265,26 @@ static P384: &EcdsaSigningAlgorithm = &signature::ECDSA_P384_SHA384_ASN1_SIGNING
 enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, ObjectIdentifier),
+    MlDsa(SoftwareKey, MlDsa),
 }
 
 impl Signer {
     fn read(pkcs8: &[u8]) -> Option<Self> {
-        RsaKeyPair::from_pkcs8(pkcs8)
-            .map(Self::Rsa)
-            .or_else(|_| {
-                EcdsaKeyPair::from_pkcs8(P256, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_256))
-            })
-            .or_else(|_| {
-                EcdsaKeyPair::from_pkcs8(P384, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_384))
-            })
-            .ok()
-    }
-    fn spki(&self) -> Option<Vec<u8>> {
-        let der = match self {
-            Self::Rsa(key) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
-            Self::Ec(key, _) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
-        };
-        der.ok().map(|der| der.as_ref().to_vec())
+        let ec = |curve, algorithm| EcdsaKeyPair::from_pkcs8(curve, pkcs8).ok().map(|key| Self::Ec(key, algorithm));
+        let key = SoftwareKey::from_pkcs8(pkcs8).ok()?;
+        match key.public_key().kind() {
+            KeyKind::Rsa { .. } => RsaKeyPair::from_pkcs8(pkcs8).ok().map(Self::Rsa),
+            KeyKind::P256 => ec(P256, db::rfc5912::ECDSA_WITH_SHA_256),
+            KeyKind::P384 => ec(P384, db::rfc5912::ECDSA_WITH_SHA_384),
+            KeyKind::MlDsa(set) => Some(Self::MlDsa(key, set)),
+            _ => None,
+        }
     }
     fn algorithm(&self) -> Vec<u8> {
         match self {
             Self::Rsa(_) => sequence(&[&oid(&db::rfc5912::SHA_256_WITH_RSA_ENCRYPTION), &write(tag::NULL, &[])]),
             Self::Ec(_, algorithm) => sequence(&[&oid(algorithm)]),
+            Self::MlDsa(_, set) => sequence(&[&oid(&set.oid())]),
         }
     }
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
@@ -281,6 +296,13 @@ impl Signer {
             }
             Self::Ec(key, _) => {
                 key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec())
+            }
+            Self::MlDsa(key, set) => {
+                let (scheme, message) = (SignatureScheme::MlDsa(*set), Bytes::copy_from_slice(message));
+                match key.perform(&KeyOperation::Sign { key: key.id(), scheme, message }) {
+                    Ok(KeyAnswer::Signature(signature)) => Some(signature),
+                    _ => None,
+                }
             }
         }
     }

@@ -39,6 +39,35 @@ pub struct SignPlan {
     pub form: Form,
     pub signing_time: Timestamp,
     pub capabilities: Vec<ContentEncryption>,
+    /// A second signature of the same signer's, by another key: classical and ML-DSA. Each says that the other belongs beside it
+    /// (RFC 5752).
+    pub second: Option<SecondSignature>,
+}
+
+/// The other key of a signer, and how it signs.
+#[derive(Debug, Clone)]
+pub struct SecondSignature {
+    pub key: KeyId,
+    pub certificate: Certificate,
+    /// Intermediates to include.
+    pub chain: Vec<Certificate>,
+    pub scheme: SignatureScheme,
+}
+
+impl SignPlan {
+    /// Digests of the content that the signatures name, in their order; each once.
+    fn digests(&self) -> Vec<Digest> {
+        let second = self.second.as_ref().map(|second| second.scheme.digest());
+        std::iter::once(self.digest).chain(second.filter(|second| *second != self.digest)).collect()
+    }
+    /// RFC 8551 section 3.5.3.2: the digests' words, separated by commas.
+    fn micalg(&self) -> String {
+        self.digests().into_iter().map(micalg).collect::<Vec<_>>().join(",")
+    }
+    /// Certificates that sign, in the order of their signatures.
+    fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        std::iter::once(&self.certificate).chain(self.second.as_ref().map(|second| &second.certificate))
+    }
 }
 
 /// To whom it is encrypted, and how.
@@ -176,18 +205,8 @@ impl Draft {
         if self.kept {
             plan.form = Form::Opaque;
         }
-        let digest = signed::digest_of(plan.digest, self.entity.chunks(CHUNK));
-        let parameters = SignParameters {
-            signer: &plan.certificate,
-            chain: &plan.chain,
-            scheme: plan.scheme,
-            digest: plan.digest,
-            signing_time: plan.signing_time,
-            capabilities: &plan.capabilities,
-            encryption_certificate: plan.encryption_certificate.as_ref(),
-        };
         let econtent = (plan.form == Form::Opaque).then(|| self.entity.to_bytes());
-        let prepared = signed::prepare(&parameters, &digest, econtent)?;
+        let prepared = prepare(&plan, &self.entity, econtent)?;
         Ok(Signing { outer: self.outer, content: self.entity, prepared, plan })
     }
     /// Encrypts what is there (signed or not) for one group of recipients; the draft stays for the next group. With
@@ -227,24 +246,38 @@ impl Draft {
 }
 
 impl Signing {
-    /// What the key has to do.
+    /// What the key has to do; the first of them where there are two.
     pub fn operation(&self) -> KeyOperation {
         KeyOperation::Sign { key: self.plan.key, scheme: self.plan.scheme, message: self.prepared.to_sign() }
     }
+    /// What the keys have to do, in the order in which `finish_all` wants their answers.
+    pub fn operations(&self) -> Vec<KeyOperation> {
+        let second = self.plan.second.as_ref().map(|second| (second.key, second.scheme));
+        let keys = std::iter::once((self.plan.key, self.plan.scheme)).chain(second);
+        keys.zip(self.prepared.all_to_sign())
+            .map(|((key, scheme), message)| KeyOperation::Sign { key, scheme, message })
+            .collect()
+    }
     /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them.
     pub fn finish(self, answer: KeyAnswer, self_check: bool) -> Result<Draft, SealError> {
-        let KeyAnswer::Signature(signature) = answer else {
-            return Err(SealError::Key(crate::keys::KeyError::Unsuitable(
-                "a signature was asked for, a CEK came back",
-            )));
-        };
-        let object = self.prepared.finish(&signature)?;
+        self.finish_all(vec![answer], self_check)
+    }
+    /// The same with an answer for each of `operations`.
+    pub fn finish_all(self, answers: Vec<KeyAnswer>, self_check: bool) -> Result<Draft, SealError> {
+        let signatures = answers.into_iter().map(|answer| match answer {
+            KeyAnswer::Signature(signature) => Ok(signature),
+            KeyAnswer::Cek(_) => {
+                Err(SealError::Key(crate::keys::KeyError::Unsuitable("a signature was asked for, a CEK came back")))
+            }
+        });
+        let signatures = signatures.collect::<Result<Vec<_>, _>>()?;
+        let object = self.prepared.finish_all(&signatures)?;
         if self_check {
-            check_signature(&object, &self.content.to_bytes(), &self.plan)?;
+            check_signatures(&object, &self.content.to_bytes(), &self.plan)?;
         }
         let entity = match self.plan.form {
             Form::Opaque => pkcs7_mime("signed-data", object),
-            Form::Clear => multipart_signed(self.content, object, self.plan.digest, self_check)?,
+            Form::Clear => multipart_signed(self.content, object, &self.plan.micalg(), self_check)?,
         };
         Ok(Draft { outer: self.outer, entity, signed: true, kept: false, form: Some(self.plan.form) })
     }
@@ -312,7 +345,7 @@ pub(in crate::smime) fn pkcs7_mime(smime_type: &str, object: Bytes) -> Rope {
 }
 
 /// A multipart/signed entity (RFC 8551 section 3.5.3).
-fn multipart_signed(content: Rope, signature: Bytes, digest: Digest, self_check: bool) -> Result<Rope, SealError> {
+fn multipart_signed(content: Rope, signature: Bytes, micalg: &str, self_check: bool) -> Result<Rope, SealError> {
     let mut random = [0; 18];
     rand::fill(&mut random).map_err(|_| CmsError::Crypto)?;
     let boundary = boundary(&random);
@@ -321,14 +354,16 @@ fn multipart_signed(content: Rope, signature: Bytes, digest: Digest, self_check:
     {
         return Err(SealError::SelfCheck("the boundary stands in the content"));
     }
-    Ok(multipart_signed_with(content, signature, micalg(digest), &boundary))
+    Ok(multipart_signed_with(content, signature, micalg, &boundary))
 }
 
 /// The same with a boundary that is known not to stand in the content.
 pub(in crate::smime) fn multipart_signed_with(content: Rope, signature: Bytes, micalg: &str, boundary: &str) -> Rope {
     let mut rope = Rope::new();
+    // A comma is no character of a token (RFC 2045 section 5.1).
+    let quoted = if micalg.contains(',') { format!("\"{micalg}\"") } else { micalg.to_owned() };
     rope.push_raw(format!(
-        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={micalg};\r\n boundary=\"{boundary}\"\r\n\r\n\
+        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={quoted};\r\n boundary=\"{boundary}\"\r\n\r\n\
          This is a cryptographically signed message in MIME format.\r\n\r\n--{boundary}\r\n"
     ));
     rope.append(content);
@@ -365,8 +400,37 @@ fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
 /// Octets of a rope looked at in one go.
 const CHUNK: usize = 64 * 1024;
 
-/// The signature read back and verified over the content as it will be seen.
-fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(), SealError> {
+/// A SignerInfo for each signature of the plan.
+fn prepare(plan: &SignPlan, entity: &Rope, econtent: Option<Bytes>) -> Result<PreparedSignedData, SealError> {
+    let first = SignParameters {
+        signer: &plan.certificate,
+        chain: &plan.chain,
+        scheme: plan.scheme,
+        digest: plan.digest,
+        signing_time: plan.signing_time,
+        capabilities: &plan.capabilities,
+        encryption_certificate: plan.encryption_certificate.as_ref(),
+    };
+    let second = plan.second.as_ref().map(|second| SignParameters {
+        signer: &second.certificate,
+        chain: &second.chain,
+        scheme: second.scheme,
+        digest: second.scheme.digest(),
+        ..first.clone()
+    });
+    let digests: Vec<_> =
+        plan.digests().into_iter().map(|how| (how, signed::digest_of(how, entity.chunks(CHUNK)))).collect();
+    let signers: Vec<_> = std::iter::once(&first)
+        .chain(&second)
+        .filter_map(|how| {
+            digests.iter().find(|(digest, _)| *digest == how.digest).map(|(_, value)| (how, value.as_slice()))
+        })
+        .collect();
+    Ok(signed::prepare_guarded(&signers, econtent)?)
+}
+
+/// The signatures read back and verified over the content as it will be seen.
+fn check_signatures(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(), SealError> {
     if plan.form == Form::Clear && !canonical::is_seven_bit_safe(content) {
         return Err(SealError::SelfCheck("the signed content would not survive a 7-bit hop"));
     }
@@ -376,15 +440,17 @@ fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(
         (Some(econtent), Form::Opaque) if econtent == content => {}
         _ => return Err(SealError::SelfCheck("the SignedData does not carry the content that was signed")),
     }
-    let [signer] = data.signers.as_slice() else {
-        return Err(SealError::SelfCheck("the SignedData has not exactly one signer"));
-    };
-    if !signer.id.names(&plan.certificate) {
-        return Err(SealError::SelfCheck("the SignerInfo names another certificate"));
+    if data.signers.len() != plan.certificates().count() {
+        return Err(SealError::SelfCheck("the SignedData has another number of signers than was asked for"));
     }
-    signer
-        .verify(&data, content, &plan.certificate, plan.certificate.public_key(), Legacy::default())
-        .map_err(|_| SealError::SelfCheck("the signature does not verify: is the key the certificate's?"))
+    for certificate in plan.certificates() {
+        let signer = data.signers.iter().find(|signer| signer.id.names(certificate));
+        let signer = signer.ok_or(SealError::SelfCheck("the SignerInfo names another certificate"))?;
+        signer
+            .verify(&data, content, certificate, certificate.public_key(), Legacy::default())
+            .map_err(|_| SealError::SelfCheck("the signature does not verify: is the key the certificate's?"))?;
+    }
+    Ok(())
 }
 
 /// The envelope read back: every recipient named, and what the CEK opens is what went in.

@@ -24,7 +24,7 @@ impl KeyWrap {
             Self::Aes256 => 32,
         }
     }
-    fn oid(self) -> ObjectIdentifier {
+    pub(super) fn oid(self) -> ObjectIdentifier {
         match self {
             Self::Aes128 => AES128_WRAP,
             Self::Aes192 => AES192_WRAP,
@@ -56,6 +56,16 @@ const AGREEMENTS: [(ObjectIdentifier, Digest, bool); 8] = [
     (id("1.3.132.1.14.3"), Digest::Sha512, true),
 ];
 
+/// Reads a key wrap algorithm (RFC 3565 section 2.3.2). RFC 5753 too wants parameters absent; implementations in use send NULL.
+pub fn key_wrap(der: &[u8]) -> Result<KeyWrap, CmsError> {
+    let found = AlgorithmIdentifier::from_der(der)?;
+    found.null_or_absent()?;
+    [KeyWrap::Aes128, KeyWrap::Aes192, KeyWrap::Aes256]
+        .into_iter()
+        .find(|known| known.oid() == found.oid)
+        .ok_or_else(|| found.refused("not a key wrap known here"))
+}
+
 /// Reads a key agreement algorithm (RFC 5753 section 7.1.4). Also gives the KeyWrapAlgorithm's DER as sent, which goes into
 /// ECC-CMS-SharedInfo.
 pub fn key_agreement(der: &[u8]) -> Result<(KeyAgreement, &[u8]), CmsError> {
@@ -65,14 +75,7 @@ pub fn key_agreement(der: &[u8]) -> Result<(KeyAgreement, &[u8]), CmsError> {
         .find(|(oid, ..)| *oid == found.oid)
         .ok_or_else(|| found.refused("not a key agreement algorithm known here"))?;
     let wrap_der = found.parameters.ok_or_else(|| found.refused("names no key wrap"))?;
-    let wrap = AlgorithmIdentifier::from_der(wrap_der)?;
-    // RFC 5753 wants the wrap's parameters absent; implementations in use send NULL.
-    wrap.null_or_absent()?;
-    let wrap = [KeyWrap::Aes128, KeyWrap::Aes192, KeyWrap::Aes256]
-        .into_iter()
-        .find(|known| known.oid() == wrap.oid)
-        .ok_or_else(|| wrap.refused("not a key wrap known here"))?;
-    Ok((KeyAgreement { kdf, cofactor, wrap }, wrap_der))
+    Ok((KeyAgreement { kdf, cofactor, wrap: key_wrap(wrap_der)? }, wrap_der))
 }
 
 /// Writes a key agreement algorithm, and the KeyWrapAlgorithm inside it.

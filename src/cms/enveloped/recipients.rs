@@ -1,8 +1,8 @@
-//! Reading RecipientInfos (RFC 5652 section 6.2, RFC 5753, RFC 5990's successors only by name).
+//! Reading RecipientInfos (RFC 5652 section 6.2, RFC 5753, RFC 9629).
 
 use bytes::Bytes;
 
-use super::{MAX_RECIPIENTS, RecipientInfo, RecipientKind};
+use super::{MAX_RECIPIENTS, RecipientInfo, RecipientKind, kem};
 use crate::cms::algorithm::{AlgorithmIdentifier, EC_PUBLIC_KEY, KeyWrap, key_agreement, key_transport, name_of};
 use crate::cms::ber::{Element, slice, tag, to_der, write};
 use crate::cms::error::CmsError;
@@ -26,7 +26,7 @@ pub(super) fn read(set: &Element<'_>, input: &Bytes) -> Result<Vec<RecipientInfo
                 recipients.push(other("a KEKRecipientInfo (a shared key-encryption key)".to_owned()))
             }
             octet if octet == tag::context(3) => recipients.push(other("a PasswordRecipientInfo".to_owned())),
-            octet if octet == tag::context(4) => recipients.push(other_recipient(&element)),
+            octet if octet == tag::context(4) => recipients.push(other_recipient(&element, input)?),
             _ => {
                 return Err(CmsError::Malformed {
                     what: "RecipientInfo",
@@ -49,13 +49,16 @@ fn other(name: String) -> RecipientInfo {
     }
 }
 
-/// OtherRecipientInfo: named by its type.
-fn other_recipient(element: &Element<'_>) -> RecipientInfo {
-    let name = element.reader().oid("oriType").map_or_else(
-        |_| "an OtherRecipientInfo".to_owned(),
-        |oid| format!("an OtherRecipientInfo of type {}", name_of(&oid)),
-    );
-    other(name)
+/// OtherRecipientInfo: a KEMRecipientInfo, or named by its type.
+fn other_recipient(element: &Element<'_>, input: &Bytes) -> Result<RecipientInfo, CmsError> {
+    let mut fields = element.reader();
+    let Ok(kind) = fields.oid("oriType") else { return Ok(other("an OtherRecipientInfo".to_owned())) };
+    if kind != kem::ID_ORI_KEM {
+        return Ok(other(format!("an OtherRecipientInfo of type {}", name_of(&kind))));
+    }
+    let info = kem::read(&fields.expect(tag::SEQUENCE, "KEMRecipientInfo")?, input)?;
+    fields.end("OtherRecipientInfo")?;
+    Ok(info)
 }
 
 fn key_transport_recipient(element: &Element<'_>, input: &Bytes) -> Result<RecipientInfo, CmsError> {

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::attributes::{
     CONTENT_TYPE, KEY_PREFERENCE, MESSAGE_DIGEST, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES,
 };
-use super::{CertificateId, ID_DATA, ID_SIGNED_DATA};
+use super::{CertificateId, ID_DATA, ID_SIGNED_DATA, MAX_SIGNERS, multiple_signatures};
 use crate::cms::algorithm::{
     ContentEncryption, Digest, SignatureScheme, capabilities_der, digest_algorithm_der, signature_scheme_der,
 };
@@ -31,16 +31,25 @@ pub struct SignParameters<'a> {
     pub encryption_certificate: Option<&'a Certificate>,
 }
 
-/// A SignedData that waits for its signature.
+/// A SignedData that waits for its signatures.
 #[derive(Debug, Clone)]
 pub struct PreparedSignedData {
+    signers: Vec<PreparedSigner>,
+    certificates: Vec<u8>,
+    econtent: Option<Bytes>,
+}
+
+/// A SignerInfo that waits for its signature.
+#[derive(Debug, Clone)]
+struct PreparedSigner {
+    /// The DER SET OF signed attributes.
     attributes: Bytes,
+    /// The same, each on its own.
+    list: Vec<Vec<u8>>,
     /// SignerInfo up to signedAttrs, and signatureAlgorithm.
     before: Vec<u8>,
     algorithm: Vec<u8>,
     digest_algorithm: Vec<u8>,
-    certificates: Vec<u8>,
-    econtent: Option<Bytes>,
 }
 
 /// Prepares a SignedData over content whose digest is known. `eContent` is `Some` for opaque signatures, `None` for detached.
@@ -50,7 +59,62 @@ pub fn prepare(
     content_digest: &[u8],
     econtent: Option<Bytes>,
 ) -> Result<PreparedSignedData, CmsError> {
-    if parameters.digest != parameters.scheme.digest() {
+    prepare_all(&[(parameters, content_digest)], econtent)
+}
+
+/// The same with a SignerInfo for each of `signers` (RFC 5652 section 5.1), given with the content's digest by the algorithm that its
+/// parameters name. Errors also where there is no signer, or more than a hundred.
+pub fn prepare_all(
+    signers: &[(&SignParameters<'_>, &[u8])],
+    econtent: Option<Bytes>,
+) -> Result<PreparedSignedData, CmsError> {
+    if signers.is_empty() {
+        return Err(CmsError::Rule { rule: "RFC 5652 section 5.1", why: "a signature needs a signer" });
+    }
+    if signers.len() > MAX_SIGNERS {
+        return Err(CmsError::Limit("more than 100 signers"));
+    }
+    let mut certificates: Vec<Vec<u8>> = signers
+        .iter()
+        .flat_map(|(how, _)| std::iter::once(how.signer).chain(how.chain).chain(how.encryption_certificate))
+        .map(|certificate| certificate.der().to_vec())
+        .collect();
+    certificates.sort();
+    certificates.dedup();
+    let signers = signers.iter().map(|(how, digest)| prepare_signer(how, digest)).collect::<Result<_, _>>()?;
+    Ok(PreparedSignedData { signers, certificates: write::set_of(tag::context(0), certificates), econtent })
+}
+
+/// `prepare_all` for several signatures of one signer: each SignerInfo says which others belong beside it (RFC 5752), so that one that is
+/// taken away is missed. At most 16 signers.
+pub fn prepare_guarded(
+    signers: &[(&SignParameters<'_>, &[u8])],
+    econtent: Option<Bytes>,
+) -> Result<PreparedSignedData, CmsError> {
+    let mut prepared = prepare_all(signers, econtent)?;
+    if signers.len() < 2 {
+        return Ok(prepared);
+    }
+    let all: Vec<_> = signers
+        .iter()
+        .zip(&prepared.signers)
+        .map(|((how, _), made)| multiple_signatures::Prepared {
+            digest: how.digest,
+            signature_algorithm: &made.algorithm,
+            certificate: how.signer,
+            attributes: &made.list,
+        })
+        .collect();
+    let guards = multiple_signatures::attributes(&all)?;
+    for (signer, guard) in prepared.signers.iter_mut().zip(guards) {
+        signer.list.push(guard);
+        signer.attributes = Bytes::from(write::set_of(tag::SET, signer.list.clone()));
+    }
+    Ok(prepared)
+}
+
+fn prepare_signer(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<PreparedSigner, CmsError> {
+    if !parameters.scheme.goes_with(parameters.digest) {
         let (digest, scheme) = (parameters.digest.name(), parameters.scheme.name());
         return Err(CmsError::Algorithm(format!("{digest} does not go with {scheme}")));
     }
@@ -60,31 +124,22 @@ pub fn prepare(
     if content_digest.len() != parameters.digest.output_len() {
         return Err(CmsError::Crypto);
     }
-    let attributes = signed_attributes(parameters, content_digest)?;
+    let list = signed_attributes(parameters, content_digest)?;
     let digest_algorithm = digest_algorithm_der(parameters.digest);
     let mut before = write::integer(1);
     before.extend(CertificateId::issuer_and_serial_der(parameters.signer, tag::SEQUENCE));
     before.extend_from_slice(&digest_algorithm);
-
-    let mut certificates: Vec<Vec<u8>> = std::iter::once(parameters.signer)
-        .chain(parameters.chain)
-        .chain(parameters.encryption_certificate)
-        .map(|certificate| certificate.der().to_vec())
-        .collect();
-    certificates.sort();
-    certificates.dedup();
-    Ok(PreparedSignedData {
-        attributes: Bytes::from(attributes),
+    Ok(PreparedSigner {
+        attributes: Bytes::from(write::set_of(tag::SET, list.clone())),
+        list,
         before,
         algorithm: signature_scheme_der(parameters.scheme),
         digest_algorithm,
-        certificates: write::set_of(tag::context(0), certificates),
-        econtent,
     })
 }
 
-/// The DER SET OF signed attributes.
-fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<Vec<u8>, CmsError> {
+/// The signed attributes, each DER.
+fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<Vec<Vec<u8>>, CmsError> {
     let attribute = |oid, value: &[u8]| write::sequence(&[&write::oid(&oid), &write::element(tag::SET, &[value])]);
     let mut attributes = vec![
         attribute(CONTENT_TYPE, &write::oid(&ID_DATA)),
@@ -104,7 +159,7 @@ fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> 
     if let Some(preferred) = parameters.encryption_certificate {
         attributes.push(attribute(KEY_PREFERENCE, &CertificateId::issuer_and_serial_der(preferred, tag::context(0))));
     }
-    Ok(write::set_of(tag::SET, attributes))
+    Ok(attributes)
 }
 
 /// UTCTime through 2049, GeneralizedTime after (RFC 5652 section 11.3).
@@ -130,14 +185,9 @@ fn time_der(time: Timestamp) -> Result<Vec<u8>, CmsError> {
     })
 }
 
-impl PreparedSignedData {
-    /// The DER of the signed attributes (as SET OF), to be given to `KeyOperation::Sign`.
-    pub fn to_sign(&self) -> Bytes {
-        self.attributes.clone()
-    }
-
-    /// The DER ContentInfo with this signature in place.
-    pub fn finish(self, signature: &[u8]) -> Result<Bytes, CmsError> {
+impl PreparedSigner {
+    /// The SignerInfo with this signature in place.
+    fn finish(&self, signature: &[u8]) -> Result<Vec<u8>, CmsError> {
         if signature.is_empty() {
             return Err(CmsError::Crypto);
         }
@@ -145,11 +195,42 @@ impl PreparedSignedData {
         if let Some(first) = attributes.first_mut() {
             *first = tag::context(0);
         }
-        let signer = write::sequence(&[&self.before, &attributes, &self.algorithm, &write::octet_string(signature)]);
-        let signers = write::element(tag::SET, &[&signer]);
+        Ok(write::sequence(&[&self.before, &attributes, &self.algorithm, &write::octet_string(signature)]))
+    }
+}
+
+impl PreparedSignedData {
+    /// The DER of the signed attributes (as SET OF), to be given to `KeyOperation::Sign`; of the first signer where there are several.
+    pub fn to_sign(&self) -> Bytes {
+        self.signers.first().map(|signer| signer.attributes.clone()).unwrap_or_default()
+    }
+
+    /// The same for each signer, in the order in which they were given.
+    pub fn all_to_sign(&self) -> Vec<Bytes> {
+        self.signers.iter().map(|signer| signer.attributes.clone()).collect()
+    }
+
+    /// The DER ContentInfo with this signature in place. An error where there are several signers.
+    pub fn finish(self, signature: &[u8]) -> Result<Bytes, CmsError> {
+        self.finish_all(&[signature])
+    }
+
+    /// The same with a signature for each signer, in the order in which they were given.
+    pub fn finish_all(self, signatures: &[impl AsRef<[u8]>]) -> Result<Bytes, CmsError> {
+        if signatures.len() != self.signers.len() {
+            return Err(CmsError::Rule {
+                rule: "RFC 5652 section 5.3",
+                why: "there must be a signature for each signer",
+            });
+        }
+        let infos = self.signers.iter().zip(signatures).map(|(signer, signature)| signer.finish(signature.as_ref()));
+        let signers = write::set_of(tag::SET, infos.collect::<Result<_, _>>()?);
+        let mut digests: Vec<Vec<u8>> = self.signers.iter().map(|signer| signer.digest_algorithm.clone()).collect();
+        digests.sort();
+        digests.dedup();
         let tail = [self.certificates, signers].concat();
         let mut head = write::integer(1);
-        head.extend(write::element(tag::SET, &[&self.digest_algorithm]));
+        head.extend(write::set_of(tag::SET, digests));
 
         // From the inside out, so that the content is copied once.
         let oid = write::oid(&ID_DATA);

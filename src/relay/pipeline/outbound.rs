@@ -19,7 +19,7 @@ use crate::pki::certificate::Certificate;
 use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Plan, Signer, Treatment};
 use crate::relay::refusal::Refusal;
 use crate::smime::header_protection::HeaderProtection;
-use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
+use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SecondSignature, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
 const CAPABILITIES: [ContentEncryption; 4] = [
@@ -47,6 +47,8 @@ enum Kind {
 struct SignKey {
     certificate: [u8; 32],
     scheme: SignatureScheme,
+    /// The same of the second signature.
+    second: Option<([u8; 32], SignatureScheme)>,
     form: Form,
     /// Header fields under the signature, and whether it goes into an envelope.
     header: Option<(HeaderProtection, bool)>,
@@ -58,6 +60,7 @@ struct Group {
     recipients: Vec<usize>,
     certificates: Vec<Certificate>,
     signer: Option<Signer>,
+    second: Option<Signer>,
     /// The rule's `encrypt = require` holds for one of them.
     required: bool,
     clear: Option<ClearByPolicy>,
@@ -74,6 +77,7 @@ impl Group {
             recipients: vec![recipient],
             certificates: Vec::new(),
             signer: None,
+            second: None,
             required,
             clear: None,
             encrypted: None,
@@ -224,14 +228,23 @@ impl Inner {
             chain: signer.chain.clone(),
             encryption_certificate,
             scheme: key.scheme,
-            digest: digest_of(key.scheme),
+            digest: key.scheme.digest(),
             form: key.form,
             signing_time: seen.now,
             capabilities: CAPABILITIES.to_vec(),
+            second: key.second.zip(group.second.as_ref()).map(|((_, scheme), second)| SecondSignature {
+                key: second.key,
+                certificate: second.certificate.clone(),
+                chain: second.chain.clone(),
+                scheme,
+            }),
         };
         let signing = draft_of(entity, &group.kind).and_then(|draft| draft.sign(plan)).map_err(failed)?;
-        let answer = self.key(signing.operation()).await.map_err(|error| failed(SealError::Key(error)))?;
-        let draft = signing.finish(answer, self.config.self_check).map_err(failed)?;
+        let mut answers = Vec::new();
+        for operation in signing.operations() {
+            answers.push(self.key(operation).await.map_err(|error| failed(SealError::Key(error)))?);
+        }
+        let draft = signing.finish_all(answers, self.config.self_check).map_err(failed)?;
         if draft.form() != Some(key.form) {
             tracing::info!("a part that may not be touched would not survive a 7-bit hop: signed in the opaque form");
         }
@@ -303,11 +316,16 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
     let sign = plan.sign.as_ref().and_then(|signer| {
         let scheme = plan.profile.signature_scheme(signer.certificate.public_key().kind())?;
         let header = plan.profile.header.map(|header| (header, plan.encrypt.is_some()));
-        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, form: plan.form, header })
+        let second = plan.second.as_ref().and_then(|second| {
+            let scheme = plan.profile.signature_scheme(second.certificate.public_key().kind())?;
+            Some((second.certificate.fingerprint(), scheme))
+        });
+        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, second, form: plan.form, header })
     });
     let encrypt = plan.encrypt.as_ref().map(|to| (to.content, plan.profile.transport, plan.profile.kdf));
     let mut group = Group::new(Kind::Protect { sign, encrypt, header: plan.profile.header }, at, required);
     group.signer = plan.sign;
+    group.second = plan.second;
     group.certificates = plan.encrypt.map(|EncryptTo { certificates, .. }| certificates).unwrap_or_default();
     group
 }
@@ -348,16 +366,6 @@ fn failed(error: SealError) -> Refusal {
     Refusal::Seal(error)
 }
 
-fn digest_of(scheme: SignatureScheme) -> Digest {
-    match scheme {
-        SignatureScheme::RsaPkcs1(digest) | SignatureScheme::RsaPss(digest, _) | SignatureScheme::Ecdsa(digest) => {
-            digest
-        }
-        // RFC 8419 section 3.1.
-        SignatureScheme::Ed25519 => Digest::Sha512,
-    }
-}
-
 /// What is done, in words.
 pub(super) fn describe(treatment: &Treatment) -> String {
     match treatment {
@@ -366,6 +374,10 @@ pub(super) fn describe(treatment: &Treatment) -> String {
         Treatment::Hold { .. } => "held".into(),
         Treatment::Clear(_) => "clear".into(),
         Treatment::Protect(plan) => match (&plan.sign, &plan.encrypt) {
+            (Some(_), Some(to)) if plan.second.is_some() => {
+                format!("signed by two keys, encrypted with {}", to.content.name())
+            }
+            (Some(_), None) if plan.second.is_some() => "signed by two keys".into(),
             (Some(_), Some(to)) => format!("signed, encrypted with {}", to.content.name()),
             (None, Some(to)) => format!("encrypted with {}", to.content.name()),
             _ => "signed".into(),

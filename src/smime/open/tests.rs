@@ -8,6 +8,7 @@ use crate::pki::authority::{DemoPki, Issued, NewKey, Recipe, issue_cached};
 use crate::smime::seal::{Draft, Form};
 use crate::smime::testing::*;
 
+mod post_quantum;
 mod protected;
 
 use base64::Engine;

@@ -2,7 +2,7 @@
 
 use super::OwnKey;
 use super::judge::{digest_name, id_text};
-use crate::cms::algorithm::{KeyTransport, KeyWrap};
+use crate::cms::algorithm::{KeyEncapsulation, KeyTransport, KeyWrap};
 use crate::cms::enveloped::{RecipientInfo, RecipientKind};
 
 /// How a RecipientInfo carries the CEK, and whom it names; by mailbox where it is one of `own`.
@@ -19,6 +19,9 @@ pub(super) fn recipient(info: &RecipientInfo, own: &[OwnKey]) -> String {
                 KeyWrap::Aes256 => "AES-256 wrap",
             };
             format!("ECDH, {}, {wrap}", digest_name(agreement.kdf))
+        }
+        RecipientKind::KeyEncapsulation(KeyEncapsulation { kem, kdf, .. }) => {
+            format!("{}, HKDF with {}", kem.name(), digest_name(*kdf))
         }
         RecipientKind::Other(name) => name.clone(),
     };
