@@ -360,7 +360,7 @@ pub struct Plan {
     /// The signer's certificate, key and intermediates (from its path).
     pub sign: Option<Signer>,
     /// A second key of the signer's that signs beside it: `sign` is classical then, and this one ML-DSA.
-    pub second: Option<Signer>,
+    pub second: Option<Box<Signer>>,
     /// Certificates to encrypt to, with the cipher chosen.
     pub encrypt: Option<EncryptTo>,
     pub profile: Profile,

@@ -167,7 +167,7 @@ fn sign(
     facts: &Facts,
     now: Timestamp,
     considered: &mut Vec<Considered>,
-) -> Result<(Option<Signer>, Option<Signer>), Stop> {
+) -> Result<(Option<Signer>, Option<Box<Signer>>), Stop> {
     let required = match rule.action.sign {
         SignMode::Never => return Ok((None, None)),
         SignMode::IfKey => false,
@@ -227,7 +227,7 @@ fn sign(
     };
     let used: Vec<_> = std::iter::once(candidate).chain(second.as_ref().map(|(candidate, _)| *candidate)).collect();
     mark_used("signer", &used, considered);
-    Ok((Some(chosen), second.map(|(_, signer)| signer)))
+    Ok((Some(chosen), second.map(|(_, signer)| Box::new(signer))))
 }
 
 /// The key that signs beside the first of `able`, which is the best classical one where there is one: the best ML-DSA key.

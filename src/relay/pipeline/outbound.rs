@@ -60,7 +60,7 @@ struct Group {
     recipients: Vec<usize>,
     certificates: Vec<Certificate>,
     signer: Option<Signer>,
-    second: Option<Signer>,
+    second: Option<Box<Signer>>,
     /// The rule's `encrypt = require` holds for one of them.
     required: bool,
     clear: Option<ClearByPolicy>,
