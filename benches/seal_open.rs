@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{Timestamp, ToSpan};
-use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use waxwing::cms::enveloped::RecipientScheme;
 use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyId, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
 use waxwing::mime::entity::{Entity, MimeLimits};
@@ -87,8 +87,9 @@ impl World {
         let signing = Draft::new(&entity).unwrap().sign(plan).unwrap();
         let answer = self.perform(signing.operation());
         let draft = signing.finish(answer, self_check).unwrap();
-        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: Digest::Sha256 };
-        let plan = EncryptPlan { recipients: vec![(self.recipient.certificate.clone(), scheme)], content };
+        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: KeyDerivation::X963(Digest::Sha256) };
+        let plan =
+            EncryptPlan { recipients: vec![(self.recipient.certificate.clone(), scheme)], content, derive_cek: false };
         draft.encrypt(&plan, self_check).unwrap()
     }
 

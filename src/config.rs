@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::address::{Domain, Mailbox};
+use crate::cms::algorithm::Legacy;
 use crate::policy::Policy;
 
 mod hops;
@@ -18,6 +19,8 @@ pub(crate) mod reader;
 mod tests;
 
 pub use hops::{HopWaits, Route, RouteHop};
+#[cfg(feature = "server")]
+pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use read::fuzz_config;
 
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
@@ -171,6 +174,8 @@ pub struct Config {
     pub spool_limits: SpoolLimits,
     pub retry: Retry,
     pub fetch: Fetch,
+    /// Weak algorithms that may be read; none by default.
+    pub legacy: Legacy,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,

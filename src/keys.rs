@@ -45,12 +45,14 @@ pub enum KeyOperation {
     /// Decrypt a transported CEK. A wrong padding or length yields `substitute`, never an error (A3); where the cipher has a
     /// fixed key length it is `content.key_len()`. `substitute` is drawn by the caller before the call.
     Unwrap { key: KeyId, transport: KeyTransport, encrypted: Bytes, content: ContentEncryption, substitute: Cek },
-    /// ECDH with `originator` (a public point of the key's curve, SEC 1 form: OriginatorPublicKey leaves the curve out), X9.63 KDF
-    /// with `shared_info` (ECC-CMS-SharedInfo, DER), then unwrap. Failure yields `substitute`, as above.
+    /// ECDH with `originator` (a public point of the key's curve, SEC 1 form: OriginatorPublicKey may leave the curve out; or an X25519
+    /// public key), key derivation with `shared_info` (ECC-CMS-SharedInfo, DER) and, in HKDF, `ukm`, then unwrap. Failure yields
+    /// `substitute`, as above.
     Agree {
         key: KeyId,
         agreement: KeyAgreement,
         originator: Bytes,
+        ukm: Option<Bytes>,
         shared_info: Bytes,
         wrapped: Bytes,
         content: ContentEncryption,

@@ -35,12 +35,14 @@ pub mod mime {
     pub mod rope;
 }
 
-/// Cryptographic Message Syntax (RFC 5652, RFC 5083).
+/// Cryptographic Message Syntax (RFC 5652, RFC 5083, RFC 3274).
 pub mod cms {
     /// P: the strict table of AlgorithmIdentifiers, both ways.
     pub mod algorithm;
     /// P: a BER pull reader with depth and size limits; BER to DER.
     pub mod ber;
+    /// P: CompressedData: decompress within bounds.
+    pub mod compressed;
     /// P: EnvelopedData, AuthEnvelopedData and RecipientInfos: seal; open with a CEK.
     pub mod enveloped;
     /// P: errors of this module, each naming the rule that was broken.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::address::{AddressError, Domain, Mailbox, ReversePath};
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use crate::config::Direction;
 use crate::keys::KeyId;
 use crate::mime::header::Header;
@@ -132,8 +132,11 @@ pub struct Profile {
     /// Allowed content encryption, best first. Capabilities choose within it.
     pub content: Vec<ContentEncryption>,
     pub transport: KeyTransport,
-    /// KDF digest for ECDH.
-    pub kdf: Digest,
+    /// Key derivation of a key agreement.
+    pub kdf: KeyDerivation,
+    /// The content's key is derived from the CEK and the algorithm's own octets (RFC 9709). No built-in profile asks for it: few
+    /// programs read it.
+    pub derive_cek: bool,
     /// PSS in place of PKCS#1 v1.5 for RSA keys.
     pub pss: bool,
     pub digest: Digest,
@@ -192,37 +195,28 @@ impl Profile {
             "post-quantum" => (vec![Aes256Gcm, Aes256Cbc], oaep, true),
             _ => return None,
         };
-        let (kdf, digest) = (Digest::Sha256, Digest::Sha256);
+        let (kdf, digest) = (KeyDerivation::X963(Digest::Sha256), Digest::Sha256);
         let (encrypt_first, signatures) = match name {
             "post-quantum" => (Family::PostQuantum, Signatures::Both),
             _ => (Family::Classical, Signatures::default()),
         };
-        let name = name.to_owned();
-        Some(Self { name, content, transport, kdf, pss, digest, header: None, encrypt_first, signatures })
+        let (name, derive_cek, header) = (name.to_owned(), false, None);
+        Some(Self { name, content, transport, kdf, derive_cek, pss, digest, header, encrypt_first, signatures })
     }
 
-    /// How a key of this kind signs; `None` for kinds that cannot. An EC key's digest is at least as long as its curve asks for.
+    /// How a key of this kind signs; `None` for kinds that cannot. An EC key signs with the digest of its curve's size, whatever `digest`
+    /// says (RFC 5480 section 4).
     pub fn signature_scheme(&self, kind: KeyKind) -> Option<SignatureScheme> {
         Some(match kind {
-            KeyKind::Rsa { .. } if self.pss => SignatureScheme::RsaPss(self.digest, digest_len(self.digest)),
+            KeyKind::Rsa { .. } if self.pss => SignatureScheme::RsaPss(self.digest, self.digest.output_len()),
             KeyKind::Rsa { .. } => SignatureScheme::RsaPkcs1(self.digest),
-            KeyKind::P256 => SignatureScheme::Ecdsa(self.digest.max(Digest::Sha256)),
-            KeyKind::P384 => SignatureScheme::Ecdsa(self.digest.max(Digest::Sha384)),
+            KeyKind::P256 => SignatureScheme::Ecdsa(Digest::Sha256),
+            KeyKind::P384 => SignatureScheme::Ecdsa(Digest::Sha384),
             KeyKind::P521 => SignatureScheme::Ecdsa(Digest::Sha512),
             KeyKind::Ed25519 => SignatureScheme::Ed25519,
             KeyKind::MlDsa(set) => SignatureScheme::MlDsa(set),
             KeyKind::X25519 | KeyKind::SlhDsa(_) | KeyKind::MlKem(_) => return None,
         })
-    }
-}
-
-/// Octets of a digest, which is also the salt length RFC 4056 asks for.
-fn digest_len(digest: Digest) -> usize {
-    match digest {
-        Digest::Sha1 => 20,
-        Digest::Sha256 => 32,
-        Digest::Sha384 => 48,
-        Digest::Sha512 => 64,
     }
 }
 

@@ -406,3 +406,36 @@ async fn a31_signed_in_name_only_does_not_leave_where_a_signature_is_required() 
     assert_eq!(said.code, 550, "{}", said.octets);
     assert_eq!(house.world.mails().len(), 2);
 }
+
+/// 3DES: left shut unless `[legacy]` says otherwise, and then opened and marked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weak_mail_is_opened_only_where_the_configuration_says_so_and_is_marked() {
+    if !outside::peers(&["openssl"]) {
+        return;
+    }
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("content"), "Content-Type: text/plain\r\n\r\nan old secret\r\n").unwrap();
+    for switched in [false, true] {
+        let policy = format!("[default]\nencrypt = \"never\"\n[legacy]\nweak_ciphers = {switched}\n");
+        let house = House::with_policy(&policy).await;
+        let certificate = STANDARD.encode(house.user(ANNA).der());
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n");
+        std::fs::write(files.path().join("anna"), pem).unwrap();
+        let made = std::process::Command::new("openssl")
+            .args([
+                "cms", "-encrypt", "-des3", "-binary", "-outform", "DER", "-in", "content", "-out", "sealed", "anna",
+            ])
+            .current_dir(files.path())
+            .status();
+        assert!(made.unwrap().success());
+        let object = base64_lines(&std::fs::read(files.path().join("sealed")).unwrap());
+        let message = format!(
+            "From: {BERT}\r\nTo: {ANNA}\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\n{object}\r\n"
+        );
+        let text = delivered(&house, BERT, &message).await;
+        assert_eq!(text.contains("an old secret"), switched, "{text}");
+        let marks = text.split_once("\r\n\r\n").unwrap().0.replace("\r\n ", " ");
+        assert_eq!(marks.contains("weak=\"encrypted with 3DES-CBC\""), switched, "{marks}");
+    }
+}

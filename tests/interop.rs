@@ -19,7 +19,7 @@ use base64::Engine;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tempfile::TempDir;
-use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use waxwing::cms::enveloped::RecipientScheme;
 use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyId, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
 use waxwing::mime::entity::{Entity, MimeLimits};
@@ -182,8 +182,9 @@ fn sign(place: &Place, scheme: SignatureScheme, form: Form) -> Draft {
 }
 
 fn encrypt(place: &Place, draft: &Draft, content: ContentEncryption, rsa: KeyTransport) -> Bytes {
-    let recipients = vec![(place.bob().certificate.clone(), RecipientScheme { rsa, kdf: Digest::Sha256 })];
-    draft.encrypt(&EncryptPlan { recipients, content }, true).unwrap().rope().to_bytes()
+    let recipients =
+        vec![(place.bob().certificate.clone(), RecipientScheme { rsa, kdf: KeyDerivation::X963(Digest::Sha256) })];
+    draft.encrypt(&EncryptPlan { recipients, content, derive_cek: false }, true).unwrap().rope().to_bytes()
 }
 
 fn open(place: &Place, message: impl Into<Bytes>) -> Opened {

@@ -19,7 +19,9 @@ use base64::Engine;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tempfile::TempDir;
-use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, MlDsa, MlKem, SignatureScheme, SlhDsa};
+use waxwing::cms::algorithm::{
+    ContentEncryption, Digest, KeyDerivation, KeyTransport, MlDsa, MlKem, SignatureScheme, SlhDsa,
+};
 use waxwing::cms::enveloped::RecipientScheme;
 use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyId, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
 use waxwing::mime::entity::{Entity, MimeLimits};
@@ -28,7 +30,7 @@ use waxwing::pki::certificate::Certificate;
 use waxwing::pki::path::{AnchorScope, TrustAnchor, TrustSet};
 use waxwing::pki::pkcs12::read_any;
 use waxwing::smime::open::{OpenContext, Opened, Opener, OwnKey, Step};
-use waxwing::smime::seal::{Draft, EncryptPlan, Form, SecondSignature, SignPlan};
+use waxwing::smime::seal::{CoSigner, Draft, EncryptPlan, Form, SignPlan};
 use waxwing::smime::verdict::SmimeResult;
 
 const ALICE: &str = "alice@example.org";
@@ -236,7 +238,7 @@ impl Place {
             form: Form::Opaque,
             signing_time: self.now,
             capabilities: vec![ContentEncryption::Aes256Gcm],
-            second: second.map(|(other, scheme)| SecondSignature {
+            second: second.map(|(other, scheme)| CoSigner {
                 key: id(other),
                 certificate: other.certificate.clone(),
                 chain: Vec::new(),
@@ -332,7 +334,7 @@ fn slh_dsa_signatures_of_openssl_are_proven() {
 #[test]
 fn ml_kem_envelopes_open_on_the_other_side() {
     let Some(place) = Place::new() else { return };
-    let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: Digest::Sha256 };
+    let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: KeyDerivation::X963(Digest::Sha256) };
     const OPEN: &str = "cms -decrypt -binary -inform DER -in ours -recip bob.crt -inkey bob.key -out out";
     for set in MlKem::ALL {
         let bob = place.issue("bob", BOB, NewKey::MlKem(set));
@@ -342,7 +344,7 @@ fn ml_kem_envelopes_open_on_the_other_side() {
             ("aes-256-cbc", ContentEncryption::Aes256Cbc),
             ("aes-256-gcm", ContentEncryption::Aes256Gcm),
         ] {
-            let plan = EncryptPlan { recipients: vec![(bob.certificate.clone(), scheme)], content };
+            let plan = EncryptPlan { recipients: vec![(bob.certificate.clone(), scheme)], content, derive_cek: false };
             let ours = object(&Draft::new(&mail()).unwrap().encrypt(&plan, true).unwrap().rope().to_bytes());
             place.file("ours", &ours);
             let _ = std::fs::remove_file(place.path("out"));

@@ -177,6 +177,74 @@ fn a_crl_that_is_none_is_said_so() {
     assert!(text.contains("mail.eml: neither a CRL nor an OCSP response"), "{text}");
 }
 
+#[test]
+fn every_algorithm_that_is_written_can_be_asked_for() {
+    let place = Place::new();
+    for (flags, shown) in [
+        ("--content aes-192-gcm --kdf hkdf-sha384", ["AES-192-GCM", "HKDF with SHA-384", "AES-192 wrap"]),
+        ("--content AES-192-CBC --kdf sha512", ["AES-192-CBC", "X9.63 KDF with SHA-512", "AES-192 wrap"]),
+        ("--content AES-256-GCM --derive-cek", ["AES-256-GCM with a derived key", "SHA-256", "AES-256 wrap"]),
+    ] {
+        let (status, text) = place.status(&format!("{SEAL} {flags} mail.eml --output sealed.eml"));
+        assert_eq!(status, 0, "{text}");
+        let (status, text) = place.status(&format!("open {AS_BOB} sealed.eml"));
+        assert_eq!(status, 0, "{text}");
+        for shown in shown {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+    }
+    for flags in ["--content 3des", "--kdf sha1", "--transport oaep-sha224", "--digest sha1"] {
+        let (status, text) = place.status(&format!("{SEAL} {flags} mail.eml --output none.eml"));
+        assert_eq!(status, 2, "{text}");
+        assert!(text.contains("expected one of"), "{text}");
+    }
+    assert!(!place.folder.path().join("none.eml").exists());
+}
+
+#[test]
+fn several_may_sign() {
+    let place = Place::new();
+    let (status, text) =
+        place.status(&format!("{SEAL} --sign-too bob.p12 mail.eml --output sealed.eml").replace(" --encrypt", ""));
+    assert_eq!(status, 0, "{text}");
+    let (status, text) = place.status("open --trust root.der sealed.eml");
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(text.matches("signature: good").count(), 2, "{text}");
+    assert!(text.contains("verdict: pass (signed by alice@example.org)"), "{text}");
+}
+
+#[test]
+fn shared_secrets_open_what_is_encrypted_to_them() {
+    if !outside::peers(&["openssl"]) {
+        return;
+    }
+    let place = Place::new();
+    for (encrypt, secret, wrong) in [
+        (
+            "-secretkey 000102030405060708090a0b0c0d0e0f -secretkeyid 0a",
+            "--shared-key 000102030405060708090A0b0c0d0e0f:0a",
+            "--shared-key 000102030405060708090a0b0c0d0e0f:0b",
+        ),
+        ("-pwri_password sesame", "--shared-password sesame", "--shared-password Sesame"),
+    ] {
+        let openssl = Command::new("openssl")
+            .args(["cms", "-encrypt", "-in", "mail.eml", "-out", "secret.eml", "-aes-128-cbc"])
+            .args(encrypt.split(' '))
+            .current_dir(place.folder.path())
+            .status();
+        assert!(openssl.unwrap().success());
+        let (status, text) = place.status(&format!("open {secret} secret.eml --output content.eml"));
+        assert_eq!(status, 0, "{text}");
+        assert!(place.read("content.eml").contains("bread"));
+        let (status, text) = place.status(&format!("open {wrong} secret.eml"));
+        assert_eq!(status, 1, "{text}");
+        assert!(!text.contains("bread"), "{text}");
+    }
+    let (status, text) = place.status("open --shared-key 0001 mail.eml");
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("16, 24 or 32 octets"), "{text}");
+}
+
 /// The profile `post-quantum` with keys of both kinds: two signatures that name each other, and an envelope that an ML-KEM key opens.
 #[test]
 fn post_quantum_mails_are_sealed_and_opened() {

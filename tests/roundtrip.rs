@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::{Timestamp, ToSpan};
 use mail_parser::{MessageParser, MimeHeaders, PartType};
-use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use waxwing::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use waxwing::cms::enveloped::RecipientScheme;
 use waxwing::keys::{Cek, KeyAnswer, KeyHolder, KeyOperation, SoftwareKey, SoftwareKeys, Submission};
 use waxwing::mime::entity::{Entity, MimeLimits};
@@ -71,9 +71,9 @@ impl World {
     fn seal(&self, message: &Bytes, form: Form) -> Result<Sealed, SealError> {
         let entity = Entity::parse(message.clone(), &MimeLimits::default())?;
         let draft = Draft::new(&entity)?;
-        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: Digest::Sha256 };
+        let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: KeyDerivation::X963(Digest::Sha256) };
         let recipients = vec![(self.identity.certificate.clone(), scheme)];
-        let encryption = EncryptPlan { recipients, content: ContentEncryption::Aes256Gcm };
+        let encryption = EncryptPlan { recipients, content: ContentEncryption::Aes256Gcm, derive_cek: false };
         if draft.is_signed() {
             return draft.encrypt(&encryption, true);
         }

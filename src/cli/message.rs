@@ -17,6 +17,7 @@ use clap::Subcommand;
 use super::{CommandResult, Context, Failure, NOT_GOOD, output};
 use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
+use crate::cms::enveloped::SharedSecret;
 use crate::keys::{Cek, KeyError};
 use crate::mime::canonical::canonical_line_ends;
 use crate::mime::entity::{Entity, MimeLimits};
@@ -50,7 +51,8 @@ enum Command {
     /// Undo every layer as the gateway would, and print the verdict.
     #[command(
         after_help = "Examples:\n  waxwing message open --key bert.p12 --password secret --trust ca.pem mail.eml --output content.eml\n  \
-        waxwing message open --json --store /var/lib/waxwing/store --kek /etc/waxwing/kek mail.eml\n\n\
+        waxwing message open --json --store /var/lib/waxwing/store --kek /etc/waxwing/kek mail.eml\n  \
+        WAXWING_SHARED_PASSWORD=secret waxwing message open mail.eml --output content.eml\n\n\
         Exit status: 0 good (pass, or nothing signed and every layer opened), 1 not good, 2 could not be read."
     )]
     Open(OpenArgs),
@@ -104,9 +106,16 @@ struct JudgeArgs {
     /// does not look; default: prefer with --crl or --ocsp, else off.
     #[arg(long, value_name = "HOW")]
     revocation: Option<Demand>,
-    /// Read what is weak too: 3DES, RC2, SHA-1 signatures.
+    /// Read what is weak too: 3DES, RC2, SHA-1 signatures, RSA keys of 1024 bits, short tags of GCM. What was read so is marked.
     #[arg(long)]
     legacy: bool,
+    /// A password that sender and recipient share (PasswordRecipientInfo); better in the environment. Repeatable.
+    #[arg(long, value_name = "TEXT", env = "WAXWING_SHARED_PASSWORD", hide_env_values = true)]
+    shared_password: Vec<String>,
+    /// A key-encryption key that sender and recipient share (KEKRecipientInfo): 16, 24 or 32 octets in hexadecimal, and after a colon, where
+    /// it is to be used for no other, its identifier in hexadecimal; better in the environment. Repeatable.
+    #[arg(long, value_name = "HEX[:HEX]", env = "WAXWING_SHARED_KEY", hide_env_values = true)]
+    shared_key: Vec<String>,
 }
 
 /// Runs the command.
@@ -176,11 +185,9 @@ fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Fai
     let mut material = args.material.load(context)?;
     let recipients = if args.recipient.is_empty() { message.header.to_and_cc() } else { mailboxes(&args.recipient)? };
     let keys = material.own_keys(&recipients)?;
-    let mut context = OpenContext::new(keys, material.trust.clone(), material.at);
-    if args.legacy {
-        context.legacy = Legacy { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
-        context.path.legacy = true;
-    }
+    let legacy = if args.legacy { Legacy::ALL } else { Legacy::default() };
+    let mut context = OpenContext::new(keys, material.trust.clone(), material.at).with_legacy(legacy);
+    context.secrets = secrets(args)?;
     context.revocation = match args.revocation {
         Some(demand) => demand,
         None if args.crl.is_empty() && args.ocsp.is_empty() => Demand::Off,
@@ -190,6 +197,32 @@ fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Fai
     // Offline nobody is waiting for an oracle's answer.
     context.operations = 64;
     open(message, context, &material)
+}
+
+/// The secrets that were given.
+fn secrets(args: &JudgeArgs) -> Result<Vec<SharedSecret>, Failure> {
+    let passwords = args.shared_password.iter().map(|text| Ok(SharedSecret::Password(text.clone().into())));
+    let keys = args.shared_key.iter().map(|text| {
+        let (key, identifier) = text.split_once(':').map_or((text.as_str(), None), |(key, id)| (key, Some(id)));
+        let bad = || {
+            Failure::new(
+                "--shared-key is no key",
+                "give 16, 24 or 32 octets in hexadecimal, such as `openssl rand -hex 32` prints",
+            )
+        };
+        let key = octets(key).filter(|key| matches!(key.len(), 16 | 24 | 32)).ok_or_else(bad)?;
+        let identifier = identifier.map(|id| octets(id).map(Bytes::from).ok_or_else(bad)).transpose()?;
+        Ok(SharedSecret::Kek { identifier, key: key.into() })
+    });
+    passwords.chain(keys).collect()
+}
+
+/// Octets in hexadecimal.
+fn octets(hex: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let digit = |octet: u8| char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let octets = pairs.iter().map(|[high, low]| Some((digit(*high)? << 4) | digit(*low)?)).collect();
+    if rest.is_empty() { octets } else { None }
 }
 
 fn evidence(crls: &[PathBuf], ocsp: &[PathBuf]) -> Result<Evidence, Failure> {

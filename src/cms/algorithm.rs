@@ -7,6 +7,7 @@ use super::error::CmsError;
 
 mod agreement;
 mod capabilities;
+mod compression;
 mod content;
 mod digest;
 mod encapsulation;
@@ -19,8 +20,9 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-pub use agreement::{KeyAgreement, KeyWrap, key_agreement, key_agreement_der, key_wrap};
+pub use agreement::{KeyAgreement, KeyDerivation, KeyWrap, key_agreement, key_agreement_der, key_wrap};
 pub use capabilities::{capabilities, capabilities_der};
+pub use compression::compression;
 pub use content::{ContentAlgorithm, ContentEncryption, content_encryption, content_encryption_der};
 pub use digest::{Digest, digest_algorithm, digest_algorithm_der};
 pub use encapsulation::{EncapsulationDer, KeyEncapsulation, encapsulation_der, key_encapsulation};
@@ -40,8 +42,13 @@ pub struct Legacy {
     pub sha1_signatures: bool,
     /// RSA keys of 1024 to 2047 bits, for verifying.
     pub weak_keys: bool,
-    /// GCM tags of 12 octets (RFC 5084's default when aes-ICVlen is left out).
+    /// GCM tags of 12 to 15 octets (12 is RFC 5084's default when aes-ICVlen is left out).
     pub short_tags: bool,
+}
+
+impl Legacy {
+    /// All of it: for the offline commands and tests.
+    pub const ALL: Self = Self { weak_ciphers: true, sha1_signatures: true, weak_keys: true, short_tags: true };
 }
 
 const fn id(dotted: &str) -> ObjectIdentifier {

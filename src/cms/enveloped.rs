@@ -4,7 +4,7 @@ use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 
 use super::algorithm::{
-    ContentAlgorithm, ContentEncryption, Digest, KeyAgreement, KeyEncapsulation, KeyTransport, Legacy,
+    ContentAlgorithm, ContentEncryption, KeyAgreement, KeyDerivation, KeyEncapsulation, KeyTransport, KeyWrap, Legacy,
     content_encryption,
 };
 use super::ber::{Element, tag, to_der, write};
@@ -16,13 +16,15 @@ mod cipher;
 mod kem;
 mod recipients;
 mod seal;
+mod shared;
 
 #[cfg(test)]
 mod tests;
 
 #[doc(hidden)]
 pub use kem::fuzz_kem_recipient_info;
-pub use seal::{seal, seal_with};
+pub use seal::{ContentScheme, seal, seal_with};
+pub use shared::{PasswordKey, SharedSecret};
 
 const ID_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.3");
 const ID_AUTH_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.23");
@@ -30,12 +32,12 @@ const ID_AUTH_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1
 /// RecipientInfos in one envelope at most.
 const MAX_RECIPIENTS: usize = 4096;
 
-/// How an RSA recipient gets the CEK; an EC recipient gets ECDH with this KDF digest and the wrap that fits the cipher, an ML-KEM
-/// recipient a KEMRecipientInfo as RFC 9936 has it.
+/// How an RSA recipient gets the CEK; an EC or X25519 recipient gets ECDH with this key derivation and the wrap that fits the cipher, an
+/// ML-KEM recipient a KEMRecipientInfo as RFC 9936 has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecipientScheme {
     pub rsa: KeyTransport,
-    pub kdf: Digest,
+    pub kdf: KeyDerivation,
 }
 
 /// An EnvelopedData or AuthEnvelopedData as received.
@@ -60,7 +62,14 @@ pub enum RecipientKind {
     KeyAgreement(KeyAgreement),
     /// KEMRecipientInfo (RFC 9629).
     KeyEncapsulation(KeyEncapsulation),
-    /// KEK, password, or an algorithm that is not in the table: named, not opened.
+    /// KEKRecipientInfo: a shared key-encryption key, by its keyIdentifier.
+    SharedKey {
+        wrap: KeyWrap,
+        identifier: Bytes,
+    },
+    /// PasswordRecipientInfo.
+    Password(PasswordKey),
+    /// An algorithm that is not in the table: named, not opened.
     Other(String),
 }
 
@@ -71,13 +80,20 @@ pub struct RecipientInfo {
     pub id: Option<CertificateId>,
     pub kind: RecipientKind,
     encrypted_key: Bytes,
-    /// The originator's ephemeral point (key agreement), or kemct (key encapsulation).
+    /// The originator's ephemeral point or X25519 public key (key agreement), or kemct (key encapsulation).
     originator: Bytes,
+    /// User keying material (key agreement).
+    ukm: Option<Bytes>,
     /// ECC-CMS-SharedInfo (key agreement) or CMSORIforKEMOtherInfo (key encapsulation), DER.
     shared_info: Bytes,
 }
 
 impl RecipientInfo {
+    /// One of a kind that agrees on no key.
+    fn without_agreement(id: Option<CertificateId>, kind: RecipientKind, encrypted_key: Bytes) -> Self {
+        Self { id, kind, encrypted_key, originator: Bytes::new(), ukm: None, shared_info: Bytes::new() }
+    }
+
     /// The operation that yields the CEK with `key`; `substitute` is drawn by the caller (A3). An error for kinds that are not
     /// opened here.
     pub fn operation(&self, key: KeyId, content: ContentEncryption, substitute: Cek) -> Result<KeyOperation, CmsError> {
@@ -93,6 +109,7 @@ impl RecipientInfo {
                 key,
                 agreement: *agreement,
                 originator: self.originator.clone(),
+                ukm: self.ukm.clone(),
                 shared_info: self.shared_info.clone(),
                 wrapped: self.encrypted_key.clone(),
                 content,
@@ -107,6 +124,9 @@ impl RecipientInfo {
                 content,
                 substitute,
             }),
+            RecipientKind::SharedKey { .. } | RecipientKind::Password(_) => Err(CmsError::Algorithm(
+                "a RecipientInfo for a secret that sender and recipient share, not for a private key".to_owned(),
+            )),
             RecipientKind::Other(name) => Err(CmsError::Algorithm(name.clone())),
         }
     }
@@ -162,7 +182,7 @@ impl EnvelopedData {
         }
         Ok(Self {
             content: algorithm.cipher,
-            recipients: recipients::read(&recipient_infos, content_info)?,
+            recipients: recipients::read(&recipient_infos, content_info, legacy)?,
             odd,
             algorithm,
             encrypted,
@@ -175,6 +195,20 @@ impl EnvelopedData {
     /// same whatever failed (A3, A4).
     pub fn open(&self, cek: &Cek) -> Result<Bytes, CmsError> {
         cipher::open(&self.algorithm, cek, &self.encrypted, &self.authenticated_attributes, &self.mac).map(Bytes::from)
+    }
+
+    /// The content is encrypted under a key that is derived from the CEK (RFC 9709).
+    pub fn is_derived(&self) -> bool {
+        self.algorithm.derivation().is_some()
+    }
+
+    /// What is weak in how it is encrypted, and was read by the legacy switch alone: the cipher, or how short its tag is.
+    pub fn weakness(&self) -> Option<String> {
+        if self.content.is_legacy() {
+            return Some(format!("encrypted with {}", self.content.name()));
+        }
+        let short = self.is_authenticated() && self.algorithm.tag_len < 16;
+        short.then(|| format!("{} with a tag of {} octets", self.content.name(), self.algorithm.tag_len))
     }
 
     /// AEAD, so that success proves integrity under the CEK.
@@ -209,6 +243,9 @@ pub fn fuzz_enveloped_data(data: &[u8]) {
         }
         for recipient in &read.recipients {
             let _ = recipient.operation(KeyId([0; 32]), read.content, cek.clone());
+            let kek = SharedSecret::Kek { identifier: None, key: zeroize::Zeroizing::new(vec![0x5a; 16]) };
+            let found = recipient.unwrap_shared(&kek, read.content);
+            assert!(found.is_none_or(|found| found.is_err()), "nobody wrapped a key with this one");
         }
     }
 }

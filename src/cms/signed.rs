@@ -10,6 +10,7 @@ use super::error::CmsError;
 use crate::pki::certificate::Certificate;
 
 mod attributes;
+mod countersignature;
 mod multiple_signatures;
 mod prepare;
 mod verify;
@@ -18,6 +19,7 @@ mod verify;
 pub(crate) mod tests;
 
 pub use attributes::Attributes;
+pub use countersignature::Countersignature;
 pub use prepare::{PreparedSignedData, SignParameters, prepare, prepare_all, prepare_guarded};
 pub use verify::ContentDigests;
 
@@ -64,6 +66,14 @@ impl CertificateId {
         let serial = fields.expect(tag::INTEGER, "serialNumber")?.content;
         fields.end("IssuerAndSerialNumber")?;
         Ok(Self::IssuerAndSerial { issuer: slice(input, &issuer), serial: slice(input, serial) })
+    }
+
+    /// Reads a SignerIdentifier (RFC 5652 section 5.3).
+    fn signer_identifier(fields: &mut Reader<'_>, input: &Bytes) -> Result<Self, CmsError> {
+        match fields.optional_string(tag::context_primitive(0))? {
+            Some(id) => Ok(Self::SubjectKeyIdentifier(id.octet_bytes(input, "subjectKeyIdentifier")?)),
+            None => Self::issuer_and_serial(&fields.expect(tag::SEQUENCE, "IssuerAndSerialNumber")?, input),
+        }
     }
 
     /// Writes an IssuerAndSerialNumber under this tag.
@@ -114,6 +124,8 @@ pub struct SignerInfo {
     pub capabilities: Option<Bytes>,
     /// The certificate that SMIMEEncryptionKeyPreference names.
     pub encryption_key_preference: Option<CertificateId>,
+    /// Signatures over this one's octets (RFC 5652 section 11.4), 16 at most: to be shown, never counted.
+    pub countersignatures: Vec<Countersignature>,
     /// Where digestAlgorithm names SHAKE, and `digest` is `None`.
     shake: Option<ShakeDigest>,
     attributes: Option<Attributes>,
@@ -289,10 +301,7 @@ impl SignerInfo {
     fn read(element: &Element<'_>, named: &[Digest], input: &Bytes) -> Result<Self, CmsError> {
         let mut fields = element.reader();
         fields.small_integer("SignerInfo version")?;
-        let id = match fields.optional_string(tag::context_primitive(0))? {
-            Some(id) => CertificateId::SubjectKeyIdentifier(id.octet_bytes(input, "subjectKeyIdentifier")?),
-            None => CertificateId::issuer_and_serial(&fields.expect(tag::SEQUENCE, "IssuerAndSerialNumber")?, input)?,
-        };
+        let id = CertificateId::signer_identifier(&mut fields, input)?;
         let digest_der = to_der(fields.expect(tag::SEQUENCE, "digestAlgorithm")?.raw)?;
         let signed = fields.optional(tag::context(0))?;
         let signature_der = to_der(fields.expect(tag::SEQUENCE, "signatureAlgorithm")?.raw)?;
@@ -328,8 +337,12 @@ impl SignerInfo {
             }
             None => None,
         };
-        if let Some(error) = unsigned.and_then(|unsigned| attributes::check_unsigned(&unsigned).err()) {
-            fault.get_or_insert(error);
+        let mut countersignatures = Vec::new();
+        if let Some(unsigned) = unsigned {
+            match attributes::read_unsigned(&unsigned, input) {
+                Ok(found) => countersignatures = found,
+                Err(error) => drop(fault.get_or_insert(error)),
+            }
         }
         let seen = attributes.as_ref();
         Ok(Self {
@@ -340,6 +353,7 @@ impl SignerInfo {
             signing_time: seen.and_then(|seen| seen.signing_time),
             capabilities: seen.and_then(|seen| seen.capabilities.clone()),
             encryption_key_preference: seen.and_then(|seen| seen.encryption_key_preference.clone()),
+            countersignatures,
             attributes,
             signature_algorithm: slice(input, &signature_der),
             signature,
@@ -353,6 +367,14 @@ impl SignerInfo {
 
     fn signature_algorithm(&self) -> &[u8] {
         &self.signature_algorithm
+    }
+}
+
+#[cfg(test)]
+impl SignerInfo {
+    /// The signature as sent.
+    pub(crate) fn signature_octets(&self) -> &[u8] {
+        &self.signature
     }
 }
 

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::reader::{Expected, Section, boolean, choice, list, size, text};
 use super::{Direction, ReadFile};
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport};
 use crate::pki::revocation::Demand;
 use crate::policy::{
     Action, Bcc, EncryptMode, Family, Match, Missing, Pattern, Policy, Profile, Rule, SignMode, Signatures,
@@ -189,7 +189,8 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
         let profile = Profile {
             content: section.get("content", ciphers).unwrap_or(base.content),
             transport: section.get("transport", choice(TRANSPORTS)).unwrap_or(base.transport),
-            kdf: section.get("kdf", choice(DIGESTS)).unwrap_or(base.kdf),
+            kdf: section.get("kdf", choice(DERIVATIONS)).unwrap_or(base.kdf),
+            derive_cek: section.get("derive-cek", boolean).unwrap_or(base.derive_cek),
             pss: section.get("pss", boolean).unwrap_or(base.pss),
             digest: section.get("digest", choice(DIGESTS)).unwrap_or(base.digest),
             header: header_protection(&section),
@@ -217,11 +218,21 @@ fn header_protection(section: &Section<'_, '_>) -> Option<HeaderProtection> {
     outside.map(|outside| HeaderProtection { outside, legacy_display })
 }
 
-const DIGESTS: &[(&str, Digest)] =
+pub(crate) const DIGESTS: &[(&str, Digest)] =
     &[("sha256", Digest::Sha256), ("sha384", Digest::Sha384), ("sha512", Digest::Sha512)];
 
-const TRANSPORTS: &[(&str, KeyTransport)] = &[
+pub(crate) const DERIVATIONS: &[(&str, KeyDerivation)] = &[
+    ("sha256", KeyDerivation::X963(Digest::Sha256)),
+    ("sha384", KeyDerivation::X963(Digest::Sha384)),
+    ("sha512", KeyDerivation::X963(Digest::Sha512)),
+    ("hkdf-sha256", KeyDerivation::Hkdf(Digest::Sha256)),
+    ("hkdf-sha384", KeyDerivation::Hkdf(Digest::Sha384)),
+    ("hkdf-sha512", KeyDerivation::Hkdf(Digest::Sha512)),
+];
+
+pub(crate) const TRANSPORTS: &[(&str, KeyTransport)] = &[
     ("pkcs1", KeyTransport::RsaPkcs1),
+    ("oaep-sha1", KeyTransport::RsaOaep(Digest::Sha1, Digest::Sha1)),
     ("oaep-sha256", KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256)),
     ("oaep-sha384", KeyTransport::RsaOaep(Digest::Sha384, Digest::Sha384)),
     ("oaep-sha512", KeyTransport::RsaOaep(Digest::Sha512, Digest::Sha512)),
@@ -235,15 +246,20 @@ const SIGNATURES: &[(&str, Signatures)] = &[
     ("both", Signatures::Both),
 ];
 
-/// What is written: weak ciphers are for reading alone and cannot be named here.
+/// What is written: weak ciphers are for reading alone and cannot be named.
+pub(crate) const WRITTEN: &[(&str, ContentEncryption)] = &[
+    ("AES-256-GCM", ContentEncryption::Aes256Gcm),
+    ("AES-192-GCM", ContentEncryption::Aes192Gcm),
+    ("AES-128-GCM", ContentEncryption::Aes128Gcm),
+    ("AES-256-CBC", ContentEncryption::Aes256Cbc),
+    ("AES-192-CBC", ContentEncryption::Aes192Cbc),
+    ("AES-128-CBC", ContentEncryption::Aes128Cbc),
+];
+
 fn ciphers(value: &DeValue<'_>) -> Result<Vec<ContentEncryption>, Expected> {
-    use ContentEncryption::{Aes128Cbc, Aes128Gcm, Aes256Cbc, Aes256Gcm};
-    let known = [Aes256Gcm, Aes128Gcm, Aes256Cbc, Aes128Cbc];
-    let names: Vec<&str> = known.iter().map(|cipher| cipher.name()).collect();
+    let names: Vec<&str> = WRITTEN.iter().map(|(name, _)| *name).collect();
     let expected = || format!("expected ciphers, best first, of {}", names.join(", "));
-    let ciphers =
-        list(|text| known.into_iter().find(|cipher| cipher.name().eq_ignore_ascii_case(text)).ok_or_else(expected))(
-            value,
-        )?;
+    let known = |text: &str| WRITTEN.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    let ciphers = list(|text| known(text).map(|(_, cipher)| *cipher).ok_or_else(expected))(value)?;
     if ciphers.is_empty() { Err(expected()) } else { Ok(ciphers) }
 }

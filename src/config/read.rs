@@ -14,6 +14,7 @@ use super::{
     Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, ReadFile, Retry, SpoolLimits,
 };
 use crate::address::{Domain, Mailbox};
+use crate::cms::algorithm::Legacy;
 
 pub(super) const DIRECTIONS: &[(&str, Direction)] =
     &[("outbound", Direction::Outbound), ("inbound", Direction::Inbound), ("by-recipient", Direction::ByRecipient)];
@@ -61,6 +62,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let limits = top.section("limits").map_or_else(Limits::default, limits);
     let retry = top.section("retry").map_or_else(Retry::default, retry);
     let fetch = top.section("revocation").map_or_else(Fetch::default, fetch);
+    let legacy = top.section("legacy").map_or_else(Legacy::default, legacy);
     let subject_tags = top.section("marks").is_some_and(|marks| {
         let tags = marks.get("subject_tags", boolean).unwrap_or(false);
         marks.finish();
@@ -89,6 +91,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         spool_limits,
         retry,
         fetch,
+        legacy,
         policy: policy?,
         subject_tags,
         self_check,
@@ -276,6 +279,18 @@ fn fetch(section: Section<'_, '_>) -> Fetch {
     }
     section.finish();
     fetch
+}
+
+fn legacy(section: Section<'_, '_>) -> Legacy {
+    let switch = |key| section.get(key, boolean).unwrap_or(false);
+    let legacy = Legacy {
+        weak_ciphers: switch("weak_ciphers"),
+        sha1_signatures: switch("sha1_signatures"),
+        weak_keys: switch("weak_keys"),
+        short_tags: switch("short_tags"),
+    };
+    section.finish();
+    legacy
 }
 
 /// Fuzz body: any text gives a configuration or errors with a place; nothing else.

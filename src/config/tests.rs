@@ -103,6 +103,42 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
 }
 
 #[test]
+fn weak_algorithms_are_read_only_where_each_is_named() {
+    use crate::cms::algorithm::Legacy;
+    assert_eq!(parse(DOCUMENTED).unwrap().legacy, Legacy::default());
+    let switched = |key: &str| {
+        let line = format!("# {key} = false");
+        assert!(DOCUMENTED.contains(&line), "{line}");
+        parse(&DOCUMENTED.replacen(&line, &format!("{key} = true"), 1)).unwrap().legacy
+    };
+    assert_eq!(switched("weak_ciphers"), Legacy { weak_ciphers: true, ..Legacy::default() });
+    assert_eq!(switched("sha1_signatures"), Legacy { sha1_signatures: true, ..Legacy::default() });
+    assert_eq!(switched("weak_keys"), Legacy { weak_keys: true, ..Legacy::default() });
+    assert_eq!(switched("short_tags"), Legacy { short_tags: true, ..Legacy::default() });
+    let errors = with("# weak_ciphers = false", "weak_cyphers = true");
+    assert_eq!(errors[0].key, "legacy.weak_cyphers");
+}
+
+#[test]
+fn a_profile_names_every_algorithm_that_is_written() {
+    use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation};
+    let edi = |line: &str, other: &str| {
+        assert!(DOCUMENTED.contains(line), "{line}");
+        parse(&DOCUMENTED.replacen(line, other, 1)).unwrap().policy.profiles["edi"].clone()
+    };
+    for (name, cipher) in WRITTEN {
+        assert_eq!(*name, cipher.name());
+        assert_eq!(edi("[\"AES-128-CBC\"]", &format!("[\"{name}\"]")).content, [*cipher]);
+    }
+    assert_eq!(WRITTEN.len(), 6);
+    assert!(WRITTEN.iter().all(|(_, cipher)| *cipher != ContentEncryption::TripleDesCbc));
+    assert_eq!(edi("kdf = \"sha256\"", "kdf = \"hkdf-sha512\"").kdf, KeyDerivation::Hkdf(Digest::Sha512));
+    assert_eq!(edi("kdf = \"sha256\"", "kdf = \"sha384\"").kdf, KeyDerivation::X963(Digest::Sha384));
+    assert!(edi("# derive-cek = false", "derive-cek = true").derive_cek);
+    assert_eq!(edi("digest = \"sha256\"", "digest = \"sha512\"").digest, Digest::Sha512);
+}
+
+#[test]
 fn every_error_is_told_not_only_the_first() {
     let text = DOCUMENTED.replace("port = 10025", "port = \"x\"").replace("port = 10026", "prot = 1");
     let keys: Vec<String> = parse(&text).unwrap_err().into_iter().map(|error| error.key).collect();

@@ -19,9 +19,9 @@ use zeroize::Zeroizing;
 use super::{Cek, KeyAnswer, KeyError, KeyHolder, KeyId, KeyOperation, Submission, post_quantum, wrap};
 use crate::cms::algorithm::{
     AlgorithmIdentifier, ContentEncryption, Digest, EC_PUBLIC_KEY, ED25519, KeyAgreement, KeyEncapsulation,
-    KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, SECP256R1, SECP384R1, SECP521R1, SignatureScheme, name_of,
+    KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, SECP256R1, SECP384R1, SECP521R1, SignatureScheme, X25519, name_of,
 };
-use crate::cms::ber::{Reader, tag};
+use crate::cms::ber::{Reader, tag, write};
 use crate::pki::public_key::{KeyKind, PublicKey, agreement_curve, oaep_algorithm};
 
 /// Draws the first random octets: the generator's start costs some 40 ms, which no message should pay. Say it once at start.
@@ -52,6 +52,7 @@ enum Secret {
     Rsa { sign: rsa::KeyPair, pkcs1: Pkcs1PrivateDecryptingKey, oaep: OaepPrivateDecryptingKey },
     Ec { sign: EcdsaKeyPair, agree: agreement::PrivateKey },
     Ed25519(Ed25519KeyPair),
+    X25519(agreement::PrivateKey),
     MlDsa(Box<PqdsaKeyPair>, MlDsa),
     MlKem(DecapsulationKey, MlKem),
 }
@@ -63,8 +64,8 @@ impl std::fmt::Debug for SoftwareKey {
 }
 
 impl SoftwareKey {
-    /// Reads a PKCS#8 PrivateKeyInfo (DER): RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, ML-DSA and ML-KEM (seed, expanded key
-    /// or both). `Rejected` says what was found and what is taken.
+    /// Reads a PKCS#8 PrivateKeyInfo (DER): RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, X25519, ML-DSA and ML-KEM (seed,
+    /// expanded key or both). `Rejected` says what was found and what is taken.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Rejected("the key is not a PKCS#8 PrivateKeyInfo (DER)".to_owned());
         let (algorithm, curve) = private_key_algorithm(der).map_err(unreadable)?;
@@ -72,9 +73,10 @@ impl SoftwareKey {
             oid if oid == RSA_ENCRYPTION => rsa_secret(der)?,
             oid if oid == EC_PUBLIC_KEY => ec_secret(der, curve)?,
             oid if oid == ED25519 => ed25519_secret(der)?,
+            oid if oid == X25519 => x25519_secret(der)?,
             oid => post_quantum_secret(der, &oid)?.ok_or_else(|| {
                 KeyError::Rejected(format!(
-                    "a key of kind {} is not supported: RSA, P-256, P-384, P-521, Ed25519, ML-DSA or ML-KEM is needed",
+                    "a key of kind {} is not supported: RSA, P-256, P-384, P-521, Ed25519, X25519, ML-DSA or ML-KEM is needed",
                     name_of(&oid)
                 ))
             })?,
@@ -106,9 +108,9 @@ impl SoftwareKey {
                 self.is_meant(*key)?;
                 self.unwrap(*transport, encrypted, *content, substitute).map(KeyAnswer::Cek)
             }
-            KeyOperation::Agree { key, agreement, originator, shared_info, wrapped, content, substitute } => {
+            KeyOperation::Agree { key, agreement, originator, ukm, shared_info, wrapped, content, substitute } => {
                 self.is_meant(*key)?;
-                let candidate = self.agree(*agreement, originator, shared_info, wrapped)?;
+                let candidate = self.agree(*agreement, originator, ukm.as_deref(), shared_info, wrapped)?;
                 Ok(KeyAnswer::Cek(choose(
                     candidate.as_deref(),
                     candidate.as_deref().map_or(0, Vec::len),
@@ -192,20 +194,22 @@ impl SoftwareKey {
         &self,
         how: KeyAgreement,
         originator: &[u8],
+        ukm: Option<&[u8]>,
         shared_info: &[u8],
         wrapped: &[u8],
     ) -> Result<Option<Cek>, KeyError> {
-        let Secret::Ec { agree, .. } = &self.inner.secret else {
-            return Err(KeyError::Unsuitable("key agreement needs an EC key"));
+        // A SubjectPublicKeyInfo would be taken too; only the key's own forms are meant.
+        let (agree, known_form) = match &self.inner.secret {
+            Secret::Ec { agree, .. } => (agree, matches!(originator.first(), Some(2..=4))),
+            Secret::X25519(agree) => (agree, originator.len() == 32),
+            _ => return Err(KeyError::Unsuitable("key agreement needs an EC or X25519 key")),
         };
-        // A SubjectPublicKeyInfo would be taken too; only the point's own forms are meant.
-        if !matches!(originator.first(), Some(2..=4)) {
+        if !known_form {
             return Ok(None);
         }
         let point = agreement::UnparsedPublicKey::new(agree.algorithm(), originator);
-        let kek = agreement::agree(agree, point, (), |secret| {
-            Ok(wrap::x963_kdf(how.kdf, secret, shared_info, how.wrap.key_len()))
-        });
+        let derive = |secret: &[u8]| wrap::derive(how, secret, ukm, shared_info).map_err(drop);
+        let kek = agreement::agree(agree, point, (), derive);
         Ok(kek.ok().and_then(|kek| wrap::unwrap(how.wrap, &kek, wrapped).ok()))
     }
 }
@@ -344,6 +348,28 @@ fn ed25519_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {
         .as_ref()
         .to_vec();
     Ok((Secret::Ed25519(sign), spki))
+}
+
+/// RFC 8410 section 7: CurvePrivateKey is an OCTET STRING inside privateKey.
+fn x25519_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {
+    let refused = || KeyError::Rejected("the X25519 key cannot be read: 32 octets are expected (RFC 8410)".to_owned());
+    let octets = curve_private_key(der).ok_or_else(refused)?;
+    let agree = agreement::PrivateKey::from_private_key(&agreement::X25519, &octets).map_err(|_| refused())?;
+    let public = agree
+        .compute_public_key()
+        .map_err(|_| KeyError::Unavailable("the X25519 key cannot be prepared".to_owned()))?;
+    let algorithm = write::sequence(&[&write::oid(&X25519)]);
+    let spki = write::sequence(&[&algorithm, &write::bit_string(public.as_ref())]);
+    Ok((Secret::X25519(agree), spki))
+}
+
+fn curve_private_key(der: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut fields = Reader::der(der).expect(tag::SEQUENCE, "OneAsymmetricKey").ok()?.reader();
+    fields.element().ok()?;
+    fields.element().ok()?;
+    let key = fields.expect(tag::OCTET_STRING, "privateKey").ok()?;
+    let inner = Reader::der(key.content).expect(tag::OCTET_STRING, "CurvePrivateKey").ok()?;
+    Some(Zeroizing::new(inner.content.to_vec()))
 }
 
 /// What RSA signs with here: never SHA-1; PSS with a salt as long as the digest.

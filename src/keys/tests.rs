@@ -9,8 +9,9 @@ use aws_lc_rs::signature::{
 };
 
 use super::*;
-use crate::cms::algorithm::KeyWrap;
+use crate::cms::algorithm::{KeyDerivation, KeyWrap};
 use crate::cms::error::CmsError;
+use crate::pki::authority::NewKey;
 
 fn rsa() -> SoftwareKey {
     let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
@@ -157,22 +158,25 @@ fn a03_implicit_rejection_answers_with_the_substitute() {
 
 #[test]
 fn agreement_gives_the_cek_and_failure_the_substitute() {
-    for (algorithm, wrap) in [
-        (&ECDSA_P256_SHA256_ASN1_SIGNING, KeyWrap::Aes128),
-        (&ECDSA_P384_SHA384_ASN1_SIGNING, KeyWrap::Aes192),
-        (&ECDSA_P521_SHA512_ASN1_SIGNING, KeyWrap::Aes256),
+    let x25519 = || SoftwareKey::from_pkcs8(&crate::pki::authority::cached_key(NewKey::X25519, "bob")).unwrap();
+    for (key, kdf, wrap) in [
+        (ec(&ECDSA_P256_SHA256_ASN1_SIGNING), KeyDerivation::X963(Digest::Sha256), KeyWrap::Aes128),
+        (ec(&ECDSA_P384_SHA384_ASN1_SIGNING), KeyDerivation::X963(Digest::Sha224), KeyWrap::Aes192),
+        (ec(&ECDSA_P521_SHA512_ASN1_SIGNING), KeyDerivation::Hkdf(Digest::Sha512), KeyWrap::Aes256),
+        (x25519(), KeyDerivation::X963(Digest::Sha384), KeyWrap::Aes192),
+        (x25519(), KeyDerivation::Hkdf(Digest::Sha256), KeyWrap::Aes256),
     ] {
-        let key = ec(algorithm);
         let content = ContentEncryption::Aes192Cbc;
-        let agreement = KeyAgreement { kdf: Digest::Sha256, cofactor: false, wrap };
+        let agreement = KeyAgreement { kdf, cofactor: false, wrap };
         let (point, secret) = key.public_key().agree_ephemeral().unwrap();
-        let kek = wrap::x963_kdf(Digest::Sha256, &secret, b"info", wrap.key_len());
+        let kek = wrap::derive(agreement, &secret, Some(b"ukm"), b"info").unwrap();
         let wrapped = wrap::wrap(wrap, &kek, &[9; 24]).unwrap();
         let substitute = new_cek(content).unwrap();
         let operation = |originator: &[u8], info: &[u8], wrapped: &[u8]| KeyOperation::Agree {
             key: key.id(),
             agreement,
             originator: Bytes::copy_from_slice(originator),
+            ukm: Some(Bytes::from_static(b"ukm")),
             shared_info: Bytes::copy_from_slice(info),
             wrapped: Bytes::copy_from_slice(wrapped),
             content,
@@ -180,8 +184,9 @@ fn agreement_gives_the_cek_and_failure_the_substitute() {
         };
         let ask = |operation| cek(key.perform(&operation).unwrap());
         assert_eq!(ask(operation(&point, b"info", &wrapped)), [9; 24]);
+        // Of another X25519 key, not off the curve.
         let mut off_curve = point.clone();
-        *off_curve.last_mut().unwrap() ^= 1;
+        *off_curve.first_mut().unwrap() ^= 1;
         assert_eq!(ask(operation(&off_curve, b"info", &wrapped)), *substitute);
         assert_eq!(ask(operation(&[], b"info", &wrapped)), *substitute);
         assert_eq!(ask(operation(&point, b"other", &wrapped)), *substitute);
@@ -190,6 +195,60 @@ fn agreement_gives_the_cek_and_failure_the_substitute() {
         let short = wrap::wrap(wrap, &kek, &[9; 16]).unwrap();
         assert_eq!(ask(operation(&point, b"info", &short)), *substitute);
     }
+}
+
+/// RFC 7748 section 6.1: keys and the secret; RFC 8418 section 2.2: the ukm is HKDF's salt, and is left out where there is none.
+#[test]
+fn x25519_gives_the_rfcs_octets() {
+    let hex = |text: &str| -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    };
+    let alice = hex("77076d0a7318a57d3c16c17251b26645f1d0cf3ceae06d4c8d1d0a3e1b6b9e2d");
+    let bob = hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
+    let secret = hex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+    let pkcs8 = |octets: &[u8]| {
+        let head = hex("302e020100300506032b656e04220420");
+        SoftwareKey::from_pkcs8(&[&head, octets].concat())
+    };
+    let bob = pkcs8(&bob).unwrap();
+    assert_eq!(bob.public_key().key_bits(), hex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
+    assert!(matches!(pkcs8(&alice[1..]), Err(KeyError::Rejected(_))));
+    let mine = hex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
+    for (kdf, ukm) in [
+        (KeyDerivation::X963(Digest::Sha256), None),
+        (KeyDerivation::Hkdf(Digest::Sha256), None),
+        (KeyDerivation::Hkdf(Digest::Sha512), Some(Bytes::from_static(b"salt"))),
+    ] {
+        let agreement = KeyAgreement { kdf, cofactor: false, wrap: KeyWrap::Aes128 };
+        let kek = wrap::derive(agreement, &secret, ukm.as_deref(), b"info").unwrap();
+        let operation = |originator: &[u8]| KeyOperation::Agree {
+            key: bob.id(),
+            agreement,
+            originator: Bytes::copy_from_slice(originator),
+            ukm: ukm.clone(),
+            shared_info: Bytes::from_static(b"info"),
+            wrapped: wrap::wrap(KeyWrap::Aes128, &kek, &[5; 16]).unwrap().into(),
+            content: ContentEncryption::Aes128Gcm,
+            substitute: Cek::new(vec![0; 32]),
+        };
+        assert_eq!(cek(bob.perform(&operation(&mine)).unwrap()), [5; 16], "{kdf:?}");
+        // A point of low order gives a secret of zeroes: the substitute.
+        assert_eq!(cek(bob.perform(&operation(&[0; 32])).unwrap()), [0; 16]);
+        assert_eq!(cek(bob.perform(&operation(&mine[1..])).unwrap()), [0; 16]);
+    }
+}
+
+/// RFC 5869 appendix A.1 and A.3: with a salt and without.
+#[test]
+fn hkdf_gives_the_rfcs_octets() {
+    let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    let salt: Vec<u8> = (0..13).collect();
+    let info: Vec<u8> = (0xf0..0xfa).collect();
+    let okm = wrap::hkdf(Digest::Sha256, &[0x0b; 22], Some(&salt), &info, 42).unwrap();
+    assert_eq!(hex(&okm), "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+    let okm = wrap::hkdf(Digest::Sha256, &[0x0b; 22], None, b"", 42).unwrap();
+    assert_eq!(hex(&okm), "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+    assert!(wrap::hkdf(Digest::Sha1, b"secret", None, b"", 16).is_err());
 }
 
 /// RFC 3394 section 4: 128 bits of key data with a KEK of 128, 192 and 256 bits.

@@ -7,7 +7,7 @@ use aws_lc_rs::key_wrap::{AES_128, AES_256, AesKek, KeyWrap as _};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::cms::algorithm::{Digest, KeyWrap};
+use crate::cms::algorithm::{Digest, KeyAgreement, KeyDerivation, KeyWrap};
 use crate::cms::error::CmsError;
 
 /// The longest key that is wrapped here, in octets.
@@ -47,13 +47,27 @@ pub fn hkdf(
         Digest::Sha256 => hkdf::HKDF_SHA256,
         Digest::Sha384 => hkdf::HKDF_SHA384,
         Digest::Sha512 => hkdf::HKDF_SHA512,
-        Digest::Sha1 => return Err(CmsError::Crypto),
+        Digest::Sha1 | Digest::Sha224 => return Err(CmsError::Crypto),
     };
     let mut key = Zeroizing::new(vec![0u8; length]);
     let extracted = hkdf::Salt::new(algorithm, ukm.unwrap_or_default()).extract(secret);
     let expanded = extracted.expand(&[shared_info], Length(length)).and_then(|okm| okm.fill(&mut key));
     expanded.map_err(|_| CmsError::Crypto)?;
     Ok(key)
+}
+
+/// The key-encryption key of a key agreement, of the length that its wrap takes.
+pub fn derive(
+    how: KeyAgreement,
+    secret: &[u8],
+    ukm: Option<&[u8]>,
+    shared_info: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CmsError> {
+    let length = how.wrap.key_len();
+    match how.kdf {
+        KeyDerivation::X963(digest) => Ok(x963_kdf(digest, secret, shared_info, length)),
+        KeyDerivation::Hkdf(digest) => hkdf(digest, secret, ukm, shared_info, length),
+    }
 }
 
 /// Wraps a key of 16 to 64 octets, a multiple of 8.

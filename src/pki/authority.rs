@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::agreement;
+use aws_lc_rs::encoding::{AsBigEndian, AsDer, Curve25519SeedBin, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, RsaKeyPair};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RsaKeyPair};
 use bytes::Bytes;
 use const_oid::{ObjectIdentifier, db};
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +28,10 @@ pub enum NewKey {
     Rsa4096,
     P256,
     P384,
+    P521,
+    Ed25519,
+    /// For encryption alone: somebody else has to sign its certificate.
+    X25519,
     MlDsa(MlDsa),
     /// For leaves alone: such a key signs nothing.
     MlKem(MlKem),
@@ -76,8 +81,9 @@ impl Recipe {
     pub fn mailbox(mailbox: &str, now: Timestamp, key: NewKey) -> Self {
         let key_usage = match key {
             NewKey::Rsa2048 | NewKey::Rsa3072 | NewKey::Rsa4096 => vec!["digitalSignature", "keyEncipherment"],
-            NewKey::P256 | NewKey::P384 => vec!["digitalSignature", "keyAgreement"],
-            NewKey::MlDsa(_) => vec!["digitalSignature"],
+            NewKey::P256 | NewKey::P384 | NewKey::P521 => vec!["digitalSignature", "keyAgreement"],
+            NewKey::Ed25519 | NewKey::MlDsa(_) => vec!["digitalSignature"],
+            NewKey::X25519 => vec!["keyAgreement"],
             NewKey::MlKem(_) => vec!["keyEncipherment"],
         };
         Self {
@@ -244,6 +250,14 @@ fn generate(kind: NewKey) -> Zeroizing<Vec<u8>> {
         NewKey::Rsa4096 => rsa(KeySize::Rsa4096),
         NewKey::P256 => ec(P256),
         NewKey::P384 => ec(P384),
+        NewKey::P521 => ec(P521),
+        NewKey::Ed25519 => Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1().map(|der| der.as_ref().to_vec())),
+        NewKey::X25519 => agreement::PrivateKey::generate(&agreement::X25519).and_then(|key| {
+            let seed: Curve25519SeedBin<'_> = key.as_be_bytes()?;
+            let algorithm = sequence(&[&oid(&ObjectIdentifier::new_unwrap("1.3.101.110"))]);
+            let octets = write(tag::OCTET_STRING, &[&write(tag::OCTET_STRING, &[seed.as_ref()])]);
+            Ok(sequence(&[&number(0), &algorithm, &octets]))
+        }),
         NewKey::MlDsa(set) => seed(&set.oid(), 32),
         NewKey::MlKem(set) => seed(&set.oid(), 64),
     };
@@ -260,11 +274,13 @@ fn seed(algorithm: &ObjectIdentifier, length: usize) -> Result<Vec<u8>, aws_lc_r
 
 static P256: &EcdsaSigningAlgorithm = &signature::ECDSA_P256_SHA256_ASN1_SIGNING;
 static P384: &EcdsaSigningAlgorithm = &signature::ECDSA_P384_SHA384_ASN1_SIGNING;
+static P521: &EcdsaSigningAlgorithm = &signature::ECDSA_P521_SHA512_ASN1_SIGNING;
 
 /// A private key that signs certificates.
 enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, ObjectIdentifier),
+    Ed25519(Ed25519KeyPair),
     MlDsa(SoftwareKey, MlDsa),
 }
 
@@ -276,6 +292,8 @@ impl Signer {
             KeyKind::Rsa { .. } => RsaKeyPair::from_pkcs8(pkcs8).ok().map(Self::Rsa),
             KeyKind::P256 => ec(P256, db::rfc5912::ECDSA_WITH_SHA_256),
             KeyKind::P384 => ec(P384, db::rfc5912::ECDSA_WITH_SHA_384),
+            KeyKind::P521 => ec(P521, db::rfc5912::ECDSA_WITH_SHA_512),
+            KeyKind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok().map(Self::Ed25519),
             KeyKind::MlDsa(set) => Some(Self::MlDsa(key, set)),
             _ => None,
         }
@@ -284,6 +302,7 @@ impl Signer {
         match self {
             Self::Rsa(_) => sequence(&[&oid(&db::rfc5912::SHA_256_WITH_RSA_ENCRYPTION), &write(tag::NULL, &[])]),
             Self::Ec(_, algorithm) => sequence(&[&oid(algorithm)]),
+            Self::Ed25519(_) => sequence(&[&oid(&ObjectIdentifier::new_unwrap("1.3.101.112"))]),
             Self::MlDsa(_, set) => sequence(&[&oid(&set.oid())]),
         }
     }
@@ -297,6 +316,7 @@ impl Signer {
             Self::Ec(key, _) => {
                 key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec())
             }
+            Self::Ed25519(key) => key.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),
             Self::MlDsa(key, set) => {
                 let (scheme, message) = (SignatureScheme::MlDsa(*set), Bytes::copy_from_slice(message));
                 match key.perform(&KeyOperation::Sign { key: key.id(), scheme, message }) {

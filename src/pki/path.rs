@@ -48,11 +48,21 @@ pub struct PathLimits {
     pub signatures: usize,
     /// Accept RSA keys under 2048 bits and SHA-1 signatures in certificates: for judging old mail only; default false.
     pub legacy: bool,
+    /// SHA-1 in signatures alone.
+    pub sha1: bool,
+    /// RSA keys of 1024 to 2047 bits alone.
+    pub weak_keys: bool,
+}
+
+impl PathLimits {
+    pub(crate) fn takes_sha1(&self) -> bool {
+        self.legacy || self.sha1
+    }
 }
 
 impl Default for PathLimits {
     fn default() -> Self {
-        Self { length: 8, signatures: 100, legacy: false }
+        Self { length: 8, signatures: 100, legacy: false, sha1: false, weak_keys: false }
     }
 }
 
@@ -354,7 +364,7 @@ pub(crate) fn check_validity(certificate: &Certificate, at: Timestamp) -> Result
 
 fn check_strength(certificate: &Certificate, limits: &PathLimits) -> Result<(), PathError> {
     match certificate.public_key().kind() {
-        KeyKind::Rsa { bits } if bits < 2048 && !limits.legacy => Err(PathError::Rule {
+        KeyKind::Rsa { bits } if bits < 2048 && !limits.legacy && !limits.weak_keys => Err(PathError::Rule {
             subject: certificate.subject_text(),
             rule: format!("its RSA key has {bits} bits, at least 2048 are needed"),
         }),
@@ -390,7 +400,7 @@ pub(crate) fn check_signature(
     limits: &PathLimits,
 ) -> Result<(), PathError> {
     let (algorithm, tbs) = (subject.signature_algorithm(), subject.tbs());
-    verify_signed(issuer, algorithm, tbs, subject.signature(), limits.legacy).map_err(|error| match error {
+    verify_signed(issuer, algorithm, tbs, subject.signature(), limits.takes_sha1()).map_err(|error| match error {
         SignedError::Refused(rule) => PathError::Rule { subject: subject.subject_text(), rule },
         SignedError::Forged => PathError::Signature { subject: subject.subject_text() },
     })

@@ -22,6 +22,7 @@ use kdf::{Password, Use, Work, pkcs12};
 use pbe::{Derived, Encryptor};
 
 pub use keyfile::read_any;
+pub(crate) use pbe::derive_by_pbkdf2;
 
 /// The most iterations done for one file, in sum.
 pub const MAX_ITERATIONS: u64 = 10_000_000;

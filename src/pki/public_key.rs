@@ -58,6 +58,10 @@ impl KeyKind {
             Self::MlKem(set) => set.name().to_owned(),
         }
     }
+    /// Takes part in a key agreement: one of NIST's curves, or X25519.
+    pub fn agrees(self) -> bool {
+        self.is_ec() || self == Self::X25519
+    }
     /// An elliptic curve for ECDSA and ECDH.
     pub fn is_ec(self) -> bool {
         matches!(self, Self::P256 | Self::P384 | Self::P521)
@@ -93,7 +97,8 @@ struct Transport {
 }
 
 /// Places in the cache of decoded verifiers: v1.5 and ECDSA by digest, then PSS by digest, then Ed25519 or ML-DSA.
-const VERIFIERS: usize = 8;
+const VERIFIERS: usize = 2 * PSS + 1;
+const PSS: usize = Digest::Sha512 as usize + 1;
 
 impl std::fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -229,7 +234,8 @@ impl PublicKey {
         let key = self.inner.encapsulation.get_or_init(decode).as_ref().ok_or(CmsError::Crypto)?;
         post_quantum::encapsulate(key)
     }
-    /// Ephemeral-static ECDH to this key (RFC 5753 section 3.1): the ephemeral public point (uncompressed) and the shared secret.
+    /// Ephemeral-static ECDH to this key (RFC 5753 section 3.1, RFC 8418 section 2): the ephemeral public point (uncompressed) or X25519
+    /// public key, and the shared secret. A shared secret of zeroes alone is an error.
     pub fn agree_ephemeral(&self) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), CmsError> {
         let curve = agreement_curve(self.inner.kind)
             .ok_or_else(|| refused(format!("{} is no key for ECDH with CMS", self.inner.kind.name())))?;
@@ -255,7 +261,7 @@ impl PublicKey {
                     let parameters = pss_custom(digest, salt).ok_or_else(unfit)?;
                     return Ok(with(Verifier::Once(&parameters, &self.inner.bits)));
                 }
-                (4 + digest as usize - 1, parameters)
+                (PSS + digest as usize, parameters)
             }
             SignatureScheme::RsaPkcs1(digest) if matches!(self.inner.kind, KeyKind::Rsa { .. }) => {
                 (digest as usize, pkcs1_parameters(digest, self.is_weak()).ok_or_else(unfit)?)
@@ -263,9 +269,9 @@ impl PublicKey {
             SignatureScheme::Ecdsa(digest) => {
                 (digest as usize, ecdsa_algorithm(self.inner.kind, digest).ok_or_else(unfit)?)
             }
-            SignatureScheme::Ed25519 if self.inner.kind == KeyKind::Ed25519 => (7, &signature::ED25519),
+            SignatureScheme::Ed25519 if self.inner.kind == KeyKind::Ed25519 => (2 * PSS, &signature::ED25519),
             SignatureScheme::MlDsa(set) if self.inner.kind == KeyKind::MlDsa(set) => {
-                (7, post_quantum::ml_dsa_algorithm(set))
+                (2 * PSS, post_quantum::ml_dsa_algorithm(set))
             }
             _ => return Err(unfit()),
         };
@@ -366,12 +372,13 @@ fn check_point(kind: KeyKind, bits: &[u8]) -> Result<(), CmsError> {
     }
 }
 
-/// The ECDH of a curve.
+/// The ECDH of a curve, or X25519.
 pub(crate) fn agreement_curve(kind: KeyKind) -> Option<&'static agreement::Algorithm> {
     match kind {
         KeyKind::P256 => Some(&agreement::ECDH_P256),
         KeyKind::P384 => Some(&agreement::ECDH_P384),
         KeyKind::P521 => Some(&agreement::ECDH_P521),
+        KeyKind::X25519 => Some(&agreement::X25519),
         _ => None,
     }
 }
@@ -379,6 +386,7 @@ pub(crate) fn agreement_curve(kind: KeyKind) -> Option<&'static agreement::Algor
 fn pkcs1_parameters(digest: Digest, weak: bool) -> Option<&'static RsaParameters> {
     match (digest, weak) {
         (Digest::Sha1, _) => Some(&signature::RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY),
+        (Digest::Sha224, _) => None,
         (Digest::Sha256, true) => Some(&signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY),
         (Digest::Sha256, false) => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
         (Digest::Sha384, true) => None,
@@ -390,7 +398,7 @@ fn pkcs1_parameters(digest: Digest, weak: bool) -> Option<&'static RsaParameters
 
 fn pss_parameters(digest: Digest) -> Option<&'static RsaParameters> {
     match digest {
-        Digest::Sha1 => None,
+        Digest::Sha1 | Digest::Sha224 => None,
         Digest::Sha256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
         Digest::Sha384 => Some(&signature::RSA_PSS_2048_8192_SHA384),
         Digest::Sha512 => Some(&signature::RSA_PSS_2048_8192_SHA512),
@@ -399,7 +407,7 @@ fn pss_parameters(digest: Digest) -> Option<&'static RsaParameters> {
 
 fn pss_custom(digest: Digest, salt: RsaPssSaltLength) -> Option<RsaParameters> {
     let parameters = match digest {
-        Digest::Sha1 => return None,
+        Digest::Sha1 | Digest::Sha224 => return None,
         Digest::Sha256 => signature::RSA_PSS_2048_8192_SHA256,
         Digest::Sha384 => signature::RSA_PSS_2048_8192_SHA384,
         Digest::Sha512 => signature::RSA_PSS_2048_8192_SHA512,

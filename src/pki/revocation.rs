@@ -458,7 +458,7 @@ impl Judge<'_> {
             return Err("the most signature checks allowed".to_owned());
         }
         self.checks += 1;
-        crl.verify(signer, self.limits.legacy).map_err(|why| format!("its CRL: {why}"))?;
+        crl.verify(signer, self.limits.takes_sha1()).map_err(|why| format!("its CRL: {why}"))?;
         if chain.iter().skip(1).any(|known| known == signer) || self.open.contains(signer) {
             return Ok(());
         }

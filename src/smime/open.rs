@@ -1,8 +1,10 @@
 //! Entity to what it is, what it needs, what came out (RFC 8551). Waiting for a key is a value, not a callback.
 
 mod addressed;
+mod compressed;
 mod fresh;
 mod judge;
+mod secrets;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -18,7 +20,7 @@ use super::header_protection;
 use super::verdict::{Layer, SmimeResult, Verdict, VerifiedSigner};
 use crate::address::{Mailbox, MailboxKey};
 use crate::cms::algorithm::{Digest, Legacy};
-use crate::cms::enveloped::EnvelopedData;
+use crate::cms::enveloped::{EnvelopedData, SharedSecret};
 use crate::cms::error::CmsError;
 use crate::cms::signed::{self, CertificateId, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyError, KeyId, KeyOperation};
@@ -62,6 +64,10 @@ pub struct OpenContext {
     pub layers: usize,
     /// Private-key operations at most for the message; default 8.
     pub operations: usize,
+    /// Octets that a compressed layer may have when decompressed; default 50 MiB. It may have 20 times the message's too (A12).
+    pub decompressed: usize,
+    /// Passwords and key-encryption keys that sender and recipient share, to be tried on RecipientInfos of their kinds; none by default.
+    pub secrets: Vec<SharedSecret>,
 }
 
 impl OpenContext {
@@ -79,7 +85,17 @@ impl OpenContext {
             paths: None,
             layers: 4,
             operations: 8,
+            decompressed: 50 << 20,
+            secrets: Vec::new(),
         }
+    }
+
+    /// The same with what is weak read as `legacy` says, in messages and in paths.
+    pub fn with_legacy(mut self, legacy: Legacy) -> Self {
+        self.legacy = legacy;
+        self.path.sha1 = legacy.sha1_signatures;
+        self.path.weak_keys = legacy.weak_keys;
+        self
     }
 }
 
@@ -154,6 +170,8 @@ struct Envelope {
     candidates: VecDeque<(usize, KeyId)>,
     /// The key holder did not answer: nothing is proven of the message.
     unavailable: bool,
+    /// Why a shared secret opened nothing.
+    secret_failed: Option<String>,
 }
 
 /// What is known so far.
@@ -168,6 +186,8 @@ struct Findings {
     cek_digests: Vec<[u8; 32]>,
     certificates: Vec<Certificate>,
     needs: Vec<Need>,
+    /// What the legacy switches let in.
+    weak: Vec<String>,
     /// Decryption without AEAD since the last valid signature outside.
     cbc: bool,
     decrypted: bool,
@@ -232,16 +252,17 @@ impl Opener {
             }
         }
         let unavailable = envelope.unavailable;
+        let secret_failed = envelope.secret_failed.take();
         let tried = !self.used.is_empty();
         self.envelope = None;
         self.found.unavailable |= unavailable;
         let why = match (unavailable, tried) {
-            (true, _) => "the key holder is not available",
+            (true, _) => "the key holder is not available".to_owned(),
             // One text whatever failed (A3, A4).
-            (false, true) => "it could not be decrypted",
-            (false, false) => "it is encrypted to no key of this recipient",
+            (false, true) => "it could not be decrypted".to_owned(),
+            (false, false) => secret_failed.unwrap_or_else(|| "it is encrypted to no key of this recipient".to_owned()),
         };
-        self.close_layer(Err(why.into()));
+        self.close_layer(Err(why.clone()));
         self.found.unopened = Some(format!("encrypted: {why}"));
         self.current = None;
         None
@@ -263,6 +284,7 @@ impl Opener {
         let Ok(plain) = envelope.data.open(&cek) else { return };
         let Some(entity) = fresh::is_mime_entity(&plain, &self.context.mime) else { return };
         let authenticated = envelope.data.is_authenticated();
+        self.found.weak.extend(envelope.data.weakness());
         self.envelope = None;
         let digest = signed::digest(Digest::Sha256, &cek);
         self.found.cek_digests.extend(<[u8; 32]>::try_from(digest));
@@ -311,12 +333,7 @@ impl Opener {
             Shape::Pkcs7 { object } => match object_kind(&object) {
                 Some(ObjectKind::Signed) => self.opaque_signed(&object),
                 Some(ObjectKind::Enveloped) => self.enveloped(&object),
-                Some(ObjectKind::Compressed) => {
-                    let why = "compressed data is not opened by this version";
-                    self.found.layers.push(Layer::Compressed { outcome: Err(why.into()) });
-                    self.found.unopened = Some(why.into());
-                    false
-                }
+                Some(ObjectKind::Compressed) => self.compressed(&object),
                 Some(ObjectKind::Other) => {
                     self.found.unopened = Some("a CMS object of a kind that S/MIME does not use".into());
                     false
@@ -360,7 +377,7 @@ impl Opener {
                     super::seal::boundary(signed::digest(Digest::Sha256, signature).get(..18).unwrap_or_default());
                 let free = memchr::memmem::find(&content.raw, boundary.as_bytes()).is_none();
                 let content = Rope::from(content.raw.clone());
-                let micalg = super::seal::micalg(digest);
+                let micalg = digest.micalg();
                 free.then(|| (super::seal::multipart_signed_with(content, signature.clone(), micalg, &boundary), lined))
             },
             &data,
@@ -374,11 +391,9 @@ impl Opener {
         let Some(said) = micalg else { return };
         let said: String = said.chars().filter(|one| one.is_ascii_alphanumeric()).collect();
         for digest in data.signers.iter().filter_map(|signer| signer.digest) {
-            let name: String = super::seal::micalg(digest).chars().filter(|one| *one != '-').collect();
+            let name: String = digest.micalg().chars().filter(|one| *one != '-').collect();
             if !said.contains(&name) {
-                self.found
-                    .notes
-                    .push(format!("micalg names another digest than the signature's {}", judge::digest_name(digest)));
+                self.found.notes.push(format!("micalg names another digest than the signature's {}", digest.name()));
             }
         }
     }
@@ -455,6 +470,11 @@ impl Opener {
             }
         }
         self.found.notes.extend(data.odd.iter().take(8).map(|odd| format!("odd: {odd}")));
+        for weak in judgement.reports.iter().flat_map(|report| &report.weak) {
+            if !self.found.weak.contains(weak) {
+                self.found.weak.push(weak.clone());
+            }
+        }
         self.found.certificates.append(&mut judgement.certificates);
         self.found.needs.append(&mut judgement.needs);
         self.found.layers.push(Layer::Signed { clear, signers: judgement.reports });
@@ -489,7 +509,7 @@ impl Opener {
         }
         self.found.notes.extend(data.odd.iter().take(8).map(|odd| format!("odd: {odd}")));
         self.found.layers.push(Layer::Encrypted {
-            cipher: data.content.name().into(),
+            cipher: words::cipher(&data),
             authenticated: data.is_authenticated(),
             recipients: data
                 .recipients
@@ -499,7 +519,8 @@ impl Opener {
                 .collect(),
             outcome: Err("not opened".into()),
         });
-        self.envelope = Some(Envelope { data, candidates, unavailable: false });
+        self.envelope = Some(Envelope { data, candidates, unavailable: false, secret_failed: None });
+        self.try_secrets();
         true
     }
 
@@ -570,6 +591,9 @@ impl Findings {
             reason = "what is signed was not opened here: the signature says nothing of what is in it".into();
         }
         let signer = if result == SmimeResult::Pass { signer } else { None };
+        if !self.weak.is_empty() {
+            reason.push_str(&format!("; weak: {}", self.weak.join(", ")));
+        }
         let signers = self.layers.iter().filter_map(|layer| match layer {
             Layer::Signed { signers, .. } => Some(signers),
             _ => None,
@@ -592,6 +616,7 @@ impl Findings {
             reason,
             decrypted: self.decrypted,
             unauthenticated,
+            weak: self.weak,
             notes: self.notes,
         }
     }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::cms::algorithm::{ContentEncryption, Digest, Legacy, SignatureScheme};
-use crate::cms::enveloped::{self, EnvelopedData, RecipientScheme};
+use crate::cms::enveloped::{self, ContentScheme, EnvelopedData, RecipientScheme};
 use crate::cms::error::CmsError;
-use crate::cms::signed::{self, PreparedSignedData, SignParameters, SignedData};
+use crate::cms::signed::{self, ContentDigests, PreparedSignedData, SignParameters, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyId, KeyOperation};
 use crate::mime::canonical;
 use crate::mime::entity::{Entity, MimeLimits};
@@ -41,12 +41,12 @@ pub struct SignPlan {
     pub capabilities: Vec<ContentEncryption>,
     /// A second signature of the same signer's, by another key: classical and ML-DSA. Each says that the other belongs beside it
     /// (RFC 5752).
-    pub second: Option<SecondSignature>,
+    pub second: Option<CoSigner>,
 }
 
-/// The other key of a signer, and how it signs.
+/// A further signer beside the plan's, or another key of the same one's: a SignerInfo of its own over the same content.
 #[derive(Debug, Clone)]
-pub struct SecondSignature {
+pub struct CoSigner {
     pub key: KeyId,
     pub certificate: Certificate,
     /// Intermediates to include.
@@ -54,27 +54,13 @@ pub struct SecondSignature {
     pub scheme: SignatureScheme,
 }
 
-impl SignPlan {
-    /// Digests of the content that the signatures name, in their order; each once.
-    fn digests(&self) -> Vec<Digest> {
-        let second = self.second.as_ref().map(|second| second.scheme.digest());
-        std::iter::once(self.digest).chain(second.filter(|second| *second != self.digest)).collect()
-    }
-    /// RFC 8551 section 3.5.3.2: the digests' words, separated by commas.
-    fn micalg(&self) -> String {
-        self.digests().into_iter().map(micalg).collect::<Vec<_>>().join(",")
-    }
-    /// Certificates that sign, in the order of their signatures.
-    fn certificates(&self) -> impl Iterator<Item = &Certificate> {
-        std::iter::once(&self.certificate).chain(self.second.as_ref().map(|second| &second.certificate))
-    }
-}
-
 /// To whom it is encrypted, and how.
 #[derive(Debug, Clone)]
 pub struct EncryptPlan {
     pub recipients: Vec<(Certificate, RecipientScheme)>,
     pub content: ContentEncryption,
+    /// The content's key is derived from the CEK (RFC 9709).
+    pub derive_cek: bool,
 }
 
 /// Why a message cannot be sealed: it is never sent in clear instead.
@@ -116,13 +102,15 @@ pub struct Draft {
     form: Option<Form>,
 }
 
-/// A signature under way: give `operation` to a `KeyHolder`, its answer to `finish`.
+/// A signature under way: give `operations` to a `KeyHolder`, its answers to `finish_all`; or, where there is one signer, `operation` and
+/// `finish`.
 #[derive(Debug)]
 pub struct Signing {
     outer: Bytes,
     content: Rope,
     prepared: PreparedSignedData,
     plan: SignPlan,
+    others: Vec<CoSigner>,
 }
 
 /// Proof that a message is protected as planned; the only thing that may leave under `encrypt = require`. Made in this
@@ -198,7 +186,11 @@ impl Draft {
         self.form
     }
     /// Begins a signature, opaque where the entity is to travel inside base64 alone. A message that is signed already is an error: [`Draft::is_signed`] tells before.
-    pub fn sign(self, mut plan: SignPlan) -> Result<Signing, SealError> {
+    pub fn sign(self, plan: SignPlan) -> Result<Signing, SealError> {
+        self.sign_with(plan, Vec::new())
+    }
+    /// The same with further signers, each with a SignerInfo of his own. Form, time and what is announced are the plan's.
+    pub fn sign_with(self, mut plan: SignPlan, others: Vec<CoSigner>) -> Result<Signing, SealError> {
         if self.signed {
             return Err(SealError::AlreadySigned);
         }
@@ -206,8 +198,8 @@ impl Draft {
             plan.form = Form::Opaque;
         }
         let econtent = (plan.form == Form::Opaque).then(|| self.entity.to_bytes());
-        let prepared = prepare(&plan, &self.entity, econtent)?;
-        Ok(Signing { outer: self.outer, content: self.entity, prepared, plan })
+        let prepared = prepare(&plan, &others, &self.entity, econtent)?;
+        Ok(Signing { outer: self.outer, content: self.entity, prepared, plan, others })
     }
     /// Encrypts what is there (signed or not) for one group of recipients; the draft stays for the next group. With
     /// `self_check` the result is read again with its CEK before it is given out.
@@ -218,7 +210,8 @@ impl Draft {
         let cek = random_cek(plan.content)?;
         let recipients: Vec<_> = plan.recipients.iter().map(|(certificate, scheme)| (certificate, *scheme)).collect();
         let fill = |buffer: &mut Vec<u8>| self.entity.append_to(buffer);
-        let envelope = enveloped::seal_with(self.entity.encoded_len(), fill, plan.content, &recipients, &cek)?;
+        let how = ContentScheme { cipher: plan.content, derived: plan.derive_cek };
+        let envelope = enveloped::seal_with(self.entity.encoded_len(), fill, how, &recipients, &cek)?;
         if self_check {
             check_envelope(&envelope, plan, &cek, &self.entity)?;
         }
@@ -246,23 +239,24 @@ impl Draft {
 }
 
 impl Signing {
-    /// What the key has to do; the first of them where there are two.
+    /// What the plan's key has to do.
     pub fn operation(&self) -> KeyOperation {
         KeyOperation::Sign { key: self.plan.key, scheme: self.plan.scheme, message: self.prepared.to_sign() }
     }
-    /// What the keys have to do, in the order in which `finish_all` wants their answers.
+    /// What the keys have to do: the plan's first, its second one where it has one, then the others'.
     pub fn operations(&self) -> Vec<KeyOperation> {
-        let second = self.plan.second.as_ref().map(|second| (second.key, second.scheme));
-        let keys = std::iter::once((self.plan.key, self.plan.scheme)).chain(second);
+        let further = self.plan.second.iter().chain(&self.others).map(|other| (other.key, other.scheme));
+        let keys = std::iter::once((self.plan.key, self.plan.scheme)).chain(further);
         keys.zip(self.prepared.all_to_sign())
             .map(|((key, scheme), message)| KeyOperation::Sign { key, scheme, message })
             .collect()
     }
-    /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them.
+    /// Puts the signature in place; with `self_check` it is verified over the octets as a 7-bit hop leaves them. An error where there are
+    /// several signers.
     pub fn finish(self, answer: KeyAnswer, self_check: bool) -> Result<Draft, SealError> {
         self.finish_all(vec![answer], self_check)
     }
-    /// The same with an answer for each of `operations`.
+    /// The same with an answer to each of `operations`, in their order.
     pub fn finish_all(self, answers: Vec<KeyAnswer>, self_check: bool) -> Result<Draft, SealError> {
         let signatures = answers.into_iter().map(|answer| match answer {
             KeyAnswer::Signature(signature) => Ok(signature),
@@ -273,11 +267,15 @@ impl Signing {
         let signatures = signatures.collect::<Result<Vec<_>, _>>()?;
         let object = self.prepared.finish_all(&signatures)?;
         if self_check {
-            check_signatures(&object, &self.content.to_bytes(), &self.plan)?;
+            check_signatures(&object, &self.content.to_bytes(), &self.plan, &self.others)?;
         }
         let entity = match self.plan.form {
             Form::Opaque => pkcs7_mime("signed-data", object),
-            Form::Clear => multipart_signed(self.content, object, &self.plan.micalg(), self_check)?,
+            Form::Clear => {
+                let mut digests = vec![self.plan.digest];
+                digests.extend(self.plan.second.iter().chain(&self.others).map(|other| other.scheme.digest()));
+                multipart_signed(self.content, object, &micalg(&digests), self_check)?
+            }
         };
         Ok(Draft { outer: self.outer, entity, signed: true, kept: false, form: Some(self.plan.form) })
     }
@@ -360,10 +358,8 @@ fn multipart_signed(content: Rope, signature: Bytes, micalg: &str, self_check: b
 /// The same with a boundary that is known not to stand in the content.
 pub(in crate::smime) fn multipart_signed_with(content: Rope, signature: Bytes, micalg: &str, boundary: &str) -> Rope {
     let mut rope = Rope::new();
-    // A comma is no character of a token (RFC 2045 section 5.1).
-    let quoted = if micalg.contains(',') { format!("\"{micalg}\"") } else { micalg.to_owned() };
     rope.push_raw(format!(
-        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={quoted};\r\n boundary=\"{boundary}\"\r\n\r\n\
+        "Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";\r\n micalg={micalg};\r\n boundary=\"{boundary}\"\r\n\r\n\
          This is a cryptographically signed message in MIME format.\r\n\r\n--{boundary}\r\n"
     ));
     rope.append(content);
@@ -376,13 +372,17 @@ pub(in crate::smime) fn multipart_signed_with(content: Rope, signature: Bytes, m
     rope
 }
 
-/// RFC 8551 section 3.5.3.2.
-pub(in crate::smime) fn micalg(digest: Digest) -> &'static str {
-    match digest {
-        Digest::Sha1 => "sha-1",
-        Digest::Sha256 => "sha-256",
-        Digest::Sha384 => "sha-384",
-        Digest::Sha512 => "sha-512",
+/// The value of micalg (RFC 8551 section 3.5.3.2): each digest once, quoted where a comma stands between several.
+fn micalg(digests: &[Digest]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in digests.iter().map(|digest| digest.micalg()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    match names.as_slice() {
+        [one] => (*one).to_owned(),
+        several => format!("\"{}\"", several.join(",")),
     }
 }
 
@@ -400,8 +400,13 @@ fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
 /// Octets of a rope looked at in one go.
 const CHUNK: usize = 64 * 1024;
 
-/// A SignerInfo for each signature of the plan.
-fn prepare(plan: &SignPlan, entity: &Rope, econtent: Option<Bytes>) -> Result<PreparedSignedData, SealError> {
+/// A SignerInfo for each signature: those of the plan name each other, the others stand for themselves.
+fn prepare(
+    plan: &SignPlan,
+    others: &[CoSigner],
+    entity: &Rope,
+    econtent: Option<Bytes>,
+) -> Result<PreparedSignedData, SealError> {
     let first = SignParameters {
         signer: &plan.certificate,
         chain: &plan.chain,
@@ -411,26 +416,21 @@ fn prepare(plan: &SignPlan, entity: &Rope, econtent: Option<Bytes>) -> Result<Pr
         capabilities: &plan.capabilities,
         encryption_certificate: plan.encryption_certificate.as_ref(),
     };
-    let second = plan.second.as_ref().map(|second| SignParameters {
-        signer: &second.certificate,
-        chain: &second.chain,
-        scheme: second.scheme,
-        digest: second.scheme.digest(),
-        ..first.clone()
-    });
-    let digests: Vec<_> =
-        plan.digests().into_iter().map(|how| (how, signed::digest_of(how, entity.chunks(CHUNK)))).collect();
-    let signers: Vec<_> = std::iter::once(&first)
-        .chain(&second)
-        .filter_map(|how| {
-            digests.iter().find(|(digest, _)| *digest == how.digest).map(|(_, value)| (how, value.as_slice()))
-        })
-        .collect();
-    Ok(signed::prepare_guarded(&signers, econtent)?)
+    let further = |other| {
+        let CoSigner { certificate: signer, chain, scheme, .. }: &CoSigner = other;
+        SignParameters { signer, chain, scheme: *scheme, digest: scheme.digest(), ..first.clone() }
+    };
+    let of_others = others.iter().map(|other| SignParameters { encryption_certificate: None, ..further(other) });
+    let all: Vec<SignParameters<'_>> =
+        std::iter::once(first.clone()).chain(plan.second.iter().map(further)).chain(of_others).collect();
+    let digests: Vec<Vec<u8>> = all.iter().map(|how| signed::digest_of(how.digest, entity.chunks(CHUNK))).collect();
+    let signers: Vec<_> = all.iter().zip(digests.iter().map(Vec::as_slice)).collect();
+    let own = if plan.second.is_some() { 2 } else { 1 };
+    Ok(signed::prepare_guarded(&signers, own, econtent)?)
 }
 
 /// The signatures read back and verified over the content as it will be seen.
-fn check_signatures(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<(), SealError> {
+fn check_signatures(object: &Bytes, content: &Bytes, plan: &SignPlan, others: &[CoSigner]) -> Result<(), SealError> {
     if plan.form == Form::Clear && !canonical::is_seven_bit_safe(content) {
         return Err(SealError::SelfCheck("the signed content would not survive a 7-bit hop"));
     }
@@ -440,14 +440,16 @@ fn check_signatures(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<
         (Some(econtent), Form::Opaque) if econtent == content => {}
         _ => return Err(SealError::SelfCheck("the SignedData does not carry the content that was signed")),
     }
-    if data.signers.len() != plan.certificates().count() {
-        return Err(SealError::SelfCheck("the SignedData has another number of signers than was asked for"));
+    let further = || plan.second.iter().chain(others).map(|other| &other.certificate);
+    if data.signers.len() != further().count() + 1 {
+        return Err(SealError::SelfCheck("the SignedData has other signers than those that signed"));
     }
-    for certificate in plan.certificates() {
+    let digests = ContentDigests::new(content);
+    for certificate in std::iter::once(&plan.certificate).chain(further()) {
         let signer = data.signers.iter().find(|signer| signer.id.names(certificate));
         let signer = signer.ok_or(SealError::SelfCheck("the SignerInfo names another certificate"))?;
         signer
-            .verify(&data, content, certificate, certificate.public_key(), Legacy::default())
+            .verify_with(&data, &digests, certificate, certificate.public_key(), Legacy::default())
             .map_err(|_| SealError::SelfCheck("the signature does not verify: is the key the certificate's?"))?;
     }
     Ok(())
@@ -456,7 +458,7 @@ fn check_signatures(object: &Bytes, content: &Bytes, plan: &SignPlan) -> Result<
 /// The envelope read back: every recipient named, and what the CEK opens is what went in.
 fn check_envelope(envelope: &Bytes, plan: &EncryptPlan, cek: &Cek, entity: &Rope) -> Result<(), SealError> {
     let read = EnvelopedData::parse(envelope, Legacy::default())?;
-    if read.content != plan.content {
+    if read.content != plan.content || read.is_derived() != plan.derive_cek {
         return Err(SealError::SelfCheck("the envelope names another cipher"));
     }
     for (certificate, _) in &plan.recipients {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::open::{OpenContext, Opened, Opener, OwnKey, Step};
 use super::seal::{Draft, EncryptPlan, Form, SignPlan};
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
 use crate::keys::{Cek, KeyAnswer, KeyHolder, KeyId, SoftwareKey, SoftwareKeys, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
@@ -104,8 +104,15 @@ pub fn sign_plan(pki: &DemoPki, signer: &Issued, form: Form) -> SignPlan {
 }
 
 pub fn encrypt_plan(recipients: &[&Issued], content: ContentEncryption) -> EncryptPlan {
-    let scheme = RecipientScheme { rsa: KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256), kdf: Digest::Sha256 };
-    EncryptPlan { recipients: recipients.iter().map(|one| (one.certificate.clone(), scheme)).collect(), content }
+    let scheme = RecipientScheme {
+        rsa: KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256),
+        kdf: KeyDerivation::X963(Digest::Sha256),
+    };
+    EncryptPlan {
+        recipients: recipients.iter().map(|one| (one.certificate.clone(), scheme)).collect(),
+        content,
+        derive_cek: false,
+    }
 }
 
 /// Alice's clear signature.

@@ -87,6 +87,10 @@ pub struct SignerReport {
     pub revocation: Option<Status>,
     /// From equals a SAN of the certificate.
     pub matches_from: Result<Mailbox, String>,
+    /// What is weak in it, and was read by the legacy switches alone.
+    pub weak: Vec<String>,
+    /// Countersignatures: whom they name, and how they are made. They are not checked, and make nothing valid.
+    pub countersigned: Vec<String>,
 }
 
 /// Proof that a message was signed by the one in From: every signer checked, path valid, SAN = From.
@@ -122,6 +126,8 @@ pub struct Verdict {
     pub decrypted: bool,
     /// Decrypted content whose integrity nothing proves (CBC, no valid signature inside): A2.
     pub unauthenticated: bool,
+    /// Weak algorithms that the legacy switches let in, of all layers; empty: none.
+    pub weak: Vec<String>,
     /// For information: revocation not checked, recipients mismatch (A9), line ends repaired (A16), …
     pub notes: Vec<String>,
 }

@@ -134,6 +134,16 @@ impl Material {
         Ok(())
     }
 
+    /// The keys of a further file, with their certificates.
+    pub fn further(&mut self, file: &Path, password: Option<&str>) -> Result<Vec<OwnKey>, Failure> {
+        let ids = self.read_keys(file, password)?;
+        self.pair(&ids)?;
+        let named = |own: &&OwnKey| ids.iter().any(|(key, _)| *key == own.key);
+        let mut found: Vec<OwnKey> = self.own.iter().filter(named).cloned().collect();
+        found.dedup_by(|one, other| one.certificate == other.certificate);
+        Ok(found)
+    }
+
     /// The keys that the store has for these mailboxes, with those of the files.
     pub fn own_keys(&mut self, mailboxes: &[Mailbox]) -> Result<Vec<OwnKey>, Failure> {
         if let Some(store) = &self.store {

@@ -40,6 +40,7 @@ pub fn of_opened(opened: &Opened) -> Value {
         "decrypted": verdict.decrypted,
         "unauthenticated": verdict.unauthenticated,
         "layers": verdict.layers.iter().map(layer).collect::<Vec<_>>(),
+        "weak": verdict.weak,
         "notes": verdict.notes,
         "content_sha256": hex(&digest(Digest::Sha256, &without_cr(&opened.content))),
         "content_sha256_crlf": hex(&digest(Digest::Sha256, &opened.content)),
@@ -104,6 +105,8 @@ fn signer(signer: &SignerReport) -> Value {
             },
             "detail": status.to_string(),
         })),
+        "weak": signer.weak,
+        "countersigned": signer.countersigned,
         "from": said(&signer.matches_from.as_ref().map(ToString::to_string)),
     })
 }

@@ -9,16 +9,16 @@ use super::material::{Material, MaterialArgs};
 use super::{key_failure, mailboxes, print, read_message, report, write};
 use crate::address::Mailbox;
 use crate::cli::{CommandResult, Context, Failure};
-use crate::cms::algorithm::SignatureScheme;
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
-
+use crate::config::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 use crate::mime::entity::Entity;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{self, PathLimits};
 use crate::policy::{Family, Profile, Signatures};
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::open::OwnKey;
-use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, Sealed, SecondSignature, SignPlan};
+use crate::smime::seal::{CoSigner, Draft, EncryptPlan, Form, SealError, Sealed, SignPlan};
 
 /// Arguments of `message seal`.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,11 @@ pub struct SealArgs {
     /// Algorithms: modern, compatible, edi-energy or post-quantum.
     #[arg(long, value_name = "NAME", default_value = "compatible")]
     profile: String,
+    #[command(flatten)]
+    algorithms: AlgorithmArgs,
+    /// A further signer beside the author, with a SignerInfo of his own: PKCS#12 or PEM, as --key. Repeatable.
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    sign_too: Vec<PathBuf>,
     /// Protect header fields too (RFC 9788): no-confidentiality, baseline (hides the Subject), shy (names and time zone too).
     #[arg(long, value_name = "HOW")]
     header_protection: Option<Confidentiality>,
@@ -59,6 +64,54 @@ pub struct SealArgs {
     material: MaterialArgs,
 }
 
+/// Algorithms in place of the profile's.
+#[derive(Debug, clap::Args)]
+struct AlgorithmArgs {
+    /// Content encryption: AES-256-GCM, AES-192-GCM, AES-128-GCM, AES-256-CBC, AES-192-CBC or AES-128-CBC.
+    #[arg(long, value_name = "NAME", value_parser = named(WRITTEN))]
+    content: Option<ContentEncryption>,
+    /// Key transport to RSA keys: pkcs1, oaep-sha1, oaep-sha256, oaep-sha384 or oaep-sha512.
+    #[arg(long, value_name = "NAME", value_parser = named(TRANSPORTS))]
+    transport: Option<KeyTransport>,
+    /// Key derivation for EC and X25519 keys: sha256, sha384, sha512 (X9.63), hkdf-sha256, hkdf-sha384 or hkdf-sha512.
+    #[arg(long, value_name = "NAME", value_parser = named(DERIVATIONS))]
+    kdf: Option<KeyDerivation>,
+    /// Encrypt under a key that is derived from the CEK (RFC 9709); few programs read it.
+    #[arg(long)]
+    derive_cek: bool,
+    /// Digest of RSA signatures: sha256, sha384 or sha512.
+    #[arg(long, value_name = "NAME", value_parser = named(DIGESTS))]
+    digest: Option<Digest>,
+    /// RSA signatures: true: PSS, false: PKCS#1 v1.5.
+    #[arg(long, value_name = "BOOL")]
+    pss: Option<bool>,
+}
+
+/// A reader of the names that a configuration knows too.
+fn named<T: Copy + Send + Sync + 'static>(
+    table: &'static [(&'static str, T)],
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let found = table.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        let names = || table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        found.map(|(_, value)| *value).ok_or_else(|| format!("expected one of {}", names()))
+    }
+}
+
+impl AlgorithmArgs {
+    fn applied_to(&self, mut profile: Profile) -> Profile {
+        if let Some(content) = self.content {
+            profile.content = vec![content];
+        }
+        profile.transport = self.transport.unwrap_or(profile.transport);
+        profile.kdf = self.kdf.unwrap_or(profile.kdf);
+        profile.derive_cek |= self.derive_cek;
+        profile.digest = self.digest.unwrap_or(profile.digest);
+        profile.pss = self.pss.unwrap_or(profile.pss);
+        profile
+    }
+}
+
 impl From<SealError> for Failure {
     fn from(error: SealError) -> Self {
         Failure::new(format!("not sealed: {error}"), "")
@@ -76,6 +129,7 @@ pub fn run(args: SealArgs, context: &Context) -> CommandResult {
             "the profiles are modern, compatible, edi-energy and post-quantum",
         )
     })?;
+    let profile = args.algorithms.applied_to(profile);
     let message = read_message(&args.file)?;
     let mut material = args.material.load(context)?;
     let mut draft = match args.header_protection {
@@ -127,7 +181,7 @@ fn sign(
     let scheme = scheme(&own, &from, profile)?;
     let second = match second {
         None => None,
-        Some(second) => Some(SecondSignature {
+        Some(second) => Some(CoSigner {
             key: second.key,
             chain: chain(&second.certificate, material),
             scheme: self::scheme(&second, &from, profile)?,
@@ -146,10 +200,27 @@ fn sign(
         capabilities: profile.content.clone(),
         second,
     };
-    let signing = draft.sign(plan)?;
+    let signing = draft.sign_with(plan, co_signers(args, profile, material)?)?;
     let answers = signing.operations().into_iter().map(|operation| material.perform(operation));
     let answers = answers.collect::<Result<Vec<_>, _>>().map_err(|error| key_failure(&error))?;
     Ok(signing.finish_all(answers, !args.no_self_check)?)
+}
+
+/// Those who sign beside the author.
+fn co_signers(args: &SealArgs, profile: &Profile, material: &mut Material) -> Result<Vec<CoSigner>, Failure> {
+    let mut signers = Vec::new();
+    for file in &args.sign_too {
+        for own in material.further(file, args.material.password.as_deref())? {
+            let refused =
+                |why: &str| Failure::new(format!("{} cannot sign: {why}", file.display()), "give another --sign-too");
+            own.certificate.fits(Purpose::Signature).map_err(|error| refused(&error.to_string()))?;
+            let scheme = profile.signature_scheme(own.certificate.public_key().kind());
+            let scheme = scheme.ok_or_else(|| refused("its key makes no signatures with this profile"))?;
+            let chain = chain(&own.certificate, material);
+            signers.push(CoSigner { key: own.key, certificate: own.certificate, chain, scheme });
+        }
+    }
+    Ok(signers)
 }
 
 fn scheme(own: &OwnKey, from: &Mailbox, profile: &Profile) -> Result<SignatureScheme, Failure> {
@@ -250,7 +321,7 @@ fn encrypt_plan(recipients: &[Mailbox], profile: &Profile, material: &Material) 
     let content = *profile.content.first().ok_or_else(|| {
         Failure::new(format!("the profile {:?} names no cipher", profile.name), "use another --profile")
     })?;
-    let mut plan = EncryptPlan { recipients: Vec::new(), content };
+    let mut plan = EncryptPlan { recipients: Vec::new(), content, derive_cek: profile.derive_cek };
     for mailbox in recipients {
         let certificate = recipient(mailbox, profile, material)?;
         if !plan.recipients.iter().any(|(known, _)| *known == certificate) {

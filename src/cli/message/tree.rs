@@ -65,6 +65,9 @@ pub fn of_opened(opened: &Opened, limits: &MimeLimits) -> Node {
     }
     let mut root = Node::new(format!("message, {} octets", opened.message.len()));
     root.children.extend(inner);
+    if !opened.verdict.weak.is_empty() {
+        root.children.push(Node::new(format!("weak, read by the legacy switches: {}", opened.verdict.weak.join(", "))));
+    }
     for note in &opened.verdict.notes {
         root.children.push(Node::new(format!("note: {note}")));
     }
@@ -110,6 +113,8 @@ fn signer_node(signer: &SignerReport) -> Node {
     ));
     lines.extend(signer.revocation.as_ref().map(|status| format!("revocation: {status}")));
     lines.push(said("From", signer.matches_from.as_ref().map(|mailbox| format!("is the signer's: {mailbox}"))));
+    lines.extend(signer.weak.iter().map(|weak| format!("weak: {weak}")));
+    lines.extend(signer.countersigned.iter().map(|by| format!("countersigned by: {by}")));
     Node::new(format!("signer: {who}")).with(lines.iter().map(Node::new).collect())
 }
 

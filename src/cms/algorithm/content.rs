@@ -79,7 +79,7 @@ const AES192_GCM: ObjectIdentifier = id("2.16.840.1.101.3.4.1.26");
 const AES256_GCM: ObjectIdentifier = id("2.16.840.1.101.3.4.1.46");
 const DES_EDE3_CBC: ObjectIdentifier = id("1.2.840.113549.3.7");
 pub(super) const RC2_CBC: ObjectIdentifier = id("1.2.840.113549.3.2");
-/// id-alg-cek-hkdf-sha256 (RFC 9709): read, not written.
+/// id-alg-cek-hkdf-sha256 (RFC 9709).
 const CEK_HKDF_SHA256: ObjectIdentifier = id("1.2.840.113549.1.9.16.3.31");
 
 /// A content-encryption algorithm with what its parameters say.
@@ -112,6 +112,12 @@ impl ContentAlgorithm {
     /// The info of the CEK's derivation (RFC 9709); `None`: the CEK is the key.
     pub fn derivation(&self) -> Option<&[u8]> {
         self.info.get(..self.info_len).filter(|info| !info.is_empty())
+    }
+    /// The same with a key that is derived from the CEK and the octets of its own AlgorithmIdentifier (RFC 9709 section 4), so that it
+    /// opens under no other algorithm. Errors for ciphers that are read only.
+    pub fn with_derivation(self) -> Result<Self, CmsError> {
+        let info = content_encryption_der(&self)?;
+        self.derived(&info)
     }
     fn derived(mut self, info: &[u8]) -> Result<Self, CmsError> {
         let place = self.info.get_mut(..info.len()).ok_or(CmsError::Limit("content-encryption parameters too long"))?;
@@ -170,7 +176,7 @@ pub fn content_encryption(der: &[u8], authenticated: bool, legacy: Legacy) -> Re
     Ok(algorithm)
 }
 
-/// GCMParameters (RFC 5084 section 3.2): nonce of 12, tag of 16 octets; 12 (also by default) with the switch.
+/// GCMParameters (RFC 5084 section 3.2): nonce of 12, tag of 16 octets; 12 (also by default) to 15 with the switch.
 fn gcm_parameters(
     found: &AlgorithmIdentifier<'_>,
     cipher: ContentEncryption,
@@ -186,8 +192,12 @@ fn gcm_parameters(
     }
     match tag_len {
         16 => ContentAlgorithm::new(cipher, nonce, 16),
-        12 if legacy.short_tags => ContentAlgorithm::new(cipher, nonce, 12),
-        12 => Err(found.refused("a tag of 12 octets, which the switch `short_tags` would allow")),
+        short @ (12 | 13 | 14 | 15) if legacy.short_tags => {
+            ContentAlgorithm::new(cipher, nonce, usize::try_from(short).map_err(|_| CmsError::Crypto)?)
+        }
+        short @ (12 | 13 | 14 | 15) => {
+            Err(found.refused(&format!("a tag of {short} octets, which the legacy switch `short_tags` would allow")))
+        }
         _ => Err(found.refused("a tag of 16 octets is expected")),
     }
 }
@@ -215,6 +225,9 @@ pub fn content_encryption_der(algorithm: &ContentAlgorithm) -> Result<Vec<u8>, C
     let oid = cipher_oid(algorithm.cipher).filter(|_| !algorithm.cipher.is_legacy());
     let oid = oid.ok_or_else(|| CmsError::Algorithm(format!("{} is read, never written", algorithm.cipher.name())))?;
     let iv = write::octet_string(algorithm.iv());
+    if let Some(info) = algorithm.derivation() {
+        return Ok(write::sequence(&[&write::oid(&CEK_HKDF_SHA256), info]));
+    }
     Ok(if algorithm.cipher.is_authenticated() {
         let tag_len = write::integer(u32::try_from(algorithm.tag_len).unwrap_or(16));
         write::sequence(&[&write::oid(&oid), &write::sequence(&[&iv, &tag_len])])

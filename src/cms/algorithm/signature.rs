@@ -76,10 +76,12 @@ impl SignatureScheme {
 }
 
 const SHA1_WITH_RSA: ObjectIdentifier = id("1.2.840.113549.1.1.5");
+const SHA224_WITH_RSA: ObjectIdentifier = id("1.2.840.113549.1.1.14");
 pub(super) const SHA256_WITH_RSA: ObjectIdentifier = id("1.2.840.113549.1.1.11");
 const SHA384_WITH_RSA: ObjectIdentifier = id("1.2.840.113549.1.1.12");
 const SHA512_WITH_RSA: ObjectIdentifier = id("1.2.840.113549.1.1.13");
 const ECDSA_SHA1: ObjectIdentifier = id("1.2.840.10045.4.1");
+const ECDSA_SHA224: ObjectIdentifier = id("1.2.840.10045.4.3.1");
 pub(super) const ECDSA_SHA256: ObjectIdentifier = id("1.2.840.10045.4.3.2");
 const ECDSA_SHA384: ObjectIdentifier = id("1.2.840.10045.4.3.3");
 const ECDSA_SHA512: ObjectIdentifier = id("1.2.840.10045.4.3.4");
@@ -129,6 +131,7 @@ fn post_quantum(oid: &ObjectIdentifier) -> Option<SignatureScheme> {
 fn rsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
     [
         (SHA1_WITH_RSA, Digest::Sha1),
+        (SHA224_WITH_RSA, Digest::Sha224),
         (SHA256_WITH_RSA, Digest::Sha256),
         (SHA384_WITH_RSA, Digest::Sha384),
         (SHA512_WITH_RSA, Digest::Sha512),
@@ -140,6 +143,7 @@ fn rsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
 fn ecdsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
     [
         (ECDSA_SHA1, Digest::Sha1),
+        (ECDSA_SHA224, Digest::Sha224),
         (ECDSA_SHA256, Digest::Sha256),
         (ECDSA_SHA384, Digest::Sha384),
         (ECDSA_SHA512, Digest::Sha512),
@@ -194,6 +198,7 @@ pub fn certificate_signature_der(scheme: SignatureScheme) -> Vec<u8> {
         SignatureScheme::RsaPkcs1(digest) => {
             let oid = match digest {
                 Digest::Sha1 => SHA1_WITH_RSA,
+                Digest::Sha224 => SHA224_WITH_RSA,
                 Digest::Sha256 => SHA256_WITH_RSA,
                 Digest::Sha384 => SHA384_WITH_RSA,
                 Digest::Sha512 => SHA512_WITH_RSA,
@@ -212,6 +217,7 @@ pub fn certificate_signature_der(scheme: SignatureScheme) -> Vec<u8> {
         SignatureScheme::Ecdsa(digest) => {
             let oid = match digest {
                 Digest::Sha1 => ECDSA_SHA1,
+                Digest::Sha224 => ECDSA_SHA224,
                 Digest::Sha256 => ECDSA_SHA256,
                 Digest::Sha384 => ECDSA_SHA384,
                 Digest::Sha512 => ECDSA_SHA512,

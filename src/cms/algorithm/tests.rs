@@ -32,13 +32,27 @@ fn what_is_written_is_read_again() {
     for digest in DIGESTS {
         assert_eq!(digest_algorithm(&digest_algorithm_der(digest)), Ok(digest));
         let oaep = KeyTransport::RsaOaep(digest, digest);
-        assert_eq!(key_transport(&key_transport_der(oaep)), Ok(oaep));
-        for wrap in [KeyWrap::Aes128, KeyWrap::Aes192, KeyWrap::Aes256] {
-            for cofactor in [false, true] {
-                let how = KeyAgreement { kdf: digest, cofactor, wrap };
-                let (der, wrap) = key_agreement_der(how);
-                assert_eq!(key_agreement(&der), Ok((how, wrap.as_slice())));
+        match key_transport(&key_transport_der(oaep)) {
+            Ok(read) => assert_eq!(read, oaep),
+            Err(_) => assert_eq!(digest, Digest::Sha224),
+        }
+    }
+    for wrap in [KeyWrap::Aes128, KeyWrap::Aes192, KeyWrap::Aes256] {
+        for (digest, cofactor) in SHA2.into_iter().flat_map(|digest| [(digest, false), (digest, true)]) {
+            let how = KeyAgreement { kdf: KeyDerivation::X963(digest), cofactor, wrap };
+            let (der, wrap_der) = key_agreement_der(how).unwrap();
+            assert_eq!(key_agreement(&der), Ok((how, wrap_der.as_slice())));
+            assert_eq!(key_wrap(&wrap_der), Ok(wrap));
+            let how = KeyAgreement { kdf: KeyDerivation::Hkdf(digest), cofactor, wrap };
+            match key_agreement_der(how) {
+                Ok((der, wrap_der)) => assert_eq!(key_agreement(&der), Ok((how, wrap_der.as_slice()))),
+                // RFC 8418 has none with the cofactor.
+                Err(_) => assert!(cofactor),
             }
+        }
+        for digest in [Digest::Sha1, Digest::Sha224] {
+            let how = KeyAgreement { kdf: KeyDerivation::X963(digest), cofactor: false, wrap };
+            assert!(matches!(key_agreement_der(how), Err(CmsError::Algorithm(_))), "{digest:?} is read only");
         }
     }
     assert_eq!(key_transport(&key_transport_der(KeyTransport::RsaPkcs1)), Ok(KeyTransport::RsaPkcs1));
@@ -48,6 +62,10 @@ fn what_is_written_is_read_again() {
             ContentAlgorithm::new(cipher, &[7; 16][..if aead { 12 } else { 16 }], if aead { 16 } else { 0 }).unwrap();
         match content_encryption_der(&algorithm) {
             Ok(der) => {
+                let derived = algorithm.with_derivation().unwrap();
+                let derived_der = content_encryption_der(&derived).unwrap();
+                assert_eq!(content_encryption(&derived_der, aead, Legacy::default()), Ok(derived));
+                assert_eq!(derived.derivation(), Some(der.as_slice()));
                 assert_eq!(content_encryption(&der, aead, Legacy::default()), Ok(algorithm));
                 assert!(content_encryption(&der, !aead, Legacy::default()).is_err());
             }
@@ -122,6 +140,77 @@ fn a05_parameters_other_than_the_rfcs_are_refused() {
     ] {
         assert!(pss(bad).is_err());
     }
+}
+
+/// RFC 5753 section 7.1.4 and RFC 8418 section 3: each by its OID, with SHA-1 and SHA-224 too.
+#[test]
+fn every_key_agreement_is_read() {
+    use KeyDerivation::{Hkdf, X963};
+    for (dotted, kdf, cofactor) in [
+        ("1.3.133.16.840.63.0.2", X963(Digest::Sha1), false),
+        ("1.3.132.1.11.0", X963(Digest::Sha224), false),
+        ("1.3.132.1.11.1", X963(Digest::Sha256), false),
+        ("1.3.132.1.11.2", X963(Digest::Sha384), false),
+        ("1.3.132.1.11.3", X963(Digest::Sha512), false),
+        ("1.3.133.16.840.63.0.3", X963(Digest::Sha1), true),
+        ("1.3.132.1.14.0", X963(Digest::Sha224), true),
+        ("1.3.132.1.14.1", X963(Digest::Sha256), true),
+        ("1.3.132.1.14.2", X963(Digest::Sha384), true),
+        ("1.3.132.1.14.3", X963(Digest::Sha512), true),
+        ("1.2.840.113549.1.9.16.3.19", Hkdf(Digest::Sha256), false),
+        ("1.2.840.113549.1.9.16.3.20", Hkdf(Digest::Sha384), false),
+        ("1.2.840.113549.1.9.16.3.21", Hkdf(Digest::Sha512), false),
+    ] {
+        let wrap = write::sequence(&[&write::oid(&id("2.16.840.1.101.3.4.1.25"))]);
+        let der = write::sequence(&[&write::oid(&ObjectIdentifier::new_unwrap(dotted)), &wrap]);
+        let how = KeyAgreement { kdf, cofactor, wrap: KeyWrap::Aes192 };
+        assert_eq!(key_agreement(&der), Ok((how, wrap.as_slice())), "{dotted}");
+    }
+    // MQV, and 3DES wrap.
+    let wrap = |dotted| write::sequence(&[&write::oid(&ObjectIdentifier::new_unwrap(dotted))]);
+    let der = |dotted, wrap: &[u8]| write::sequence(&[&write::oid(&ObjectIdentifier::new_unwrap(dotted)), wrap]);
+    for bad in [
+        der("1.3.132.1.15.1", &wrap("2.16.840.1.101.3.4.1.25")),
+        der("1.3.132.1.11.1", &wrap("1.2.840.113549.1.9.16.3.6")),
+        der("1.3.132.1.11.1", &[]),
+    ] {
+        assert!(matches!(key_agreement(&bad), Err(CmsError::Algorithm(_))));
+    }
+}
+
+/// RFC 5084 section 3.2: 12 to 16 octets, 12 where none are named; those under 16 by the switch alone.
+#[test]
+fn tags_are_of_12_to_16_octets() {
+    let nonce = write::octet_string(&[7; 12]);
+    let der = |length: Option<u32>| {
+        let length = length.map(write::integer).unwrap_or_default();
+        write::sequence(&[&write::oid(&id("2.16.840.1.101.3.4.1.46")), &write::sequence(&[&nonce, &length])])
+    };
+    let short = Legacy { short_tags: true, ..Legacy::default() };
+    for length in (0..=20).map(Some).chain([None]) {
+        let stands_for = length.unwrap_or(12);
+        let read = |legacy| content_encryption(&der(length), true, legacy).map(|read| read.tag_len);
+        assert_eq!(read(Legacy::default()).is_ok(), stands_for == 16, "{length:?}");
+        match read(short) {
+            Ok(tag_len) => assert_eq!(tag_len, stands_for as usize),
+            Err(error) => assert!(!(12..=16).contains(&stands_for), "{length:?}: {error}"),
+        }
+    }
+}
+
+/// What is not supported says so by its name (Ed448 and X448 have no sound implementation here).
+#[test]
+fn a05_what_is_unknown_is_refused_by_name() {
+    let der = |dotted| write::sequence(&[&write::oid(&ObjectIdentifier::new_unwrap(dotted))]);
+    for (dotted, name) in [("1.3.101.113", "id-Ed448"), ("1.2.840.10040.4.3", "dsa-with-sha1")] {
+        let error = signature_scheme(&der(dotted), None).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    let (hash, _) = hash_and_mask_der(Digest::Sha256, Digest::Sha256);
+    let (_, mask) = hash_and_mask_der(Digest::Sha1, Digest::Sha1);
+    let oaep = write::sequence(&[&write::oid(&RSAES_OAEP), &write::sequence(&[&hash, &mask])]);
+    let error = key_transport(&oaep).unwrap_err().to_string();
+    assert!(error.contains("MGF1 with another digest"), "{error}");
 }
 
 #[test]

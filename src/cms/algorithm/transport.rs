@@ -40,6 +40,9 @@ pub fn key_transport(der: &[u8]) -> Result<KeyTransport, CmsError> {
             if mask != hash {
                 return Err(found.refused("MGF1 with another digest than OAEP's is not supported"));
             }
+            if hash == Digest::Sha224 {
+                return Err(found.refused("OAEP with SHA-224 is not supported"));
+            }
             Ok(KeyTransport::RsaOaep(hash, mask))
         }
         _ => Err(found.refused("not a key transport algorithm known here")),

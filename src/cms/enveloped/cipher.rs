@@ -56,6 +56,8 @@ pub(super) fn seal(
     buffer: &mut Vec<u8>,
     start: usize,
 ) -> Result<Vec<u8>, CmsError> {
+    let derived = algorithm.derivation().map(|info| derive(cek, info));
+    let cek = derived.as_ref().map_or(cek, |key| key.as_slice());
     if algorithm.cipher.is_authenticated() {
         let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;
         let key = gcm_key(algorithm.cipher, cek)?;
@@ -94,10 +96,7 @@ pub(super) fn open(
     mac: &[u8],
 ) -> Result<Vec<u8>, CmsError> {
     let derived = algorithm.derivation().map(|info| derive(cek, info));
-    let cek = match &derived {
-        Some(key) => key.as_slice(),
-        None => cek,
-    };
+    let cek = derived.as_ref().map_or(cek, |key| key.as_slice());
     match (algorithm.cipher.is_authenticated(), mac.len()) {
         (true, 16) => {
             let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;
@@ -107,13 +106,13 @@ pub(super) fn open(
                 .map_err(failed)?;
             Ok(plain)
         }
-        (true, 12) => open_short_tag(algorithm, cek, encrypted, attributes, mac),
+        (true, 12..=15) => open_short_tag(algorithm, cek, encrypted, attributes, mac),
         (false, 0) => open_cbc(algorithm, cek, encrypted),
         _ => Err(FAILED),
     }
 }
 
-/// GCM with a tag of 12 octets, which aws-lc-rs does not check: decrypt in counter mode, seal again, compare the tag's beginning.
+/// GCM with a tag of 12 to 15 octets, which aws-lc-rs does not check: decrypt in counter mode, seal again, compare the tag's beginning.
 fn open_short_tag(
     algorithm: &ContentAlgorithm,
     cek: &[u8],
@@ -145,19 +144,40 @@ fn open_cbc(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8]) -> Resul
         return Err(FAILED);
     }
     let mut plain = encrypted.to_vec();
-    match (algorithm.cipher, block_cipher(algorithm.cipher)) {
-        (_, Some(cipher)) => {
-            let context = match algorithm.iv() {
-                iv @ [_, _, _, _, _, _, _, _] => DecryptionContext::Iv64(FixedLength::try_from(iv).map_err(failed)?),
-                iv => DecryptionContext::Iv128(FixedLength::try_from(iv).map_err(failed)?),
-            };
-            let key = DecryptingKey::cbc(UnboundCipherKey::new(cipher, cek).map_err(failed)?).map_err(failed)?;
-            key.decrypt(&mut plain, context).map_err(failed)?;
-        }
-        (cipher, None) => decrypt_rc2(cipher, cek, algorithm.iv(), &mut plain)?,
+    match block_cipher(algorithm.cipher) {
+        Some(cipher) => decrypt_cbc(cipher, cek, algorithm.iv(), &mut plain)?,
+        None => decrypt_rc2(algorithm.cipher, cek, algorithm.iv(), &mut plain)?,
     }
     let length = padded_length(&plain, block).ok_or(FAILED)?;
     plain.truncate(length);
+    Ok(plain)
+}
+
+/// CBC over whole blocks, without a look at any padding.
+fn decrypt_cbc(cipher: &'static Algorithm, key: &[u8], iv: &[u8], in_out: &mut [u8]) -> Result<(), CmsError> {
+    let context = match iv {
+        iv @ [_, _, _, _, _, _, _, _] => DecryptionContext::Iv64(FixedLength::try_from(iv).map_err(failed)?),
+        iv => DecryptionContext::Iv128(FixedLength::try_from(iv).map_err(failed)?),
+    };
+    let key = DecryptingKey::cbc(UnboundCipherKey::new(cipher, key).map_err(failed)?).map_err(failed)?;
+    key.decrypt(in_out, context).map_err(failed)?;
+    Ok(())
+}
+
+/// Whether `decrypt_blocks` knows this cipher.
+pub(super) fn is_block_cipher(cipher: ContentEncryption) -> bool {
+    !cipher.is_authenticated() && block_cipher(cipher).is_some()
+}
+
+/// Whole blocks decrypted in CBC mode, without padding: for the key wrap of RFC 3211.
+pub(super) fn decrypt_blocks(
+    cipher: ContentEncryption,
+    key: &[u8],
+    iv: &[u8],
+    blocks: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CmsError> {
+    let mut plain = Zeroizing::new(blocks.to_vec());
+    decrypt_cbc(block_cipher(cipher).ok_or(FAILED)?, key, iv, &mut plain)?;
     Ok(plain)
 }
 

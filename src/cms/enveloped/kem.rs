@@ -53,7 +53,7 @@ pub(super) fn read(value: &Element<'_>, input: &Bytes) -> Result<RecipientInfo, 
         Err(error) => RecipientKind::Other(error.to_string()),
     };
     let shared_info = Bytes::from(other_info(&wrap, length, ukm.as_deref()));
-    Ok(RecipientInfo { id: Some(id), kind, encrypted_key, originator: ciphertext, shared_info })
+    Ok(RecipientInfo { id: Some(id), kind, encrypted_key, originator: ciphertext, ukm: None, shared_info })
 }
 
 /// CMSORIforKEMOtherInfo (RFC 9629 section 5), DER: what the KDF binds the KEK to.

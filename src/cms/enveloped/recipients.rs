@@ -1,9 +1,11 @@
-//! Reading RecipientInfos (RFC 5652 section 6.2, RFC 5753, RFC 9629).
+//! Reading RecipientInfos (RFC 5652 section 6.2, RFC 5753, RFC 8418, RFC 9629).
 
 use bytes::Bytes;
 
-use super::{MAX_RECIPIENTS, RecipientInfo, RecipientKind, kem};
-use crate::cms::algorithm::{AlgorithmIdentifier, EC_PUBLIC_KEY, KeyWrap, key_agreement, key_transport, name_of};
+use super::{MAX_RECIPIENTS, RecipientInfo, RecipientKind, kem, shared};
+use crate::cms::algorithm::{
+    AlgorithmIdentifier, EC_PUBLIC_KEY, KeyWrap, Legacy, X25519, key_agreement, key_transport, name_of,
+};
 use crate::cms::ber::{Element, slice, tag, to_der, write};
 use crate::cms::error::CmsError;
 use crate::cms::signed::CertificateId;
@@ -11,7 +13,7 @@ use crate::cms::signed::CertificateId;
 const TOO_MANY: CmsError = CmsError::Limit("more than 4096 recipients");
 
 /// Reads all RecipientInfos. A structure that cannot be read is an error; an algorithm that is not known is `Other`.
-pub(super) fn read(set: &Element<'_>, input: &Bytes) -> Result<Vec<RecipientInfo>, CmsError> {
+pub(super) fn read(set: &Element<'_>, input: &Bytes, legacy: Legacy) -> Result<Vec<RecipientInfo>, CmsError> {
     let mut list = set.reader();
     let mut recipients = Vec::new();
     while !list.is_empty() {
@@ -22,10 +24,8 @@ pub(super) fn read(set: &Element<'_>, input: &Bytes) -> Result<Vec<RecipientInfo
         match element.tag {
             tag::SEQUENCE => recipients.push(key_transport_recipient(&element, input)?),
             octet if octet == tag::context(1) => key_agreement_recipients(&element, input, &mut recipients)?,
-            octet if octet == tag::context(2) => {
-                recipients.push(other("a KEKRecipientInfo (a shared key-encryption key)".to_owned()))
-            }
-            octet if octet == tag::context(3) => recipients.push(other("a PasswordRecipientInfo".to_owned())),
+            octet if octet == tag::context(2) => recipients.push(shared::kek_recipient(&element, input)?),
+            octet if octet == tag::context(3) => recipients.push(shared::password_recipient(&element, input, legacy)?),
             octet if octet == tag::context(4) => recipients.push(other_recipient(&element, input)?),
             _ => {
                 return Err(CmsError::Malformed {
@@ -40,13 +40,7 @@ pub(super) fn read(set: &Element<'_>, input: &Bytes) -> Result<Vec<RecipientInfo
 }
 
 fn other(name: String) -> RecipientInfo {
-    RecipientInfo {
-        id: None,
-        kind: RecipientKind::Other(name),
-        encrypted_key: Bytes::new(),
-        originator: Bytes::new(),
-        shared_info: Bytes::new(),
-    }
+    RecipientInfo::without_agreement(None, RecipientKind::Other(name), Bytes::new())
 }
 
 /// OtherRecipientInfo: a KEMRecipientInfo, or named by its type.
@@ -75,7 +69,7 @@ fn key_transport_recipient(element: &Element<'_>, input: &Bytes) -> Result<Recip
         Ok(transport) => RecipientKind::KeyTransport(transport),
         Err(error) => RecipientKind::Other(error.to_string()),
     };
-    Ok(RecipientInfo { id: Some(id), kind, encrypted_key, originator: Bytes::new(), shared_info: Bytes::new() })
+    Ok(RecipientInfo::without_agreement(Some(id), kind, encrypted_key))
 }
 
 fn key_agreement_recipients(
@@ -106,6 +100,7 @@ fn key_agreement_recipients(
         (_, Err(name)) => (RecipientKind::Other(name.clone()), Bytes::new()),
     };
     let originator = originator.unwrap_or_default();
+    let ukm = ukm.map(|ukm| Bytes::from(ukm.into_owned()));
     let mut keys = fields.expect(tag::SEQUENCE, "recipientEncryptedKeys")?.reader();
     fields.end("KeyAgreeRecipientInfo")?;
     while !keys.is_empty() {
@@ -127,13 +122,14 @@ fn key_agreement_recipients(
             kind: kind.clone(),
             encrypted_key,
             originator: originator.clone(),
+            ukm: ukm.clone(),
             shared_info: shared_info.clone(),
         });
     }
     Ok(())
 }
 
-/// OriginatorIdentifierOrKey: the point of an originatorKey, or why it is none that is known here.
+/// OriginatorIdentifierOrKey: the point or X25519 public key of an originatorKey, or why it is none that is known here.
 fn originator_point(element: &Element<'_>, input: &Bytes) -> Result<Result<Bytes, String>, CmsError> {
     if element.tag != tag::context(1) {
         return Ok(Err("key agreement with the originator's certificate (static-static)".to_owned()));
@@ -143,7 +139,8 @@ fn originator_point(element: &Element<'_>, input: &Bytes) -> Result<Result<Bytes
     let algorithm = AlgorithmIdentifier::from_der(&algorithm)?;
     let bits = fields.expect(tag::BIT_STRING, "originatorKey")?.bit_string("originatorKey")?;
     fields.end("originatorKey")?;
-    if algorithm.oid != EC_PUBLIC_KEY {
+    // RFC 5753 section 7.1.2 lets the curve be left out: it is the recipient's.
+    if algorithm.oid != EC_PUBLIC_KEY && algorithm.oid != X25519 {
         return Ok(Err(format!("key agreement with an originator key of kind {}", name_of(&algorithm.oid))));
     }
     Ok(Ok(slice(input, bits)))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{ID_AUTH_ENVELOPED_DATA, ID_ENVELOPED_DATA, RecipientScheme, cipher, kem, recipients};
 use crate::cms::algorithm::{
-    ContentAlgorithm, ContentEncryption, EC_PUBLIC_KEY, KeyAgreement, SECP256R1, SECP384R1, SECP521R1,
+    ContentAlgorithm, ContentEncryption, EC_PUBLIC_KEY, KeyAgreement, SECP256R1, SECP384R1, SECP521R1, X25519,
     content_encryption_der, key_agreement_der, key_transport_der,
 };
 use crate::cms::ber::{tag, write};
@@ -15,12 +15,27 @@ use crate::keys::{Cek, wrap};
 use crate::pki::certificate::Certificate;
 use crate::pki::public_key::KeyKind;
 
+/// How a content is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentScheme {
+    pub cipher: ContentEncryption,
+    /// Under a key that is derived from the CEK and the algorithm's own octets (RFC 9709), so that the ciphertext opens under no other
+    /// algorithm (A5). Few programs read it.
+    pub derived: bool,
+}
+
+impl From<ContentEncryption> for ContentScheme {
+    fn from(cipher: ContentEncryption) -> Self {
+        Self { cipher, derived: false }
+    }
+}
+
 /// Encrypts `content` (MIME entity, canonical) to the recipients: AuthEnvelopedData for GCM, EnvelopedData for CBC. `cek`
 /// of the right length and randomness come from the caller (`keys::new_cek`); IV or nonce is drawn here. Returns the DER
 /// ContentInfo. `seal_with` does the same without a copy of the content.
 pub fn seal(
     content: Vec<u8>,
-    how: ContentEncryption,
+    how: impl Into<ContentScheme>,
     recipients: &[(&Certificate, RecipientScheme)],
     cek: &Cek,
 ) -> Result<Bytes, CmsError> {
@@ -35,10 +50,11 @@ pub fn seal(
 pub fn seal_with(
     length: usize,
     fill: impl FnOnce(&mut Vec<u8>),
-    how: ContentEncryption,
+    how: impl Into<ContentScheme>,
     recipients: &[(&Certificate, RecipientScheme)],
     cek: &Cek,
 ) -> Result<Bytes, CmsError> {
+    let ContentScheme { cipher: how, derived } = how.into();
     if recipients.is_empty() {
         return Err(CmsError::Rule { rule: "RFC 5652 section 6.1", why: "an envelope needs a recipient" });
     }
@@ -51,13 +67,16 @@ pub fn seal_with(
     for (certificate, scheme) in recipients {
         version = version.max(match certificate.public_key().kind() {
             KeyKind::MlKem(_) => 3,
-            kind if kind.is_ec() => 2,
+            kind if kind.agrees() => 2,
             _ => 0,
         });
         infos.push(recipient_info(certificate, *scheme, how, cek)?);
     }
     let infos = write::set_of(tag::SET, infos);
-    let algorithm = draw(how)?;
+    let mut algorithm = draw(how)?;
+    if derived {
+        algorithm = algorithm.with_derivation()?;
+    }
     let frame = Frame::new(&algorithm, &infos, version, length)?;
 
     let mut whole = Vec::with_capacity(frame.total);
@@ -127,7 +146,7 @@ fn header(tag: u8, length: usize) -> Vec<u8> {
     out
 }
 
-/// One recipient: KeyTransRecipientInfo for RSA, KeyAgreeRecipientInfo with an ephemeral key for EC, KEMRecipientInfo for ML-KEM.
+/// One recipient: KeyTransRecipientInfo for RSA, KeyAgreeRecipientInfo with an ephemeral key for EC and X25519, KEMRecipientInfo for ML-KEM.
 fn recipient_info(
     certificate: &Certificate,
     scheme: RecipientScheme,
@@ -139,7 +158,7 @@ fn recipient_info(
         return kem::write(certificate, how, cek);
     }
     let id = CertificateId::issuer_and_serial_der(certificate, tag::SEQUENCE);
-    if !key.kind().is_ec() {
+    if !key.kind().agrees() {
         let encrypted = key.transport(scheme.rsa, cek)?;
         return Ok(write::sequence(&[
             &write::integer(0),
@@ -148,18 +167,13 @@ fn recipient_info(
             &write::octet_string(&encrypted),
         ]));
     }
-    let curve = match key.kind() {
-        KeyKind::P384 => SECP384R1,
-        KeyKind::P521 => SECP521R1,
-        _ => SECP256R1,
-    };
     let agreement = KeyAgreement { kdf: scheme.kdf, cofactor: false, wrap: how.wrap() };
-    let (algorithm, wrap_algorithm) = key_agreement_der(agreement);
+    let (algorithm, wrap_algorithm) = key_agreement_der(agreement)?;
     let (point, secret) = key.agree_ephemeral()?;
     let shared_info = recipients::shared_info(&wrap_algorithm, None, agreement.wrap);
-    let kek = wrap::x963_kdf(agreement.kdf, &secret, &shared_info, agreement.wrap.key_len());
+    let kek = wrap::derive(agreement, &secret, None, &shared_info)?;
     let wrapped = wrap::wrap(agreement.wrap, &kek, cek)?;
-    let key_algorithm = write::sequence(&[&write::oid(&EC_PUBLIC_KEY), &write::oid(&curve)]);
+    let key_algorithm = originator_algorithm(key.kind());
     let originator = write::element(tag::context(1), &[&key_algorithm, &write::bit_string(&point)]);
     let encrypted_key = write::sequence(&[&id, &write::octet_string(&wrapped)]);
     Ok(write::element(
@@ -171,4 +185,15 @@ fn recipient_info(
             &write::sequence(&[&encrypted_key]),
         ],
     ))
+}
+
+/// RFC 5753 section 7.1.2, RFC 8418 section 3.2.
+fn originator_algorithm(kind: KeyKind) -> Vec<u8> {
+    let curve = match kind {
+        KeyKind::X25519 => return write::sequence(&[&write::oid(&X25519)]),
+        KeyKind::P384 => SECP384R1,
+        KeyKind::P521 => SECP521R1,
+        _ => SECP256R1,
+    };
+    write::sequence(&[&write::oid(&EC_PUBLIC_KEY), &write::oid(&curve)])
 }

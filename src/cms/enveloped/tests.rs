@@ -1,4 +1,7 @@
+mod shared;
+
 use super::*;
+use crate::cms::algorithm::Digest;
 use crate::cms::signed::tests::{CONTENT, OLD, corpora, identity, openssl, read_object};
 use crate::keys::{KeyAnswer, SoftwareKey, new_cek};
 use crate::pki::authority::{Issued, NewKey};
@@ -17,7 +20,7 @@ const CIPHERS: [ContentEncryption; 6] = [
 ];
 
 fn scheme(rsa: KeyTransport) -> RecipientScheme {
-    RecipientScheme { rsa, kdf: Digest::Sha256 }
+    RecipientScheme { rsa, kdf: KeyDerivation::X963(Digest::Sha256) }
 }
 
 const OAEP: KeyTransport = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
@@ -45,18 +48,87 @@ fn key(issued: &Issued) -> SoftwareKey {
 
 #[test]
 fn what_is_sealed_opens_for_each_recipient() {
-    let all = [identity(NewKey::Rsa2048), identity(NewKey::P256), identity(NewKey::P384)];
+    let kinds =
+        [NewKey::Rsa2048, NewKey::Rsa3072, NewKey::P256, NewKey::P384, NewKey::P521, NewKey::X25519].map(identity);
+    let all = &kinds;
     for how in CIPHERS {
         for rsa in [KeyTransport::RsaPkcs1, OAEP, KeyTransport::RsaOaep(Digest::Sha1, Digest::Sha1)] {
             let recipients: Vec<_> = all.iter().map(|issued| (&issued.certificate, scheme(rsa))).collect();
             let envelope = EnvelopedData::parse(&sealed(CONTENT, how, &recipients), Legacy::default()).unwrap();
             assert_eq!(envelope.content, how);
             assert_eq!(envelope.is_authenticated(), how.is_authenticated());
-            assert_eq!(envelope.recipients.len(), 3);
-            for issued in &all {
+            assert_eq!(envelope.recipients.len(), all.len());
+            for issued in all {
                 assert_eq!(open_for(&envelope, &key(issued), &issued.certificate).unwrap(), CONTENT);
             }
         }
+    }
+}
+
+/// RFC 5753 and RFC 8418: every key derivation that is written, over every curve, for every length of key.
+#[test]
+fn every_key_derivation_agrees_on_every_curve() {
+    let digests = [Digest::Sha256, Digest::Sha384, Digest::Sha512];
+    let derivations = digests.map(KeyDerivation::X963).into_iter().chain(digests.map(KeyDerivation::Hkdf));
+    for kdf in derivations {
+        for issued in [NewKey::P256, NewKey::P384, NewKey::P521, NewKey::X25519].map(identity) {
+            for how in [ContentEncryption::Aes128Gcm, ContentEncryption::Aes192Gcm, ContentEncryption::Aes256Cbc] {
+                let to = [(&issued.certificate, RecipientScheme { rsa: OAEP, kdf })];
+                let envelope = EnvelopedData::parse(&sealed(CONTENT, how, &to), Legacy::default()).unwrap();
+                let expected = KeyAgreement { kdf, cofactor: false, wrap: how.wrap() };
+                assert_eq!(envelope.recipients[0].kind, RecipientKind::KeyAgreement(expected));
+                assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), CONTENT);
+            }
+        }
+        let read_only = RecipientScheme { rsa: OAEP, kdf: KeyDerivation::X963(Digest::Sha1) };
+        let (issued, how) = (identity(NewKey::P256), ContentEncryption::Aes128Gcm);
+        let to = [(&issued.certificate, read_only)];
+        assert!(matches!(seal(CONTENT.to_vec(), how, &to, &new_cek(how).unwrap()), Err(CmsError::Algorithm(_))));
+    }
+    let signing = identity(NewKey::Ed25519);
+    let how = ContentEncryption::Aes128Gcm;
+    let to = [(&signing.certificate, scheme(OAEP))];
+    assert!(matches!(seal(CONTENT.to_vec(), how, &to, &new_cek(how).unwrap()), Err(CmsError::Algorithm(_))));
+}
+
+/// RFC 9709: written by choice, read always; the CEK itself opens nothing (A5).
+#[test]
+fn a05_a_derived_key_is_written_by_choice() {
+    let issued = identity(NewKey::P256);
+    for cipher in CIPHERS {
+        let cek = new_cek(cipher).unwrap();
+        let how = ContentScheme { cipher, derived: true };
+        let to = [(&issued.certificate, scheme(OAEP))];
+        let object = seal(CONTENT.to_vec(), how, &to, &cek).unwrap();
+        let envelope = EnvelopedData::parse(&object, Legacy::default()).unwrap();
+        assert!(envelope.is_derived() && envelope.content == cipher);
+        assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), CONTENT);
+        // The same ciphertext, named without the derivation: the CEK is another key then.
+        let mut plain = envelope.clone();
+        plain.algorithm = ContentAlgorithm::new(cipher, envelope.algorithm.iv(), envelope.algorithm.tag_len).unwrap();
+        assert_ne!(plain.open(&cek).ok().as_deref(), Some(CONTENT));
+        assert!(!EnvelopedData::parse(&sealed(CONTENT, cipher, &to), Legacy::default()).unwrap().is_derived());
+    }
+}
+
+/// GCM with tags of 12 to 15 octets: by the switch, checked, and told.
+#[test]
+fn a05_short_tags_are_told() {
+    let issued = identity(NewKey::P256);
+    let (how, cek) = (ContentEncryption::Aes256Gcm, new_cek(ContentEncryption::Aes256Gcm).unwrap());
+    let object = seal(CONTENT.to_vec(), how, &[(&issued.certificate, scheme(OAEP))], &cek).unwrap();
+    let whole = EnvelopedData::parse(&object, Legacy::default()).unwrap();
+    assert_eq!(whole.weakness(), None);
+    for length in 12..16 {
+        let mut short = whole.clone();
+        short.algorithm = ContentAlgorithm::new(how, whole.algorithm.iv(), length).unwrap();
+        short.mac = whole.mac.slice(..length);
+        assert_eq!(short.open(&cek).unwrap(), CONTENT);
+        assert!(short.weakness().unwrap().contains(&length.to_string()));
+        let mut wrong = short.mac.to_vec();
+        wrong[length - 1] ^= 1;
+        short.mac = wrong.into();
+        assert_eq!(short.open(&cek), Err(CmsError::Crypto));
     }
 }
 
@@ -344,9 +416,10 @@ fn padding_is_checked_whole() {
 
 #[test]
 fn openssl_decrypts_what_is_sealed_here() {
-    for (issued, label) in
-        [(identity(NewKey::Rsa2048), "RSA"), (identity(NewKey::P256), "P-256"), (identity(NewKey::P384), "P-384")]
+    for (kind, label) in
+        [(NewKey::Rsa2048, "RSA"), (NewKey::P256, "P-256"), (NewKey::P384, "P-384"), (NewKey::P521, "P-521")]
     {
+        let issued = identity(kind);
         for how in CIPHERS {
             for rsa in [KeyTransport::RsaPkcs1, OAEP] {
                 let dir = tempfile::tempdir().unwrap();
@@ -386,16 +459,18 @@ fn pem(certificate: &Certificate) -> String {
 
 #[test]
 fn what_openssl_encrypts_opens_here() {
-    let options: [&[&str]; 5] = [
+    let options: [&[&str]; 8] = [
         &[],
         &["-keyopt", "rsa_padding_mode:oaep"],
         &["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256"],
+        &["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha512"],
+        &["-keyopt", "ecdh_kdf_md:sha224"],
         &["-keyopt", "ecdh_kdf_md:sha256"],
+        &["-keyopt", "ecdh_kdf_md:sha384"],
         &["-keyopt", "ecdh_kdf_md:sha512", "-keyopt", "ecdh_cofactor_mode:1"],
     ];
-    for (issued, is_rsa) in
-        [(identity(NewKey::Rsa2048), true), (identity(NewKey::P256), false), (identity(NewKey::P384), false)]
-    {
+    for kind in [NewKey::Rsa2048, NewKey::P256, NewKey::P384, NewKey::P521] {
+        let (issued, is_rsa) = (identity(kind), kind == NewKey::Rsa2048);
         for option in options {
             if !option.is_empty() && is_rsa != option[1].starts_with("rsa") {
                 continue;

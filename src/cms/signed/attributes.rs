@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::CertificateId;
+use super::countersignature::{Countersignature, MAX_COUNTERSIGNATURES};
 use super::multiple_signatures::Guard;
 use crate::cms::algorithm::{Digest, digest_algorithm};
 use crate::cms::ber::{Element, Reader, slice, tag, to_der, write};
@@ -20,6 +21,8 @@ pub(super) const SMIME_CAPABILITIES: ObjectIdentifier = ObjectIdentifier::new_un
 pub(super) const KEY_PREFERENCE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.11");
 const SIGNING_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.12");
 pub(super) const SIGNING_CERTIFICATE_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.47");
+
+const COUNTERSIGNATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.6");
 
 /// Attributes in one SignerInfo at most.
 const MAX_ATTRIBUTES: usize = 128;
@@ -224,16 +227,29 @@ fn read_time(element: &Element<'_>) -> Result<Timestamp, CmsError> {
         .map_err(|_| bad)
 }
 
-/// RFC 5652 sections 11.1 to 11.3: these attributes must not stand among the unsigned ones, where anybody could have put them.
-pub(super) fn check_unsigned(element: &Element<'_>) -> Result<(), CmsError> {
+/// Reads unsignedAttrs: countersignatures, those that cannot be read left out. RFC 5652 sections 11.1 to 11.3: contentType,
+/// messageDigest and signingTime must not stand here, where anybody could have put them.
+pub(super) fn read_unsigned(element: &Element<'_>, input: &Bytes) -> Result<Vec<Countersignature>, CmsError> {
+    let mut found = Vec::new();
     let mut list = element.reader();
     for _ in 0..=MAX_ATTRIBUTES {
         if list.is_empty() {
-            return Ok(());
+            return Ok(found);
         }
-        let oid = list.expect(tag::SEQUENCE, "Attribute")?.reader().oid("attrType")?;
+        let mut fields = list.expect(tag::SEQUENCE, "Attribute")?.reader();
+        let oid = fields.oid("attrType")?;
         if [CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME].contains(&oid) {
             return Err(rule("contentType, messageDigest or signingTime is among the unsigned attributes"));
+        }
+        if oid == COUNTERSIGNATURE
+            && let Ok(values) = fields.expect(tag::SET, "attrValues")
+        {
+            let mut values = values.reader();
+            while let Ok(value) = values.expect(tag::SEQUENCE, "Countersignature")
+                && found.len() < MAX_COUNTERSIGNATURES
+            {
+                found.extend(Countersignature::read(&value, input));
+            }
         }
     }
     Err(CmsError::Limit("more than 128 unsigned attributes"))

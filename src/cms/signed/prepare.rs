@@ -85,19 +85,21 @@ pub fn prepare_all(
     Ok(PreparedSignedData { signers, certificates: write::set_of(tag::context(0), certificates), econtent })
 }
 
-/// `prepare_all` for several signatures of one signer: each SignerInfo says which others belong beside it (RFC 5752), so that one that is
-/// taken away is missed. At most 16 signers.
+/// `prepare_all` where the first `own` signatures are of one signer's: each of their SignerInfos says which others belong beside it
+/// (RFC 5752), so that one that is taken away is missed. At most 16 of them.
 pub fn prepare_guarded(
     signers: &[(&SignParameters<'_>, &[u8])],
+    own: usize,
     econtent: Option<Bytes>,
 ) -> Result<PreparedSignedData, CmsError> {
     let mut prepared = prepare_all(signers, econtent)?;
-    if signers.len() < 2 {
+    if own < 2 {
         return Ok(prepared);
     }
     let all: Vec<_> = signers
         .iter()
         .zip(&prepared.signers)
+        .take(own)
         .map(|((how, _), made)| multiple_signatures::Prepared {
             digest: how.digest,
             signature_algorithm: &made.algorithm,

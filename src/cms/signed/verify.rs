@@ -14,7 +14,8 @@ use crate::pki::public_key::PublicKey;
 /// A content and its digests, each computed once however many signers there are.
 pub struct ContentDigests<'a> {
     content: &'a [u8],
-    digests: [OnceCell<digest::Digest>; 4],
+    /// By the digest's place in its table.
+    digests: [OnceCell<digest::Digest>; Digest::Sha512 as usize + 1],
 }
 
 impl<'a> ContentDigests<'a> {
@@ -24,13 +25,7 @@ impl<'a> ContentDigests<'a> {
     }
     /// The digest, computed now or before.
     pub fn get(&self, how: Digest) -> digest::Digest {
-        let place = match how {
-            Digest::Sha1 => 0usize,
-            Digest::Sha256 => 1,
-            Digest::Sha384 => 2,
-            Digest::Sha512 => 3,
-        };
-        match self.digests.get(place) {
+        match self.digests.get(how as usize) {
             Some(cell) => *cell.get_or_init(|| how.of(self.content)),
             None => how.of(self.content),
         }

@@ -140,7 +140,8 @@ fn ecdh() {
         vectors(&format!("ecdh_{file}_test.json"), |_, test| {
             let key = ec_key(curve, size, &octets(&test["private"]));
             let theirs = PublicKey::from_spki(octets(&test["public"]).into());
-            let agreement = KeyAgreement { kdf: Digest::Sha256, cofactor: false, wrap: KeyWrap::Aes256 };
+            let kdf = KeyDerivation::X963(Digest::Sha256);
+            let agreement = KeyAgreement { kdf, cofactor: false, wrap: KeyWrap::Aes256 };
             let kek = wrap::x963_kdf(Digest::Sha256, &octets(&test["shared"]), b"info", 32);
             let wrapped = wrap::wrap(KeyWrap::Aes256, &kek, &[5; 16]).unwrap();
             let answer = theirs.map(|theirs| {
@@ -148,6 +149,7 @@ fn ecdh() {
                     key: key.id(),
                     agreement,
                     originator: Bytes::copy_from_slice(theirs.key_bits()),
+                    ukm: None,
                     shared_info: Bytes::from_static(b"info"),
                     wrapped: wrapped.clone().into(),
                     content: ContentEncryption::Aes128Cbc,
@@ -181,4 +183,35 @@ fn key_wrap() {
             assert!(unwrapped.is_err(), "{}", test["tcId"]);
         }
     });
+}
+
+#[test]
+fn x25519() {
+    let size = vectors("x25519_test.json", |_, test| {
+        let algorithm = write::sequence(&[&write::oid(&const_oid::ObjectIdentifier::new_unwrap("1.3.101.110"))]);
+        let octets_of_key = write::octet_string(&write::octet_string(&octets(&test["private"])));
+        let key = SoftwareKey::from_pkcs8(&write::sequence(&[&write::integer(0), &algorithm, &octets_of_key])).unwrap();
+        let shared = octets(&test["shared"]);
+        let agreement =
+            KeyAgreement { kdf: KeyDerivation::Hkdf(Digest::Sha256), cofactor: false, wrap: KeyWrap::Aes256 };
+        let kek = wrap::derive(agreement, &shared, None, b"info").unwrap();
+        let operation = KeyOperation::Agree {
+            key: key.id(),
+            agreement,
+            originator: octets(&test["public"]).into(),
+            ukm: None,
+            shared_info: Bytes::from_static(b"info"),
+            wrapped: wrap::wrap(KeyWrap::Aes256, &kek, &[5; 16]).unwrap().into(),
+            content: ContentEncryption::Aes128Cbc,
+            substitute: Cek::new(vec![0; 32]),
+        };
+        let found = cek(key.perform(&operation).unwrap()) == [5; 16];
+        let zero = shared.iter().all(|octet| *octet == 0);
+        match test["result"].as_str().unwrap() {
+            "valid" => assert!(found, "{}", test["tcId"]),
+            "acceptable" => assert_eq!(found, !zero, "{}: a secret of zeroes is refused", test["tcId"]),
+            _ => assert!(!found, "{}", test["tcId"]),
+        }
+    });
+    assert!(corpora().is_none() || size > 500);
 }

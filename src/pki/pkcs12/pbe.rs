@@ -184,6 +184,12 @@ pub(super) fn pbkdf2_by(
     Ok((prf, pbkdf2(prf, password.utf8, salt, iterations, length, work)?))
 }
 
+/// The same for a password's key in CMS (RFC 3211): of `length` octets, by the DER of an AlgorithmIdentifier, under a bound of its own.
+pub(crate) fn derive_by_pbkdf2(der: &[u8], length: usize, password: &str) -> Result<Zeroizing<Vec<u8>>, Pkcs12Error> {
+    let function = Reader::new(der).expect(tag::SEQUENCE, "an AlgorithmIdentifier").map_err(malformed)?;
+    Ok(pbkdf2_by(function, Some(length), &Password::new(password), &mut Work::new())?.1)
+}
+
 /// An AlgorithmIdentifier of HMAC.
 pub(super) fn read_prf(algorithm: Tlv<'_>) -> Result<Prf, Pkcs12Error> {
     let oid = algorithm.reader().expect(tag::OID, "an algorithm has an OID").map_err(malformed)?;

@@ -150,13 +150,13 @@ impl OcspResponse {
             Signer::Issuer => true,
             Signer::Delegated(signer) => path::check_validity(signer, at).is_ok(),
         };
-        if let Some((key, signer)) = self.verified.get().filter(|_| !limits.legacy)
+        if let Some((key, signer)) = self.verified.get().filter(|_| !limits.takes_sha1())
             && key.spki() == issuer.public_key().spki()
         {
             return Some(signer.clone()).filter(fresh);
         }
         let found = self.find_signer(issuer, limits)?;
-        if !limits.legacy {
+        if !limits.takes_sha1() {
             let _ = self.verified.set((issuer.public_key().clone(), found.clone()));
         }
         Some(found).filter(fresh)
@@ -185,7 +185,7 @@ impl OcspResponse {
 
     fn verifies(&self, signer: &Certificate, limits: &PathLimits) -> bool {
         let (tbs, algorithm) = (self.tbs.of(&self.der), self.algorithm.of(&self.der));
-        path::verify_signed(signer, algorithm, tbs, self.signature.of(&self.der), limits.legacy).is_ok()
+        path::verify_signed(signer, algorithm, tbs, self.signature.of(&self.der), limits.takes_sha1()).is_ok()
     }
 }
 

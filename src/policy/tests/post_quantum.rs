@@ -51,9 +51,10 @@ fn two_keys_sign_by_profile_and_one_alone_where_there_is_one() {
         let signer = Known::Candidates(candidates.iter().map(|one| (*one).clone()).collect());
         let facts = Facts { signer, may_sign: MaySign::Yes, recipient: Known::Candidates(vec![]) };
         match decide(&with_profile(profile, EncryptMode::Never, SignMode::Require), &facts).treatment {
-            Treatment::Protect(Plan { sign: Some(first), second, .. }) => {
-                std::iter::once(first).chain(second.map(|second| *second)).map(|one| one.certificate.fingerprint()).collect::<Vec<_>>()
-            }
+            Treatment::Protect(Plan { sign: Some(first), second, .. }) => std::iter::once(first)
+                .chain(second.map(|second| *second))
+                .map(|one| one.certificate.fingerprint())
+                .collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         }
     };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::decide::{Decision, Seen, incoming, refusal};
 use super::facts::Lookup;
-use super::inbound::{inbound_facts, probe};
+use super::inbound::{decompressed, inbound_facts, probe};
 use super::outbound::describe;
 use super::{Accepted, Message};
 use crate::address::{Mailbox, ReversePath};
@@ -220,7 +220,7 @@ impl Asking<'_> {
     async fn inbound(&self, recipient: &Mailbox, direction: Direction) -> Result<Explained, ExplainError> {
         let unreadable = |error: crate::store::StoreError| ExplainError::Store(error.to_string());
         let from = self.message.entity.header.single_from().ok();
-        let facts = inbound_facts(self.message, from.as_ref());
+        let facts = inbound_facts(self.message, from.as_ref(), self.config.legacy);
         let (rule, keys) = incoming(&self.config.policy, self.lookup, &facts, recipient).map_err(unreadable)?;
         let mut explained = Explained {
             recipient: recipient.clone(),
@@ -249,7 +249,8 @@ impl Asking<'_> {
             operations,
             revocation: rule.action.revocation,
             evidence: self.lookup.fetcher().clone(),
-            ..OpenContext::new(keys, trust.clone(), self.message.at)
+            decompressed: decompressed(self.config),
+            ..OpenContext::new(keys, trust.clone(), self.message.at).with_legacy(self.config.legacy)
         };
         let opened = |keys: Vec<OwnKey>| probe(&self.message.entity, context(keys));
         explained.considered = keys.iter().map(|own| considered(own, opened(vec![own.clone()]).is_none())).collect();

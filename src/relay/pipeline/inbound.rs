@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use super::decide::incoming;
 use super::{Content, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
-use crate::config::Direction;
+use crate::cms::algorithm::Legacy;
+use crate::config::{Config, Direction};
 use crate::keys::Cek;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
@@ -60,7 +61,7 @@ impl Inner {
         let trust = self.lookup.trust().map_err(unreadable)?;
         let operations = self.config.limits.key_operations;
         let from = message.entity.header.single_from().ok();
-        let facts = inbound_facts(message, from.as_ref());
+        let facts = inbound_facts(message, from.as_ref(), self.config.legacy);
         let mut with_keys = Vec::new();
         let mut classes: Vec<Class> = Vec::new();
         let mut closed = Vec::new();
@@ -84,7 +85,8 @@ impl Inner {
             revocation,
             evidence: self.lookup.fetcher().clone(),
             paths: Some(self.lookup.signers()),
-            ..OpenContext::new(keys, trust.clone(), message.at)
+            decompressed: decompressed(&self.config),
+            ..OpenContext::new(keys, trust.clone(), message.at).with_legacy(self.config.legacy)
         };
         let probed = probe(&message.entity, context(union, demand));
         let alone = with_keys.len() == 1;
@@ -278,7 +280,8 @@ pub(super) async fn open_received(
             revocation: action.revocation,
             evidence: inner.lookup.fetcher().clone(),
             paths: Some(inner.lookup.signers()),
-            ..OpenContext::new(keys, trust.clone(), now)
+            decompressed: decompressed(&inner.config),
+            ..OpenContext::new(keys, trust.clone(), now).with_legacy(inner.config.legacy)
         };
         let one = inner.open(&entity, context).await;
         left = left.saturating_sub(one.operations);
@@ -307,10 +310,15 @@ pub(super) fn probe(entity: &Entity, context: OpenContext) -> Option<Box<Opened>
     }
 }
 
-pub(super) fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>) -> MessageFacts<'m> {
+/// What comes out of compressed data may be as big as a message (A12).
+pub(super) fn decompressed(config: &Config) -> usize {
+    usize::try_from(config.limits.message_size).unwrap_or(usize::MAX)
+}
+
+pub(super) fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>, legacy: Legacy) -> MessageFacts<'m> {
     let limits = MimeLimits::default();
     let signed = is_signed_message(&message.entity, &limits);
-    let encrypted = envelope(&message.entity, &limits, Default::default()).is_some();
+    let encrypted = envelope(&message.entity, &limits, legacy).is_some();
     MessageFacts { trusted: false, ..message.facts(Direction::Inbound, from, signed, encrypted) }
 }
 

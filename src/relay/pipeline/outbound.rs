@@ -9,7 +9,7 @@ use super::quoted;
 use super::trace::outbound_edits;
 use super::{Content, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{ContentEncryption, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
 use crate::config::Direction;
 use crate::mime::entity::{Entity, MimeLimits};
@@ -19,7 +19,7 @@ use crate::pki::certificate::Certificate;
 use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Plan, Signer, Treatment};
 use crate::relay::refusal::Refusal;
 use crate::smime::header_protection::HeaderProtection;
-use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SecondSignature, SignPlan};
+use crate::smime::seal::{CoSigner, Draft, EncryptPlan, Form, SealError, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
 const CAPABILITIES: [ContentEncryption; 4] = [
@@ -35,11 +35,15 @@ enum Kind {
     Clear,
     Encrypted,
     Held,
-    Protect {
-        sign: Option<SignKey>,
-        encrypt: Option<(ContentEncryption, KeyTransport, Digest)>,
-        header: Option<HeaderProtection>,
-    },
+    Protect { sign: Option<SignKey>, encrypt: Option<EncryptHow>, header: Option<HeaderProtection> },
+}
+
+/// How a content is encrypted.
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct EncryptHow {
+    content: ContentEncryption,
+    derive_cek: bool,
+    scheme: RecipientScheme,
 }
 
 /// What outputs must have in common to share a signature.
@@ -164,13 +168,10 @@ impl Inner {
             let content = match &group.kind {
                 Kind::Protect { sign, encrypt, .. } => {
                     let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
-                    let how = encrypt.map(|(content, rsa, kdf)| EncryptPlan {
-                        recipients: group
-                            .certificates
-                            .iter()
-                            .map(|one| (one.clone(), RecipientScheme { rsa, kdf }))
-                            .collect(),
-                        content,
+                    let how = encrypt.map(|how| EncryptPlan {
+                        recipients: group.certificates.iter().map(|one| (one.clone(), how.scheme)).collect(),
+                        content: how.content,
+                        derive_cek: how.derive_cek,
                     });
                     let sealed = match &how {
                         Some(plan) => draft.encrypt(plan, self.config.self_check),
@@ -232,7 +233,7 @@ impl Inner {
             form: key.form,
             signing_time: seen.now,
             capabilities: CAPABILITIES.to_vec(),
-            second: key.second.zip(group.second.as_ref()).map(|((_, scheme), second)| SecondSignature {
+            second: key.second.zip(group.second.as_ref()).map(|((_, scheme), second)| CoSigner {
                 key: second.key,
                 certificate: second.certificate.clone(),
                 chain: second.chain.clone(),
@@ -322,7 +323,9 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
         });
         Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, second, form: plan.form, header })
     });
-    let encrypt = plan.encrypt.as_ref().map(|to| (to.content, plan.profile.transport, plan.profile.kdf));
+    let scheme = RecipientScheme { rsa: plan.profile.transport, kdf: plan.profile.kdf };
+    let derive_cek = plan.profile.derive_cek;
+    let encrypt = plan.encrypt.as_ref().map(|to| EncryptHow { content: to.content, derive_cek, scheme });
     let mut group = Group::new(Kind::Protect { sign, encrypt, header: plan.profile.header }, at, required);
     group.signer = plan.sign;
     group.second = plan.second;

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::OpenContext;
 use crate::address::Mailbox;
-use crate::cms::algorithm::SignatureScheme;
+use crate::cms::algorithm::{Digest, SignatureScheme, signature_scheme};
 use crate::cms::error::CmsError;
-use crate::cms::signed::{CertificateId, SignedData, SignerInfo};
+use crate::cms::signed::{CertificateId, Countersignature, SignedData, SignerInfo};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
@@ -101,7 +101,11 @@ pub(super) fn judge(
 
 /// Whether the signed part shows no other author than the message: mail programs that honour protected header fields
 /// (RFC 9788), or unwrap a message/rfc822 (RFC 8551 section 3.1), show the From in it.
-fn names_no_other(content: &Bytes, author: &Result<Mailbox, String>, limits: &MimeLimits) -> Result<(), String> {
+pub(super) fn names_no_other(
+    content: &Bytes,
+    author: &Result<Mailbox, String>,
+    limits: &MimeLimits,
+) -> Result<(), String> {
     // What cannot be read as an entity shows no header.
     let Ok(entity) = Entity::parse(content.clone(), limits) else { return Ok(()) };
     only_author(&entity.header, author)?;
@@ -178,6 +182,8 @@ fn report(
         path: Err("not looked for: the signature is not good".into()),
         revocation: None,
         matches_from: Err("not compared: the signature is not good".into()),
+        weak: Vec::new(),
+        countersigned: info.countersignatures.iter().map(countersigned).collect(),
     };
     if let Err(error) = &info.scheme {
         report.signature = Err(format!("unchecked: {error}"));
@@ -218,12 +224,43 @@ fn report(
         }
         report.revocation = Some(judged.status);
     }
+    report.weak = weaknesses(info, &certificate, report.path.as_ref().ok());
     report.matches_from = match author {
         Ok(mailbox) if certificate.is_for(&mailbox.key()) => Ok(mailbox.clone()),
         Ok(mailbox) => Err(format!("the certificate is for {}, From is {mailbox}", names(&certificate))),
         Err(error) => Err(format!("From names no single author: {error}")),
     };
     (report, Arithmetic::Good)
+}
+
+/// What the legacy switches let in: in the signature, in the signer's key, in the path below its anchor.
+fn weaknesses(info: &SignerInfo, signer: &Certificate, path: Option<&ValidPath>) -> Vec<String> {
+    let mut weak = Vec::new();
+    if info.digest == Some(Digest::Sha1) {
+        weak.push("signed with SHA-1".to_owned());
+    }
+    let chain = path.map(ValidPath::chain).unwrap_or_default();
+    let below = chain.split_last().map(|(_, below)| below).unwrap_or_default();
+    let with_sha1 = |one: &Certificate| {
+        signature_scheme(one.signature_algorithm(), None).is_ok_and(|scheme| scheme.digest() == Digest::Sha1)
+    };
+    if below.iter().any(with_sha1) {
+        weak.push("a certificate signed with SHA-1".to_owned());
+    }
+    for certificate in std::iter::once(signer).chain(chain) {
+        let key = certificate.public_key();
+        let text = format!("a key of {}", key.kind().name());
+        if key.is_weak() && !weak.contains(&text) {
+            weak.push(text);
+        }
+    }
+    weak
+}
+
+/// A countersignature in words.
+fn countersigned(by: &Countersignature) -> String {
+    let how = by.scheme.as_ref().map_or_else(ToString::to_string, |scheme| scheme_name(*scheme));
+    format!("{}, {how}; not checked, not counted", id_text(&by.id))
 }
 
 /// What is asked about the signer's path.
@@ -287,21 +324,10 @@ fn names(certificate: &Certificate) -> String {
 /// How people call a signature scheme.
 pub(in crate::smime) fn scheme_name(scheme: SignatureScheme) -> String {
     match scheme {
-        SignatureScheme::RsaPkcs1(digest) => format!("RSA PKCS#1 v1.5, {}", digest_name(digest)),
-        SignatureScheme::RsaPss(digest, salt) => format!("RSA-PSS, {}, salt of {salt}", digest_name(digest)),
-        SignatureScheme::Ecdsa(digest) => format!("ECDSA, {}", digest_name(digest)),
+        SignatureScheme::RsaPkcs1(digest) => format!("RSA PKCS#1 v1.5, {}", digest.name()),
+        SignatureScheme::RsaPss(digest, salt) => format!("RSA-PSS, {}, salt of {salt}", digest.name()),
+        SignatureScheme::Ecdsa(digest) => format!("ECDSA, {}", digest.name()),
         SignatureScheme::Ed25519 | SignatureScheme::MlDsa(_) | SignatureScheme::SlhDsa(_) => scheme.name(),
-    }
-}
-
-/// How people call a digest.
-pub(in crate::smime) fn digest_name(digest: crate::cms::algorithm::Digest) -> &'static str {
-    use crate::cms::algorithm::Digest;
-    match digest {
-        Digest::Sha1 => "SHA-1",
-        Digest::Sha256 => "SHA-256",
-        Digest::Sha384 => "SHA-384",
-        Digest::Sha512 => "SHA-512",
     }
 }
 

@@ -157,7 +157,7 @@ fn a_label_alone_is_no_signature() {
 fn nothing_is_sealed_for_nobody_or_called_signed_unsigned() {
     let draft = Draft::new(&entity(mail())).unwrap();
     assert_eq!(draft.signed().unwrap_err(), SealError::NotSigned);
-    let nobody = EncryptPlan { recipients: Vec::new(), content: ContentEncryption::Aes256Gcm };
+    let nobody = EncryptPlan { recipients: Vec::new(), content: ContentEncryption::Aes256Gcm, derive_cek: false };
     assert_eq!(draft.encrypt(&nobody, true).unwrap_err(), SealError::NoRecipient);
 }
 

@@ -170,6 +170,7 @@ fn verdict(result: SmimeResult, reason: &str) -> Verdict {
         reason: reason.into(),
         decrypted: true,
         unauthenticated: false,
+        weak: Vec::new(),
         notes: vec!["revocation not checked".into()],
     }
 }

@@ -39,6 +39,9 @@ fn written(marks: &Marks, verdict: &Verdict) -> Result<Vec<u8>, MimeError> {
     if !verdict.reason.is_empty() {
         signature.push_str(&format!("; reason={}", quoted(&verdict.reason)));
     }
+    if !verdict.weak.is_empty() {
+        signature.push_str(&format!("; weak={}", quoted(&verdict.weak.join(", "))));
+    }
     for note in verdict.notes.iter().take(NOTES_MAX) {
         signature.push_str(&format!("; note={}", quoted(note)));
     }

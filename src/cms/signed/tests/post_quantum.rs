@@ -67,7 +67,7 @@ fn both(guarded: bool) -> Bytes {
     let (first, second) = (parameters(&classical.certificate, ec), parameters(&quantum.certificate, ml));
     let (short, long) = (digest(Digest::Sha256, CONTENT), digest(Digest::Sha512, CONTENT));
     let signers = [(&first, short.as_slice()), (&second, long.as_slice())];
-    let prepared = if guarded { prepare_guarded(&signers, None) } else { prepare_all(&signers, None) }.unwrap();
+    let prepared = if guarded { prepare_guarded(&signers, 2, None) } else { prepare_all(&signers, None) }.unwrap();
     let keys = [(&classical, ec), (&quantum, ml)];
     let signatures: Vec<_> = prepared
         .all_to_sign()

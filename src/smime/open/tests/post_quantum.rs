@@ -3,7 +3,7 @@
 use super::*;
 use crate::cms::algorithm::{MlDsa, MlKem, SignatureScheme};
 use crate::pki::authority::{Recipe, issue_cached};
-use crate::smime::seal::SecondSignature;
+use crate::smime::seal::CoSigner;
 
 /// A certificate for the same mailbox with another kind of key, from the same CA.
 fn another(pki: &DemoPki, mailbox: &str, kind: NewKey) -> Issued {
@@ -15,7 +15,7 @@ fn twice_signed(pki: &DemoPki, form: Form) -> Draft {
     let alice = pki.leaf(ALICE).unwrap();
     let quantum = another(pki, ALICE, NewKey::MlDsa(MlDsa::MlDsa65));
     let mut plan = sign_plan(pki, alice, form);
-    plan.second = Some(SecondSignature {
+    plan.second = Some(CoSigner {
         key: key_id(&quantum),
         certificate: quantum.certificate.clone(),
         chain: vec![pki.intermediate.certificate.clone()],

@@ -1,0 +1,274 @@
+//! Layers in layers: triple wrapping (RFC 2634), compression (RFC 3274), several signers, shared secrets, weak algorithms.
+
+use miniz_oxide::deflate::compress_to_vec_zlib;
+
+use super::*;
+use crate::cms::compressed::tests::around;
+use crate::cms::enveloped::SharedSecret;
+use crate::smime::seal::CoSigner;
+
+/// The mail with its entity compressed; what stays outside stays.
+fn compressed(message: &Bytes) -> Bytes {
+    let whole = entity(message.clone());
+    let is_content = |field: &&crate::mime::header::Field| crate::smime::seal::is_content_field(field.name());
+    let mut outer = Vec::new();
+    let mut inner = Vec::new();
+    for field in &whole.header.fields {
+        if is_content(&field) { inner.extend_from_slice(&field.raw) } else { outer.extend_from_slice(&field.raw) }
+    }
+    inner.extend_from_slice(b"\r\n");
+    inner.extend_from_slice(&whole.body);
+    let object = around(&compress_to_vec_zlib(&inner, 6));
+    outer.extend_from_slice(pkcs7_entity(&object).as_bytes());
+    outer.into()
+}
+
+fn kinds(opened: &Opened) -> String {
+    let letter = |layer: &Layer| match layer {
+        Layer::Encrypted { outcome: Ok(()), .. } => 'E',
+        Layer::Encrypted { .. } => 'e',
+        Layer::Signed { .. } => 'S',
+        Layer::Compressed { outcome: Ok(()) } => 'C',
+        Layer::Compressed { .. } => 'c',
+    };
+    opened.verdict.layers.iter().map(letter).collect()
+}
+
+/// RFC 2634 section 1.1: signed, encrypted, signed again, in both forms of the outer signature.
+#[test]
+fn triple_wrapping_is_undone() {
+    let pki = people(NewKey::P256);
+    let (alice, bob, mallory) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap(), pki.leaf(MALLORY).unwrap());
+    for inner in [Form::Clear, Form::Opaque] {
+        for outer in [Form::Clear, Form::Opaque] {
+            for cipher in [ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Cbc] {
+                let once = signed(&pki, alice, inner, mail());
+                let twice = encrypted(&[bob], cipher, once);
+                let thrice = signed(&pki, alice, outer, twice.clone());
+                let opened = open(&pki, &[bob], thrice.clone());
+                assert_eq!(kinds(&opened), "SES");
+                assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+                assert!(!opened.verdict.unauthenticated);
+                assert!(opened.content.ends_with(b"Bring bread.\r\n"));
+                // Without the key the outer signature says nothing of what is inside.
+                let shut = open(&pki, &[], thrice);
+                assert_eq!((kinds(&shut).as_str(), shut.verdict.result), ("Se", SmimeResult::Neutral));
+                // A stranger's outer signature makes no author, and takes none away.
+                let resigned = open(&pki, &[bob], signed(&pki, mallory, outer, twice));
+                assert_eq!((kinds(&resigned).as_str(), resigned.verdict.result), ("SES", SmimeResult::Pass));
+            }
+        }
+    }
+    // The other way round: encrypted, signed, encrypted.
+    let inner = encrypted(&[bob], ContentEncryption::Aes256Gcm, mail());
+    let outer = encrypted(&[bob], ContentEncryption::Aes256Gcm, signed(&pki, alice, Form::Clear, inner));
+    let opened = open(&pki, &[bob], outer);
+    assert_eq!(
+        (kinds(&opened).as_str(), opened.verdict.result),
+        ("ESe", SmimeResult::Neutral),
+        "one operation a key (A3)"
+    );
+}
+
+#[test]
+fn what_is_compressed_is_read_in_every_order() {
+    let pki = people(NewKey::P256);
+    let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
+    let gcm = |message: Bytes| encrypted(&[bob], ContentEncryption::Aes256Gcm, message);
+    let cbc = |message: Bytes| encrypted(&[bob], ContentEncryption::Aes128Cbc, message);
+    let sign = |message: Bytes| signed(&pki, alice, Form::Opaque, message);
+    let text: &[u8] = b"At eight, then.\r\n.\r\nBring bread.\r\n";
+    for (message, layers, result, unauthenticated) in [
+        (compressed(&mail()), "C", SmimeResult::None, false),
+        (compressed(&compressed(&mail())), "CC", SmimeResult::None, false),
+        (sign(compressed(&mail())), "SC", SmimeResult::Pass, false),
+        (compressed(&sign(mail())), "CS", SmimeResult::Pass, false),
+        (gcm(compressed(&mail())), "EC", SmimeResult::None, false),
+        (gcm(compressed(&sign(mail()))), "ECS", SmimeResult::Pass, false),
+        (gcm(sign(compressed(&mail()))), "ESC", SmimeResult::Pass, false),
+        (cbc(compressed(&mail())), "EC", SmimeResult::None, true),
+        (cbc(compressed(&sign(mail()))), "ECS", SmimeResult::Pass, false),
+        (compressed(&gcm(sign(mail()))), "CES", SmimeResult::Pass, false),
+    ] {
+        let opened = open(&pki, &[bob], message.clone());
+        assert_eq!(kinds(&opened), layers);
+        assert_eq!(opened.verdict.result, result, "{layers}: {}", opened.verdict.reason);
+        assert_eq!(opened.verdict.unauthenticated, unauthenticated, "{layers}");
+        assert!(opened.content.ends_with(text), "{layers}");
+        // What was decrypted and is not signed around is delivered as it was before it was compressed; without a decryption nothing changes.
+        match layers {
+            "EC" => assert!(opened.message.ends_with(text) && opened.message.starts_with(b"From: Alice"), "{layers}"),
+            "C" | "CC" | "SC" | "CS" => assert_eq!(opened.message, message),
+            _ => {}
+        }
+    }
+}
+
+/// A7: what is compressed under a signature names no other author than the message.
+#[test]
+fn a07_compressed_content_that_names_another_author_is_not_valid() {
+    let pki = people(NewKey::P256);
+    let alice = pki.leaf(ALICE).unwrap();
+    let inside = b"From: mallory@example.com\r\nContent-Type: text/plain\r\n\r\nPay Mallory.\r\n";
+    let object = around(&compress_to_vec_zlib(inside, 6));
+    let message = signed(&pki, alice, Form::Opaque, pkcs7_message(&object));
+    let opened = open(&pki, &[], message);
+    assert_eq!((kinds(&opened).as_str(), opened.verdict.result), ("SC", SmimeResult::Fail));
+    assert!(opened.verdict.signer.is_none() && opened.certificates.is_empty());
+}
+
+#[test]
+fn a12_a_compressed_layer_keeps_to_its_bounds() {
+    let pki = people(NewKey::P256);
+    let mut content = b"Content-Type: text/plain\r\n\r\n".to_vec();
+    content.extend(std::iter::repeat_n(b'a', 10 << 20));
+    let bomb = around(&compress_to_vec_zlib(&content, 10));
+    let opened = open(&pki, &[], pkcs7_message(&bomb));
+    assert_eq!((kinds(&opened).as_str(), opened.verdict.result), ("c", SmimeResult::PermError));
+    assert!(opened.verdict.reason.contains("20 octets"), "{}", opened.verdict.reason);
+    // Layer in layer, each within 20:1: the message as received bounds them all.
+    let mut object = compress_to_vec_zlib(&content, 10);
+    for _ in 0..2 {
+        object = compress_to_vec_zlib(pkcs7_entity(&around(&object)).as_bytes(), 10);
+    }
+    let opened = open(&pki, &[], pkcs7_message(&around(&object)));
+    assert_eq!(opened.verdict.result, SmimeResult::PermError);
+    assert!(opened.content.len() <= 20 * opened.message.len());
+    // The configured size counts too.
+    let small = OpenContext { decompressed: 100, ..context(&pki, &[]) };
+    let opened = open_with(small, &holder(&[]), compressed(&mail()));
+    assert_eq!(opened.verdict.result, SmimeResult::None, "{}", opened.verdict.reason);
+    let smaller = OpenContext { decompressed: 20, ..context(&pki, &[]) };
+    let opened = open_with(smaller, &holder(&[]), compressed(&mail()));
+    assert_eq!(opened.verdict.result, SmimeResult::PermError);
+}
+
+/// A7: all signers have to be good; one of them has to be the author.
+#[test]
+fn a07_of_several_signers_each_has_to_be_good() {
+    let pki = people(NewKey::P256);
+    let (alice, mallory) = (pki.leaf(ALICE).unwrap(), pki.leaf(MALLORY).unwrap());
+    let beside = |other: &Issued| CoSigner {
+        key: key_id(other),
+        certificate: other.certificate.clone(),
+        chain: vec![pki.intermediate.certificate.clone()],
+        scheme: scheme_of(other),
+    };
+    let sign = |first: &Issued, others: Vec<CoSigner>, form| {
+        let signing = Draft::new(&entity(mail())).unwrap().sign_with(sign_plan(&pki, first, form), others).unwrap();
+        let keys = holder(&[alice, mallory]);
+        let answers = signing.operations().into_iter().map(|operation| perform(&keys, operation).unwrap()).collect();
+        signing.finish_all(answers, true).unwrap().signed().unwrap().rope().to_bytes()
+    };
+    for form in [Form::Clear, Form::Opaque] {
+        for (first, second) in [(alice, mallory), (mallory, alice)] {
+            let message = sign(first, vec![beside(second)], form);
+            let opened = open(&pki, &[], message.clone());
+            let Layer::Signed { signers, .. } = &opened.verdict.layers[0] else { panic!() };
+            assert_eq!(signers.len(), 2);
+            assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+            assert_eq!(opened.verdict.signer.as_ref().unwrap().mailbox().to_string(), ALICE);
+            // One octet of either signature changed: nothing is valid any more.
+            let whole = entity(message.clone());
+            let object = match form {
+                Form::Opaque => whole.decoded_body().unwrap(),
+                Form::Clear => whole.parts(&MimeLimits::default()).unwrap().remove(1).decoded_body().unwrap(),
+            };
+            let data = SignedData::parse(&object).unwrap();
+            for index in 0..2 {
+                let signature = data.signers[index].signature_octets();
+                let at = memchr::memmem::find(&object, signature).unwrap() + signature.len() - 1;
+                let mut bad = object.to_vec();
+                bad[at] ^= 1;
+                let bad = match form {
+                    Form::Opaque => Bytes::from(pkcs7_message(&bad)),
+                    Form::Clear => {
+                        let text = String::from_utf8(message.to_vec()).unwrap();
+                        let head = "filename=smime.p7s\r\n\r\n";
+                        let start = text.find(head).unwrap() + head.len();
+                        let end = text.rfind("\r\n--").unwrap();
+                        format!("{}{}{}", &text[..start], base64(&bad).trim_end(), &text[end..]).into()
+                    }
+                };
+                let opened = open(&pki, &[], bad);
+                assert_eq!(opened.verdict.result, SmimeResult::Fail, "{}", opened.verdict.reason);
+            }
+        }
+    }
+    // Two strangers make no author.
+    let opened = open(&pki, &[], sign(mallory, vec![beside(mallory)], Form::Opaque));
+    assert_eq!(opened.verdict.result, SmimeResult::Fail);
+}
+
+/// A shared key opens without a private key; the gateway, which has none, leaves the mail shut.
+#[test]
+fn a_shared_secret_opens_an_envelope() {
+    if !crate::outside::peers(&["openssl"]) {
+        return;
+    }
+    let pki = people(NewKey::P256);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("content"), signed(&pki, pki.leaf(ALICE).unwrap(), Form::Clear, mail())).unwrap();
+    let how: [&[&str]; 2] = [
+        &["-secretkey", "000102030405060708090a0b0c0d0e0f", "-secretkeyid", "01", "-aes-128-gcm"],
+        &["-pwri_password", "sesame", "-aes-256-cbc"],
+    ];
+    for how in how {
+        let mut command = std::process::Command::new("openssl");
+        command.args(["cms", "-encrypt", "-binary", "-outform", "DER", "-in", "content", "-out", "sealed"]);
+        assert!(command.args(how).current_dir(dir.path()).status().unwrap().success());
+        let message = pkcs7_message(&std::fs::read(dir.path().join("sealed")).unwrap());
+        let secrets = vec![
+            SharedSecret::Password("other".to_owned().into()),
+            SharedSecret::Password("sesame".to_owned().into()),
+            SharedSecret::Kek { identifier: None, key: (0..16).collect::<Vec<u8>>().into() },
+        ];
+        let opened = open_with(OpenContext { secrets, ..context(&pki, &[]) }, &holder(&[]), message.clone());
+        assert_eq!((kinds(&opened).as_str(), opened.verdict.result), ("ES", SmimeResult::Pass));
+        assert_eq!(opened.operations, 0, "no private key was asked");
+        let shut = open(&pki, &[], message.clone());
+        assert_eq!((kinds(&shut).as_str(), shut.message), ("e", Bytes::from(message.clone())));
+        let secrets = vec![SharedSecret::Password("other".to_owned().into())];
+        let shut = open_with(OpenContext { secrets, ..context(&pki, &[]) }, &holder(&[]), message);
+        assert_eq!(kinds(&shut), "e");
+    }
+}
+
+/// What the legacy switches let in is marked in the verdict, in our fields and on each signer.
+#[test]
+fn what_is_weak_is_read_by_the_switch_and_marked() {
+    let Some(dir) = crate::outside::corpora() else { return };
+    let message = std::fs::read(dir.join("rfc4134/files/4.2.bin")).unwrap();
+    let pki = people(NewKey::P256);
+    let strict = open(&pki, &[], pkcs7_message(&message));
+    assert_eq!(strict.verdict.result, SmimeResult::Policy, "{}", strict.verdict.reason);
+    assert!(strict.verdict.weak.is_empty());
+    let old = open_with(context(&pki, &[]).with_legacy(Legacy::ALL), &holder(&[]), pkcs7_message(&message));
+    assert!(old.verdict.weak.iter().any(|weak| weak.contains("SHA-1")), "{:?}", old.verdict.weak);
+    assert!(old.verdict.weak.iter().any(|weak| weak.contains("RSA-1024")), "{:?}", old.verdict.weak);
+    assert!(old.verdict.reason.contains("weak: "), "{}", old.verdict.reason);
+    let marks = crate::smime::verdict::Marks {
+        authserv_id: crate::address::Domain::parse("gw.example.net").unwrap(),
+        subject_tags: false,
+    };
+    let fields = String::from_utf8(marks.fields(&old.verdict)).unwrap().replace("\r\n ", " ");
+    assert!(fields.contains("weak=") && fields.contains("SHA-1"), "{fields}");
+    // 3DES, with a key of Bob's.
+    if !crate::outside::peers(&["openssl"]) {
+        return;
+    }
+    let pki = people(NewKey::Rsa2048);
+    let bob = pki.leaf(BOB).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("content"), mail()).unwrap();
+    std::fs::write(files.path().join("bob"), crate::pki::pem::armor("CERTIFICATE", bob.certificate.der())).unwrap();
+    let mut command = std::process::Command::new("openssl");
+    command.args(["cms", "-encrypt", "-binary", "-outform", "DER", "-in", "content", "-out", "sealed", "-des3", "bob"]);
+    assert!(command.current_dir(files.path()).status().unwrap().success());
+    let message = pkcs7_message(&std::fs::read(files.path().join("sealed")).unwrap());
+    let strict = open(&pki, &[bob], message.clone());
+    assert!(!strict.verdict.decrypted && strict.operations == 0);
+    let old = open_with(context(&pki, &[bob]).with_legacy(Legacy::ALL), &holder(&[bob]), message);
+    assert!(old.verdict.decrypted);
+    assert_eq!(old.verdict.weak, ["encrypted with 3DES-CBC"]);
+}
