@@ -147,10 +147,47 @@ pub struct Profile {
     /// Header fields are protected too; `None`: they stay outside alone. No built-in profile asks for it: many mail programs would show
     /// what stands outside.
     pub header: Option<HeaderProtection>,
+    /// Which of a recipient's certificates comes first where he has both kinds: a classical one, or ML-KEM. The other kind is used where
+    /// it is all he has.
+    pub encrypt_first: Family,
+    /// Which of the signer's keys sign where he has both kinds; where he has one, it signs.
+    pub signatures: Signatures,
+}
+
+/// Kinds of algorithms by what could break them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// RSA and elliptic curves: every mail program reads them.
+    #[default]
+    Classical,
+    /// ML-KEM and ML-DSA: believed to hold against a quantum computer.
+    PostQuantum,
+}
+
+impl Family {
+    /// That of a key.
+    pub fn of(kind: KeyKind) -> Self {
+        if kind.is_post_quantum() { Self::PostQuantum } else { Self::Classical }
+    }
+}
+
+/// Which keys of a signer sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signatures {
+    /// One, of this kind where there is one.
+    One(Family),
+    /// A classical key and an ML-DSA key, each in a SignerInfo that names the other (RFC 5752).
+    Both,
+}
+
+impl Default for Signatures {
+    fn default() -> Self {
+        Self::One(Family::Classical)
+    }
 }
 
 impl Profile {
-    /// The profiles every configuration has: `modern`, `compatible`, `edi-energy`.
+    /// The profiles every configuration has: `modern`, `compatible`, `edi-energy`, `post-quantum`.
     pub fn builtin(name: &str) -> Option<Self> {
         use ContentEncryption::{Aes128Cbc, Aes128Gcm, Aes192Cbc, Aes256Cbc, Aes256Gcm};
         let oaep = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
@@ -158,10 +195,17 @@ impl Profile {
             "modern" => (vec![Aes256Gcm, Aes128Gcm, Aes256Cbc, Aes128Cbc], oaep, true),
             "compatible" => (vec![Aes256Cbc, Aes128Cbc], KeyTransport::RsaPkcs1, false),
             "edi-energy" => (vec![Aes128Cbc, Aes192Cbc, Aes256Cbc], oaep, true),
+            // A cipher of 256 bits keeps 128 against a quantum computer.
+            "post-quantum" => (vec![Aes256Gcm, Aes256Cbc], oaep, true),
             _ => return None,
         };
         let (kdf, digest) = (KeyDerivation::X963(Digest::Sha256), Digest::Sha256);
-        Some(Self { name: name.to_owned(), content, transport, kdf, derive_cek: false, pss, digest, header: None })
+        let (encrypt_first, signatures) = match name {
+            "post-quantum" => (Family::PostQuantum, Signatures::Both),
+            _ => (Family::Classical, Signatures::default()),
+        };
+        let (name, derive_cek, header) = (name.to_owned(), false, None);
+        Some(Self { name, content, transport, kdf, derive_cek, pss, digest, header, encrypt_first, signatures })
     }
 
     /// How a key of this kind signs; `None` for kinds that cannot. An EC key signs with the digest of its curve's size, whatever `digest`
@@ -174,7 +218,8 @@ impl Profile {
             KeyKind::P384 => SignatureScheme::Ecdsa(Digest::Sha384),
             KeyKind::P521 => SignatureScheme::Ecdsa(Digest::Sha512),
             KeyKind::Ed25519 => SignatureScheme::Ed25519,
-            KeyKind::X25519 => return None,
+            KeyKind::MlDsa(set) => SignatureScheme::MlDsa(set),
+            KeyKind::X25519 | KeyKind::SlhDsa(_) | KeyKind::MlKem(_) => return None,
         })
     }
 }
@@ -312,6 +357,8 @@ pub struct Plan {
     pub rule: String,
     /// The signer's certificate, key and intermediates (from its path).
     pub sign: Option<Signer>,
+    /// A second key of the signer's that signs beside it: `sign` is classical then, and this one ML-DSA.
+    pub second: Option<Box<Signer>>,
     /// Certificates to encrypt to, with the cipher chosen.
     pub encrypt: Option<EncryptTo>,
     pub profile: Profile,

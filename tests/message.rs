@@ -68,7 +68,7 @@ const SEAL: &str =
 #[test]
 fn what_is_sealed_opens_again() {
     let place = Place::new();
-    for profile in ["modern", "compatible", "edi-energy"] {
+    for profile in ["modern", "compatible", "edi-energy", "post-quantum"] {
         let (status, text) = place.status(&format!("{SEAL} --profile {profile} mail.eml --output sealed.eml"));
         assert_eq!(status, 0, "{text}");
         assert!(!place.read("sealed.eml").contains("bread"));
@@ -275,4 +275,39 @@ fn shared_secrets_open_what_is_encrypted_to_them() {
     let (status, text) = place.status("open --shared-key 0001 mail.eml");
     assert_eq!(status, 2, "{text}");
     assert!(text.contains("16, 24 or 32 octets"), "{text}");
+}
+
+/// The profile `post-quantum` with keys of both kinds: two signatures that name each other, and an envelope that an ML-KEM key opens.
+#[test]
+fn post_quantum_mails_are_sealed_and_opened() {
+    use waxwing::cms::algorithm::{MlDsa, MlKem};
+    use waxwing::pki::authority::{Recipe, issue};
+    let place = Place::new();
+    let now = Timestamp::now();
+    let root = issue(&Recipe::authority("PQ Root", now, NewKey::MlDsa(MlDsa::MlDsa65)), None);
+    place.write("pq-root.der", root.certificate.der());
+    for (name, mailbox, key) in
+        [("alice-pq", ALICE, NewKey::MlDsa(MlDsa::MlDsa65)), ("bob-pq", BOB, NewKey::MlKem(MlKem::MlKem768))]
+    {
+        let issued = issue(&Recipe::mailbox(mailbox, now, key), Some(&root));
+        let (keys, certificates) = (vec![issued.pkcs8.clone()], vec![issued.certificate.clone()]);
+        let bundle = Bundle { keys, certificates, ..Bundle::default() };
+        place.write(&format!("{name}.p12"), &export(&bundle, "secret", name).unwrap());
+        place.write(&format!("{name}.der"), issued.certificate.der());
+    }
+    let keys =
+        "--key alice.p12 --key alice-pq.p12 --password secret --trust root.der --trust pq-root.der --cert middle.der";
+    let (status, text) = place.status(&format!(
+        "seal --sign --encrypt {keys} --cert bob.der --cert bob-pq.der --profile post-quantum mail.eml --output sealed.eml"
+    ));
+    assert_eq!(status, 0, "{text}");
+    let open = "open --key bob-pq.p12 --password secret --trust root.der --trust pq-root.der sealed.eml";
+    let (status, text) = place.status(open);
+    assert_eq!(status, 0, "{text}");
+    for words in ["ML-KEM-768", "ML-DSA-65", "ECDSA", "verdict: pass (signed by alice@example.org)"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // The classical key of bob's is not asked: his ML-KEM certificate came first.
+    let (status, text) = place.status(&format!("open {AS_BOB} sealed.eml"));
+    assert_eq!(status, 1, "{text}");
 }

@@ -87,6 +87,7 @@ impl World {
             form,
             signing_time: self.now,
             capabilities: Vec::new(),
+            second: None,
         };
         let signing = draft.sign(plan)?;
         let answer = self.perform(signing.operation());

@@ -310,7 +310,7 @@ fn record_json(record: &CertificateRecord) -> Value {
         "fingerprint": *hex(&certificate.fingerprint()), "subject": certificate.subject_text(), "issuer": certificate.issuer_text(),
         "serial": *hex(certificate.serial()), "not_before": certificate.not_before().to_string(), "not_after": certificate.not_after().to_string(),
         "addresses": certificate.mailboxes().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "key_type": format!("{:?}", certificate.public_key().kind()), "trust": trust_name(record.trust), "private_key": record.key.is_some(),
+        "key_type": certificate.public_key().kind().name(), "trust": trust_name(record.trust), "private_key": record.key.is_some(),
         "preferred": record.preferred,
         "capabilities": record.capabilities.as_ref().map(|ciphers| ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>()),
         "source": record.provenance.source, "detail": record.provenance.detail, "stored": record.provenance.at.to_string(),
@@ -357,8 +357,8 @@ fn show_record(store: &EmbeddedStore, identity: &Identity, record: &CertificateR
     println!("  addresses    {}", shown(&addresses.join(", ")));
     println!("  valid        {} to {}", certificate.not_before(), certificate.not_after());
     println!(
-        "  key          {:?}, private key {}",
-        certificate.public_key().kind(),
+        "  key          {}, private key {}",
+        certificate.public_key().kind().name(),
         if record.key.is_some() { "in the store" } else { "not here" }
     );
     println!("  trust        {}", trust_name(record.trust));

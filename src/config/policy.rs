@@ -9,12 +9,14 @@ use super::reader::{Expected, Section, boolean, choice, list, size, text};
 use super::{Direction, ReadFile};
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport};
 use crate::pki::revocation::Demand;
-use crate::policy::{Action, Bcc, EncryptMode, Match, Missing, Pattern, Policy, Profile, Quarantine, Rule, SignMode};
+use crate::policy::{
+    Action, Bcc, EncryptMode, Family, Match, Missing, Pattern, Policy, Profile, Quarantine, Rule, SignMode, Signatures,
+};
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::seal::Form;
 
 const DEFAULT_PROFILE: &str = "compatible";
-const BUILT_IN: [&str; 3] = ["modern", "compatible", "edi-energy"];
+const BUILT_IN: [&str; 4] = ["modern", "compatible", "edi-energy", "post-quantum"];
 
 pub(super) fn policy(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Policy> {
     let profiles = profiles(top);
@@ -209,6 +211,8 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
             pss: section.get("pss", boolean).unwrap_or(base.pss),
             digest: section.get("digest", choice(DIGESTS)).unwrap_or(base.digest),
             header: header_protection(&section),
+            encrypt_first: section.get("encrypt-first", choice(FAMILIES)).unwrap_or(base.encrypt_first),
+            signatures: section.get("signatures", choice(SIGNATURES)).unwrap_or(base.signatures),
             name: name.clone(),
         };
         section.finish();
@@ -249,6 +253,14 @@ pub(crate) const TRANSPORTS: &[(&str, KeyTransport)] = &[
     ("oaep-sha256", KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256)),
     ("oaep-sha384", KeyTransport::RsaOaep(Digest::Sha384, Digest::Sha384)),
     ("oaep-sha512", KeyTransport::RsaOaep(Digest::Sha512, Digest::Sha512)),
+];
+
+const FAMILIES: &[(&str, Family)] = &[("classical", Family::Classical), ("post-quantum", Family::PostQuantum)];
+
+const SIGNATURES: &[(&str, Signatures)] = &[
+    ("classical", Signatures::One(Family::Classical)),
+    ("post-quantum", Signatures::One(Family::PostQuantum)),
+    ("both", Signatures::Both),
 ];
 
 /// What is written: weak ciphers are for reading alone and cannot be named.

@@ -233,17 +233,40 @@ impl Certificate {
         let (wanted, names) = match (purpose, self.inner.public_key.kind()) {
             (Purpose::Signature, KeyKind::X25519) => return refuse("an X25519 key cannot sign"),
             (Purpose::Encryption, KeyKind::Ed25519) => return refuse("an Ed25519 key cannot encrypt"),
+            (Purpose::Signature, KeyKind::MlKem(_)) => return refuse("an ML-KEM key cannot sign"),
+            (Purpose::Encryption, KeyKind::MlDsa(_) | KeyKind::SlhDsa(_)) => {
+                return refuse("a key that signs cannot encrypt");
+            }
             (Purpose::Signature, _) => {
                 (usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION, "digitalSignature or nonRepudiation")
             }
-            (Purpose::Encryption, KeyKind::Rsa { .. }) => (usage::KEY_ENCIPHERMENT, "keyEncipherment"),
+            (Purpose::Encryption, KeyKind::Rsa { .. } | KeyKind::MlKem(_)) => {
+                (usage::KEY_ENCIPHERMENT, "keyEncipherment")
+            }
             (Purpose::Encryption, _) => (usage::KEY_AGREEMENT, "keyAgreement"),
         };
         if self.inner.extensions.key_usage.is_some_and(|bits| bits & wanted == 0) {
             return Err(CertificateError::Refused(format!("its keyUsage lacks {names}")));
         }
+        self.suits_its_key().map_err(CertificateError::Refused)?;
         if !self.allows_mail() {
             return refuse("its extendedKeyUsage lacks emailProtection");
+        }
+        Ok(())
+    }
+    /// What a post-quantum key's keyUsage may say (RFC 9881 section 5, RFC 9909 section 6, RFC 9935 section 5); says what it may not.
+    pub(crate) fn suits_its_key(&self) -> Result<(), String> {
+        let Some(bits) = self.inner.extensions.key_usage else { return Ok(()) };
+        let signing = usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION | usage::KEY_CERT_SIGN | usage::CRL_SIGN;
+        let (allowed, rule) = match self.inner.public_key.kind() {
+            KeyKind::MlDsa(_) => (signing, "RFC 9881 section 5"),
+            KeyKind::SlhDsa(_) => (signing, "RFC 9909 section 6"),
+            KeyKind::MlKem(_) => (usage::KEY_ENCIPHERMENT, "RFC 9935 section 5"),
+            _ => return Ok(()),
+        };
+        if bits & allowed == 0 || bits & !allowed != 0 {
+            let kind = self.inner.public_key.kind().name();
+            return Err(format!("its keyUsage does not fit a key of kind {kind} ({rule})"));
         }
         Ok(())
     }

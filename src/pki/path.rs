@@ -385,6 +385,9 @@ fn check_authority(issuer: &Certificate) -> Result<(), PathError> {
     if issuer.extensions().key_usage.is_some_and(|bits| bits & usage::KEY_CERT_SIGN == 0) {
         return usage("its keyUsage lacks keyCertSign");
     }
+    if let Err(why) = issuer.suits_its_key() {
+        return usage(&why);
+    }
     if !issuer.allows_mail() {
         return usage("its extendedKeyUsage lacks emailProtection");
     }

@@ -1,3 +1,5 @@
+mod post_quantum;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -294,6 +296,8 @@ fn capabilities_choose_within_the_profile() {
     assert_eq!(content(Some(vec![TripleDesCbc]), "modern"), Aes128Cbc);
     assert_eq!(content(Some(vec![Aes256Gcm]), "compatible"), Aes128Cbc);
     assert_eq!(content(None, "edi-energy"), Aes128Cbc);
+    assert_eq!(content(None, "post-quantum"), Aes256Gcm);
+    assert_eq!(content(Some(vec![ContentEncryption::Aes128Gcm]), "post-quantum"), Aes256Cbc);
 }
 
 fn header(text: &str) -> Header {

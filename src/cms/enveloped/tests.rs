@@ -7,6 +7,9 @@ use crate::keys::{KeyAnswer, SoftwareKey, new_cek};
 use crate::pki::authority::{Issued, NewKey};
 use crate::pki::certificate::Certificate;
 
+#[path = "tests/kem.rs"]
+mod with_kem;
+
 const CIPHERS: [ContentEncryption; 6] = [
     ContentEncryption::Aes128Cbc,
     ContentEncryption::Aes192Cbc,

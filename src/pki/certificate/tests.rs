@@ -140,3 +140,32 @@ fn fuzz_body_holds_on_seeds_and_noise() {
         })
         .unwrap();
 }
+
+/// RFC 9881 section 5, RFC 9935 section 5: signing keys sign, encapsulation keys encipher a key, and neither says anything else.
+#[test]
+fn a05_key_usages_that_do_not_fit_a_post_quantum_key_are_refused() {
+    use crate::cms::algorithm::{MlDsa, MlKem};
+    let ca = issue_cached(&Recipe::authority("PQ CA", now(), NewKey::MlDsa(MlDsa::MlDsa44)), None);
+    let fits = |key: NewKey, usage: &[&'static str], purpose: Purpose| {
+        let mut recipe = Recipe::mailbox("q@example.org", now(), key);
+        recipe.key_usage = usage.to_vec();
+        issue_cached(&recipe, Some(&ca)).certificate.fits(purpose).is_ok()
+    };
+    let (signing, sealing) = (NewKey::MlDsa(MlDsa::MlDsa65), NewKey::MlKem(MlKem::MlKem512));
+    for usage in [&["digitalSignature"][..], &["nonRepudiation"], &["digitalSignature", "keyCertSign", "cRLSign"], &[]]
+    {
+        assert!(fits(signing, usage, Purpose::Signature), "{usage:?}");
+        assert!(!fits(signing, usage, Purpose::Encryption), "{usage:?}");
+    }
+    for usage in
+        [&["digitalSignature", "keyEncipherment"][..], &["digitalSignature", "keyAgreement"], &["keyEncipherment"]]
+    {
+        assert!(!fits(signing, usage, Purpose::Signature), "{usage:?}");
+    }
+    assert!(fits(sealing, &["keyEncipherment"], Purpose::Encryption));
+    for usage in [&["keyEncipherment", "digitalSignature"][..], &["keyAgreement"], &["keyEncipherment", "keyAgreement"]]
+    {
+        assert!(!fits(sealing, usage, Purpose::Encryption), "{usage:?}");
+    }
+    assert!(!fits(sealing, &["keyEncipherment"], Purpose::Signature));
+}

@@ -329,7 +329,7 @@ pub(in crate::smime) fn scheme_name(scheme: SignatureScheme) -> String {
         SignatureScheme::RsaPkcs1(digest) => format!("RSA PKCS#1 v1.5, {}", digest.name()),
         SignatureScheme::RsaPss(digest, salt) => format!("RSA-PSS, {}, salt of {salt}", digest.name()),
         SignatureScheme::Ecdsa(digest) => format!("ECDSA, {}", digest.name()),
-        SignatureScheme::Ed25519 => "Ed25519".into(),
+        SignatureScheme::Ed25519 | SignatureScheme::MlDsa(_) | SignatureScheme::SlhDsa(_) => scheme.name(),
     }
 }
 
