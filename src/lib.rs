@@ -31,6 +31,8 @@ pub mod mime {
     pub mod entity;
     /// P: fields, parameters, mailboxes; the one header writer.
     pub mod header;
+    /// P: mails in a file one after another.
+    pub mod mbox;
     /// P: content as pieces, encoded while it is written.
     pub mod rope;
 }

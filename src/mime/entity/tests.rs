@@ -148,7 +148,15 @@ fn a14_transfer_encodings_are_those_of_rfc_2045() {
         let body = entity.decoded_body().unwrap();
         assert_eq!(body.as_ptr(), entity.body.as_ptr());
     }
-    for header in ["x-uuencode", "base64 base64", "base64; x", "", "7bit\r\nContent-Transfer-Encoding: base64"] {
+    for header in [
+        "x-uuencode",
+        "base64 base64",
+        "base64; x",
+        "base64 (c)",
+        "(c) quoted-printable",
+        "",
+        "7bit\r\nContent-Transfer-Encoding: base64",
+    ] {
         assert!(
             entity(&format!("Content-Transfer-Encoding: {header}\r\n\r\nAAAA")).decoded_body().is_err(),
             "{header:?}"
