@@ -31,6 +31,18 @@ pub enum SignMode {
     Require,
 }
 
+/// sign-with = author | domain | author-or-domain
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SignWith {
+    /// The author's own key.
+    #[default]
+    Author,
+    /// The key of the author's domain: receivers are shown the domain's signature, not a person's.
+    Domain,
+    /// The author's own; the domain's where he has none that may be used.
+    Either,
+}
+
 /// encrypt = never | prefer | require
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EncryptMode {
@@ -60,6 +72,7 @@ pub enum Bcc {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Action {
     pub sign: SignMode,
+    pub sign_with: SignWith,
     pub encrypt: EncryptMode,
     pub form: Form,
     pub missing: Missing,
@@ -98,9 +111,14 @@ pub struct Match {
     pub larger_than: Option<u64>,
     pub signed: Option<bool>,
     pub encrypted: Option<bool>,
+    /// It answers mail that was decrypted here, by its References (A33): [`DECRYPTED_THREAD`].
+    pub replies_to_decrypted: Option<bool>,
     pub user: Vec<String>,
     pub listener: Vec<String>,
 }
+
+/// How the identifiers end that decrypted mail carries in its References, where a rule asks for answers to it.
+pub const DECRYPTED_THREAD: &str = "@decrypted.waxwing.invalid>";
 
 /// An address, a domain (`@example.org`), a wildcard (`*@*.example.org`, `*`); list files are read into these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,6 +250,13 @@ pub struct Policy {
     pub profiles: BTreeMap<String, Profile>,
 }
 
+impl Policy {
+    /// Whether a rule asks for answers to decrypted mail: then decrypted mail carries what they are known by.
+    pub fn follows_threads(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches.replies_to_decrypted.is_some())
+    }
+}
+
 /// What rules can see of a message.
 #[derive(Debug, Clone)]
 pub struct MessageFacts<'a> {
@@ -275,7 +300,7 @@ pub struct Candidate {
     pub path: Result<ValidPath, String>,
     /// The SAN holds the address (or the domain, for domain certificates).
     pub names_owner: bool,
-    /// A domain certificate: stands in where the recipient has none of his own, and never signs for a mailbox.
+    /// A domain certificate: stands in where the recipient has none of his own, or where the rule signs with it.
     pub domain: bool,
     /// The mailbox's SMIMEEncryptionKeyPreference names it.
     pub preferred: bool,
@@ -370,6 +395,8 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct Signer {
     pub key: KeyId,
+    /// The key is the domain's, not the author's.
+    pub domain: bool,
     pub certificate: Certificate,
     pub chain: Vec<Certificate>,
 }

@@ -1,5 +1,6 @@
 //! `waxwing cert`: certificates and private keys of mailboxes and domains.
 
+mod check;
 mod export;
 mod import;
 
@@ -77,6 +78,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check every certificate of an owner, or of a file: what it may be used for and why not, its path as a tree, whether it is revoked,
+    /// where that was fetched and until when it holds.
+    ///
+    /// Exit status: 0 one at least may be used, 1 none may, 2 could not be read.
+    #[command(
+        after_help = "Examples:\n  waxwing cert check anna@example.org\n  waxwing cert check --trust ca.pem anna.pem --no-fetch --crl ca.crl\n  \
+        waxwing cert check @partner.example --revocation require --json"
+    )]
+    Check(Box<check::CheckArgs>),
     /// Write all certificates and private keys that an owner ever had to a PKCS#12 file, and read it back.
     #[command(after_help = "Example:\n  waxwing cert export anna@example.org --output anna.p12 --password-file pw.txt")]
     Export {
@@ -158,6 +168,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
         }
         Command::List { address, json } => list(&args.store.open(context)?, address.as_deref(), json),
         Command::Show { what, json } => show(&args.store.open(context)?, &what, json),
+        Command::Check(check) => check::run(*check, &args.store, context),
         Command::Export { address, output, password } => {
             let owner = parse_owner(&address)?;
             let password = export::needed(&password)?;

@@ -211,6 +211,20 @@ impl EnvelopedData {
         short.then(|| format!("{} with a tag of {} octets", self.content.name(), self.algorithm.tag_len))
     }
 
+    /// As [`Self::open`], for the last CEK there is: where nobody else holds the octets they are decrypted where they lie, so that a large
+    /// content is in memory once.
+    pub fn open_last(mut self, cek: &Cek) -> Result<Bytes, CmsError> {
+        let (encrypted, mac) = (std::mem::take(&mut self.encrypted), self.mac.to_vec());
+        self.mac = Bytes::new();
+        self.recipients.clear();
+        match encrypted.try_into_mut() {
+            Ok(buffer) => cipher::open_in_place(&self.algorithm, cek, buffer, &self.authenticated_attributes, &mac),
+            Err(shared) => {
+                cipher::open(&self.algorithm, cek, &shared, &self.authenticated_attributes, &mac).map(Bytes::from)
+            }
+        }
+    }
+
     /// AEAD, so that success proves integrity under the CEK.
     pub fn is_authenticated(&self) -> bool {
         self.content.is_authenticated()
@@ -238,9 +252,11 @@ pub fn fuzz_enveloped_data(data: &[u8]) {
     if let Ok(read) = EnvelopedData::parse(&Bytes::copy_from_slice(data), legacy) {
         assert!(read.recipients.len() <= MAX_RECIPIENTS);
         let cek = zeroize::Zeroizing::new(vec![0x5a; read.content.key_len()]);
-        if let Ok(plain) = read.open(&cek) {
+        let plain = read.open(&cek);
+        if let Ok(plain) = &plain {
             assert!(plain.len() <= read.encrypted.len());
         }
+        assert_eq!(read.clone().open_last(&cek).ok(), plain.ok());
         for recipient in &read.recipients {
             let _ = recipient.operation(KeyId([0; 32]), read.content, cek.clone());
             let kek = SharedSecret::Kek { identifier: None, key: zeroize::Zeroizing::new(vec![0x5a; 16]) };

@@ -10,7 +10,8 @@ use super::{Direction, ReadFile};
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport};
 use crate::pki::revocation::Demand;
 use crate::policy::{
-    Action, Bcc, EncryptMode, Family, Match, Missing, Pattern, Policy, Profile, Quarantine, Rule, SignMode, Signatures,
+    Action, Bcc, EncryptMode, Family, Match, Missing, Pattern, Policy, Profile, Quarantine, Rule, SignMode, SignWith,
+    Signatures,
 };
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::seal::Form;
@@ -58,6 +59,7 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
         choice(&[("never", EncryptMode::Never), ("prefer", EncryptMode::Prefer), ("require", EncryptMode::Require)]);
     let action = Action {
         sign: section.get("sign", sign).unwrap_or_default(),
+        sign_with: section.get("sign-with", choice(SIGN_WITH)).unwrap_or_default(),
         encrypt: section.get("encrypt", encrypt).unwrap_or_default(),
         form: section.get("form", choice(&[("clear", Form::Clear), ("opaque", Form::Opaque)])).unwrap_or_default(),
         missing: section
@@ -78,6 +80,9 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
     contradictions(section, &action);
     action
 }
+
+const SIGN_WITH: &[(&str, SignWith)] =
+    &[("author", SignWith::Author), ("domain", SignWith::Domain), ("author-or-domain", SignWith::Either)];
 
 /// A rule that says two things could be read as the weaker one: refused.
 fn contradictions(section: &Section<'_, '_>, action: &Action) {
@@ -124,6 +129,7 @@ fn matching(section: Section<'_, '_>, read_file: ReadFile<'_>) -> Match {
         larger_than: section.get("larger_than", size(0)),
         signed: section.get("signed", boolean),
         encrypted: section.get("encrypted", boolean),
+        replies_to_decrypted: section.get("replies_to_decrypted", boolean),
         user: section.get("user", list(|text| Ok(text.to_owned()))).unwrap_or_default(),
         listener: section.get("listener", list(|text| Ok(text.to_owned()))).unwrap_or_default(),
     };

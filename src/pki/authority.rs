@@ -43,6 +43,8 @@ pub struct Recipe {
     pub common_name: String,
     /// rfc822Name entries of the SAN; SmtpUTF8Mailbox where the local part is not ASCII.
     pub mailboxes: Vec<String>,
+    /// emailAddress in the subject, as old CAs wrote it.
+    pub subject_email: Option<String>,
     /// dNSName entries of the SAN: the certificate of a server.
     pub hosts: Vec<String>,
     pub not_before: Timestamp,
@@ -66,6 +68,7 @@ impl Recipe {
         Self {
             common_name: common_name.to_owned(),
             mailboxes: Vec::new(),
+            subject_email: None,
             hosts: Vec::new(),
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 87_600 * HOUR),
@@ -89,6 +92,7 @@ impl Recipe {
         Self {
             common_name: mailbox.to_owned(),
             mailboxes: vec![mailbox.to_owned()],
+            subject_email: None,
             hosts: Vec::new(),
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 8_760 * HOUR),
@@ -181,7 +185,7 @@ pub fn cached_key(kind: NewKey, name: &str) -> Zeroizing<Vec<u8>> {
 #[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
 pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option<&Issued>) -> Issued {
     let spki = SoftwareKey::from_pkcs8(&pkcs8).expect("a PKCS#8 key of a kind made here").spki().to_vec();
-    let subject = common_name(&recipe.common_name);
+    let subject = subject(recipe);
     let (issuer_name, signer, issuer_spki) = match issuer {
         Some(issuer) => (
             issuer.certificate.subject().to_vec(),
@@ -328,9 +332,16 @@ impl Signer {
     }
 }
 
-fn common_name(text: &str) -> Vec<u8> {
-    let attribute = sequence(&[&oid(&db::rfc4519::COMMON_NAME), &write(tag::UTF8_STRING, &[text.as_bytes()])]);
-    sequence(&[&write(tag::SET, &[&attribute])])
+fn subject(recipe: &Recipe) -> Vec<u8> {
+    const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
+    let rdn = |id: &ObjectIdentifier, kind: u8, text: &str| {
+        write(tag::SET, &[&sequence(&[&oid(id), &write(kind, &[text.as_bytes()])])])
+    };
+    let mut rdns = rdn(&db::rfc4519::COMMON_NAME, tag::UTF8_STRING, &recipe.common_name);
+    if let Some(email) = &recipe.subject_email {
+        rdns.extend(rdn(&EMAIL_ADDRESS, tag::IA5_STRING, email));
+    }
+    sequence(&[&rdns])
 }
 
 /// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime after.

@@ -212,11 +212,29 @@ impl Certificate {
     pub fn is_for(&self, mailbox: &MailboxKey) -> bool {
         self.inner.mailboxes.iter().any(|own| own.key() == *mailbox)
     }
-    /// Whether it is a domain certificate for that domain (legacy `domain-confidentiality-authority@domain`, or a SAN of
-    /// rfc822Name `@domain`-like forms as RFC 3183 names them).
-    pub fn is_for_domain(&self, domain: &Domain) -> bool {
-        const LOCAL: &str = "domain-confidentiality-authority";
-        if self.inner.mailboxes.iter().any(|own| own.local().eq_ignore_ascii_case(LOCAL) && own.domain() == domain) {
+    /// The mailboxes in emailAddress attributes of the subject, where the SAN names no mailbox at all (RFC 8550 section 3: what old CAs
+    /// wrote). They count only where a setting says so.
+    pub fn subject_mailboxes(&self) -> Vec<Mailbox> {
+        let in_san = |name: GeneralName<'_>| matches!(name, GeneralName::Rfc822(_) | GeneralName::SmtpUtf8(_));
+        if self.alternative_names().any(in_san) {
+            return Vec::new();
+        }
+        let texts = name::email_addresses(self.subject()).unwrap_or_default();
+        texts.iter().take(MAX_NAMES).filter_map(|text| Mailbox::parse(text).ok()).collect()
+    }
+    /// Whether it names this mailbox: in the SAN, or with `in_subject` in the subject's emailAddress where the SAN names none.
+    pub fn names(&self, mailbox: &MailboxKey, in_subject: bool) -> bool {
+        self.is_for(mailbox) || (in_subject && self.subject_mailboxes().iter().any(|own| own.key() == *mailbox))
+    }
+    /// Whether it is a domain certificate for that domain: its SAN holds rfc822Name `@domain`, or the mailbox that RFC 3183 names for
+    /// the purpose: `domain-confidentiality-authority@domain` (section 4.1), `domain-signing-authority@domain` (section 3.1.1).
+    pub fn is_for_domain(&self, domain: &Domain, purpose: Purpose) -> bool {
+        let authority = match purpose {
+            Purpose::Encryption => "domain-confidentiality-authority",
+            Purpose::Signature => "domain-signing-authority",
+        };
+        let is_authority = |own: &Mailbox| own.local().eq_ignore_ascii_case(authority) && own.domain() == domain;
+        if self.inner.mailboxes.iter().any(is_authority) {
             return true;
         }
         self.alternative_names().any(|name| match name {

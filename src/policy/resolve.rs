@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Family, Known, MaySign, Missing, Plan, Policy,
-    Profile, Resolution, Rule, SignMode, Signatures, Signer, Treatment, TrustState,
+    Profile, Resolution, Rule, SignMode, SignWith, Signatures, Signer, Treatment, TrustState,
 };
 use crate::cms::algorithm::ContentEncryption;
 use crate::pki::certificate::Purpose;
@@ -194,11 +194,12 @@ fn sign(
         }
         Known::Candidates(candidates) => candidates,
     };
+    let domain_key = rule.action.sign_with != SignWith::Author;
     let first = match profile.signatures {
         Signatures::One(family) => family,
         Signatures::Both => Family::Classical,
     };
-    let usable = usable("signer", Purpose::Signature, candidates, false, first, now, considered);
+    let usable = usable("signer", Purpose::Signature, candidates, domain_key, first, now, considered);
     let able: Vec<_> = usable
         .iter()
         .filter_map(|candidate| {
@@ -233,13 +234,15 @@ fn sign(
 /// The key that signs beside the first of `able`, which is the best classical one where there is one: the best ML-DSA key.
 fn second<'c>(able: &[(&'c Candidate, Signer)]) -> Option<(&'c Candidate, Signer)> {
     let family = |one: &Candidate| Family::of(one.certificate.public_key().kind());
-    able.first().filter(|(first, _)| family(first) == Family::Classical)?;
-    able.iter().find(|(candidate, _)| family(candidate) == Family::PostQuantum).cloned()
+    let (first, _) = able.first().filter(|(first, _)| family(first) == Family::Classical)?;
+    let beside = |one: &Candidate| family(one) == Family::PostQuantum && one.domain == first.domain;
+    able.iter().find(|(candidate, _)| beside(candidate)).cloned()
 }
 
 fn signer(candidate: &Candidate) -> Option<Signer> {
     let (key, path) = (candidate.key?, candidate.path.as_ref().ok()?);
-    Some(Signer { key, certificate: candidate.certificate.clone(), chain: intermediates(path) })
+    let (certificate, chain) = (candidate.certificate.clone(), intermediates(path));
+    Some(Signer { key, domain: candidate.domain, certificate, chain })
 }
 
 /// The path without its leaf and its anchor.
@@ -303,11 +306,12 @@ fn judge(candidate: &Candidate, purpose: Purpose, domain_key: bool, now: Timesta
         TrustState::Pending => return Err("pending until an administrator approves it".into()),
         TrustState::Pinned | TrustState::Trusted => {}
     }
-    if candidate.domain && (purpose == Purpose::Signature || !domain_key) {
+    if candidate.domain && !domain_key {
         return Err("a domain certificate, which this rule does not use".into());
     }
     if !candidate.names_owner {
-        return Err("its subjectAltName does not hold the address".into());
+        let what = if candidate.domain { "domain" } else { "address" };
+        return Err(format!("its subjectAltName does not hold the {what}"));
     }
     if now < certificate.not_before() {
         return Err(format!("not valid before {}", certificate.not_before()));

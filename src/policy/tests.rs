@@ -30,6 +30,7 @@ impl House {
             &Recipe {
                 common_name: "Root".into(),
                 mailboxes: vec![],
+                subject_email: None,
                 hosts: Vec::new(),
                 not_before: at(-1000),
                 not_after: at(1000),
@@ -50,6 +51,7 @@ impl House {
         let recipe = Recipe {
             common_name: format!("{address} {from}"),
             mailboxes: vec![address.into()],
+            subject_email: None,
             hosts: Vec::new(),
             not_before: at(from),
             not_after: at(to),

@@ -14,8 +14,10 @@ mod inbound;
 mod outbound;
 mod paths;
 mod quoted;
+mod threads;
 mod trace;
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget::{Budget, Reservation};
 use super::deliver::OpenedMail;
@@ -37,6 +39,7 @@ use crate::config::{Config, Delivery, Direction};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
+use crate::pki::revocation::Need;
 use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
@@ -44,12 +47,17 @@ use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply}
 use crate::store::CertStore;
 
 pub use again::{Again, Submitted};
-pub use explain::{ExplainError, Explained, Explanation, Question, explain};
+pub use explain::{ExplainError, Explained, Explainer, Explanation, Outcome, Question, Weaker};
 pub use facts::StrictlyEncrypted;
 pub use handover::{Committing, Queue, QueueEntry, QueueError};
 
 /// Bodies larger than this are worked on in the bounded pool.
 const HEAVY: usize = 256 * 1024;
+
+tokio::task_local! {
+    /// The place that heavy work has in the pool.
+    static PLACE: RefCell<Option<OwnedSemaphorePermit>>;
+}
 
 /// The pipeline: a [`Relay`]. Cheap to clone.
 #[derive(Clone)]
@@ -176,7 +184,7 @@ impl Pipeline {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
             tokens: Arc::new(trace::LoopTokens::new(loop_secret)),
-            lookup: Arc::new(facts::Lookup::new(store, config.fetch)),
+            lookup: Arc::new(facts::Lookup::new(store, config.fetch, &config.certificates)),
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             config,
@@ -414,17 +422,28 @@ impl Inner {
             }
             let permit = self.pool.clone().acquire_owned().await.map_err(|_| Refusal::Internal)?;
             let runtime = tokio::runtime::Handle::current();
-            let task = tokio::task::spawn_blocking(move || {
-                let result = runtime.block_on(work);
-                drop(permit);
-                result
-            });
+            let place = RefCell::new(Some(permit));
+            let task = tokio::task::spawn_blocking(move || runtime.block_on(PLACE.scope(place, work)));
             task.await.map_err(|error| {
                 tracing::error!(%error, "work on a message ended in a defect");
                 Refusal::Internal
             })
         };
         tokio::time::timeout(self.config.limits.work_timeout, run).await.unwrap_or(Err(Refusal::WorkTimeout))
+    }
+
+    /// Fetches what would tell more of certificates that may be revoked. Meanwhile others have this work's place in the pool: a
+    /// responder that stalls holds up no other mail.
+    async fn fetch(&self, needs: Vec<Need>, asked: Timestamp) -> bool {
+        if needs.is_empty() || !self.config.fetch.enabled {
+            return false;
+        }
+        let held = PLACE.try_with(|place| place.borrow_mut().take().is_some()).unwrap_or(false);
+        let new = self.lookup.fetcher().fetch(needs, asked).await;
+        if held && let Ok(permit) = self.pool.clone().acquire_owned().await {
+            let _ = PLACE.try_with(|place| place.borrow_mut().replace(permit));
+        }
+        new
     }
 
     /// Asks the key holder.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::decide::incoming;
-use super::{Came, Content, Inner, Message, Output, Treated};
+use super::{Came, Content, Inner, Message, Output, Treated, threads};
 use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
 use crate::config::{Config, Direction};
@@ -84,11 +84,8 @@ impl Inner {
         let demand = with_keys.first().map(|(_, _, rule, _)| rule.action.revocation).unwrap_or_default();
         let context = |keys: Vec<OwnKey>, revocation: Demand| OpenContext {
             operations,
-            revocation,
-            evidence: self.lookup.fetcher().clone(),
-            paths: Some(self.lookup.signers()),
             decompressed: decompressed(&self.config),
-            ..OpenContext::new(keys, trust.clone(), message.at).with_legacy(self.config.legacy)
+            ..self.lookup.context(keys, trust.clone(), revocation, message.at).with_legacy(self.config.legacy)
         };
         let probed = probe(&message.entity, context(union, demand));
         let alone = with_keys.len() == 1;
@@ -137,7 +134,7 @@ impl Inner {
             let asked = Timestamp::now();
             let first = probed.take_if(|(known, _)| *known == demand).map(|(_, opened)| opened);
             let mut opened = first.or_else(|| probe(&message.entity, context(demand))).ok_or(Refusal::Internal)?;
-            if self.lookup.fetcher().fetch(std::mem::take(&mut opened.needs), asked).await {
+            if self.fetch(std::mem::take(&mut opened.needs), asked).await {
                 opened = probe(&message.entity, context(demand)).ok_or(Refusal::Internal)?;
             }
             treated.done.push(format!("verdict: {}", opened.verdict.reason));
@@ -196,6 +193,11 @@ impl Inner {
             .then(|| Entity::parse(opened.message.clone(), &MimeLimits::default()).ok())
             .flatten();
         let entity = fresh.as_ref().unwrap_or(received);
+        let threaded = (opened.verdict.decrypted && self.config.policy.follows_threads())
+            .then(|| threads::marked(entity))
+            .flatten()
+            .and_then(|octets| Entity::parse(octets, &MimeLimits::default()).ok());
+        let entity = threaded.as_ref().unwrap_or(entity);
         let clear_signed = matches!(opened.verdict.layers.first(), Some(Layer::Signed { .. }));
         let bare = (strip_signature && clear_signed && opened.verdict.signer.is_some())
             .then(|| unwrapped(&entity.header, &opened.content, &MimeLimits::default()))
@@ -216,20 +218,20 @@ impl Inner {
     }
 
     /// Opens for one recipient; private-key operations are done by the key holder.
-    async fn open(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
+    async fn open(&self, entity: Entity, context: OpenContext) -> Box<Opened> {
         let asked = Timestamp::now();
-        let again = context.clone();
+        let (kept, again) = (entity.undecoded(), context.clone());
         let mut opened = self.open_once(entity, context).await;
-        if self.lookup.fetcher().fetch(std::mem::take(&mut opened.needs), asked).await {
+        if self.fetch(std::mem::take(&mut opened.needs), asked).await {
             let operations = opened.operations;
-            opened = self.open_once(entity, again).await;
+            opened = self.open_once(kept, again).await;
             opened.operations = opened.operations.saturating_add(operations);
         }
         opened
     }
 
-    async fn open_once(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
-        let mut opener = Opener::new(entity.clone(), context, substitute);
+    async fn open_once(&self, entity: Entity, context: OpenContext) -> Box<Opened> {
+        let mut opener = Opener::new(entity, context, substitute);
         let mut answer = None;
         loop {
             match opener.step(answer) {
@@ -279,7 +281,9 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
     // At most so many for the whole message; each recipient has one try at least.
     let mut left = inner.config.limits.key_operations;
     for (at, recipient) in came.envelope.recipients.iter().enumerate() {
-        let action = inner.action_again(came, &entity, &recipient.mailbox);
+        // What is decoded of it goes with the opener: a large mail is not held three times.
+        let own = entity.undecoded();
+        let action = inner.action_again(came, &own, &recipient.mailbox);
         let opens = action.decrypt && !action.pass;
         let keys = if opens {
             inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?
@@ -288,13 +292,10 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
         };
         let context = OpenContext {
             operations: left.max(1),
-            revocation: action.revocation,
-            evidence: inner.lookup.fetcher().clone(),
-            paths: Some(inner.lookup.signers()),
             decompressed: decompressed(&inner.config),
-            ..OpenContext::new(keys, trust.clone(), now).with_legacy(inner.config.legacy)
+            ..inner.lookup.context(keys, trust.clone(), action.revocation, now).with_legacy(inner.config.legacy)
         };
-        let one = inner.open(&entity, context).await;
+        let one = inner.open(own, context).await;
         left = left.saturating_sub(one.operations);
         let released = came.released.get(at).copied().unwrap_or(false);
         if let Some(why) = quarantines(&action.quarantine, &one.verdict).filter(|_| !released) {

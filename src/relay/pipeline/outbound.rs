@@ -113,7 +113,7 @@ impl Inner {
         let mut seen = Seen::new(message, &self.config.policy, &self.lookup)?;
         let asked = Timestamp::now();
         let (mut sorted, mut found) = sort_all(&mut seen, &going);
-        if self.lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await {
+        if self.fetch(std::mem::take(&mut seen.needs), asked).await {
             (sorted, found) = sort_all(&mut seen, &going);
         }
         treated.done.append(&mut found.done);
@@ -225,6 +225,7 @@ impl Inner {
             .from
             .as_ref()
             .ok()
+            .filter(|_| !signer.domain)
             .and_then(|from| self.lookup.encryption_certificate(from, &signer.certificate, seen.now));
         let plan = SignPlan {
             key: signer.key,
@@ -379,14 +380,15 @@ pub(super) fn describe(treatment: &Treatment) -> String {
         Treatment::Refuse { .. } => "refused".into(),
         Treatment::Hold { .. } => "held".into(),
         Treatment::Clear(_) => "clear".into(),
-        Treatment::Protect(plan) => match (&plan.sign, &plan.encrypt) {
-            (Some(_), Some(to)) if plan.second.is_some() => {
-                format!("signed by two keys, encrypted with {}", to.content.name())
+        Treatment::Protect(plan) => {
+            let by_domain = plan.sign.as_ref().is_some_and(|signer| signer.domain);
+            let two = if plan.second.is_some() { " by two keys" } else { "" };
+            let signed = format!("signed{two}{}", if by_domain { " for the domain" } else { "" });
+            match (&plan.sign, &plan.encrypt) {
+                (Some(_), Some(to)) => format!("{signed}, encrypted with {}", to.content.name()),
+                (None, Some(to)) => format!("encrypted with {}", to.content.name()),
+                _ => signed,
             }
-            (Some(_), None) if plan.second.is_some() => "signed by two keys".into(),
-            (Some(_), Some(to)) => format!("signed, encrypted with {}", to.content.name()),
-            (None, Some(to)) => format!("encrypted with {}", to.content.name()),
-            _ => "signed".into(),
-        },
+        }
     }
 }
