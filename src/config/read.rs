@@ -299,6 +299,8 @@ fn legacy(section: Section<'_, '_>) -> Legacy {
     };
     section.finish();
     legacy
+}
+
 const NONCES: &[(&str, Nonce)] = &[("off", Nonce::Off), ("prefer", Nonce::Prefer), ("require", Nonce::Require)];
 
 fn certificates(section: Section<'_, '_>) -> Certificates {
