@@ -115,8 +115,8 @@ impl Outcome {
             (_, Clear | Signed) => Some(Weaker::LeavesClear),
             (Signed | Encrypted { signed: true, .. }, Encrypted { signed: false, .. }) => Some(Weaker::Unsigned),
             (Encrypted { cipher: old, .. }, Encrypted { cipher: new, .. }) => {
-                let strength = |cipher: ContentEncryption| (cipher.is_authenticated(), cipher.key_len());
-                let less = strength(new).0 < strength(old).0 || strength(new).1 < strength(old).1;
+                let unproven = old.is_authenticated() && !new.is_authenticated();
+                let less = unproven || new.key_len() < old.key_len();
                 less.then_some(Weaker::Cipher)
             }
             (Held, Opened | Judged(_) | Passed) => Some(Weaker::Unheld),
