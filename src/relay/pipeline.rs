@@ -199,10 +199,13 @@ impl Pipeline {
     /// as they began.
     pub fn renewed(&self, config: Arc<Config>, hops: Hops) -> Self {
         let before = &self.inner;
-        let same_fetch = config.fetch == before.config.fetch;
+        let same = config.fetch == before.config.fetch && config.certificates == before.config.certificates;
         let same_room = config.limits.bytes_in_flight == before.config.limits.bytes_in_flight;
         let inner = Inner {
-            lookup: if same_fetch { before.lookup.clone() } else { Arc::new(before.lookup.fetching(config.fetch)) },
+            lookup: match same {
+                true => before.lookup.clone(),
+                false => Arc::new(before.lookup.renewed(config.fetch, &config.certificates)),
+            },
             keys: before.keys.clone(),
             hops,
             queue: before.queue.clone(),

@@ -139,9 +139,9 @@ impl Lookup {
         }
     }
 
-    /// The same store, with other bounds on what is fetched.
-    pub fn fetching(&self, fetch: Fetch) -> Self {
-        Self::new(self.store.clone(), fetch)
+    /// The same store, with other bounds on what is fetched, and something else asked of certificates.
+    pub fn renewed(&self, fetch: Fetch, certificates: &Certificates) -> Self {
+        Self::new(self.store.clone(), fetch, certificates)
     }
 
     /// CRLs and OCSP responses.
