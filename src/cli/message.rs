@@ -47,7 +47,8 @@ enum Command {
     /// Sign and/or encrypt a message.
     #[command(
         after_help = "Examples:\n  waxwing message seal --sign --key anna.p12 --password secret mail.eml --output signed.eml\n  \
-        waxwing message seal --sign --encrypt --key anna.p12 --cert bert.crt --to bert@example.org mail.eml\n\n\
+        waxwing message seal --sign --encrypt --key anna.p12 --cert bert.crt --to bert@example.org mail.eml\n  \
+        waxwing message seal --encrypt --content AES-256-GCM --kdf hkdf-sha256 --cert bert.crt mail.eml --output sealed.eml\n\n\
         Exit status: 0 sealed, 2 could not be read or sealed (nothing is written then)."
     )]
     Seal(seal::SealArgs),
