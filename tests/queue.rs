@@ -638,3 +638,24 @@ async fn a_mail_may_be_held_and_released_while_it_is_delivered() {
     assert_eq!(node.world.wait(1).await[0].to, [BERT]);
     served.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_too_long_for_a_socket_keeps_no_mail_from_its_way() {
+    let node = Node::new(CLEAR).await;
+    let text = std::fs::read_to_string(node.path("waxwing.toml")).unwrap();
+    let long = text.replace("/spool\"", &format!("/{}/spool\"", "long".repeat(30)));
+    std::fs::write(node.path("waxwing.toml"), &long).unwrap();
+    let served = node.serve();
+    served.send(ANNA, &[BERT], &plain(ANNA, BERT, "x", "y")).await;
+    node.world.wait(1).await;
+    let listed = node.run(&["queue", "list"]);
+    assert!(listed.code == 2 && listed.err.contains("control = "), "{listed:?}");
+    served.stop();
+    // Named elsewhere it is there.
+    let short = long.replace("delivery =", &format!("control = \"{}\"\ndelivery =", node.path("asked").display()));
+    std::fs::write(node.path("waxwing.toml"), short).unwrap();
+    let served = node.serve();
+    assert_eq!(node.good(&["queue", "list"]).out, "no mail\n");
+    assert_eq!(std::fs::metadata(node.path("asked")).unwrap().permissions().mode() & 0o777, 0o600);
+    served.stop();
+}

@@ -226,7 +226,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 async fn list(side: &mut Side, filter: &Filter, limit: usize, mut after: Option<EntryId>, json: bool) -> CommandResult {
     let mut entries: Vec<Value> = Vec::new();
     loop {
-        let most = (limit - entries.len()).min(AT_ONCE);
+        let most = limit.saturating_sub(entries.len()).min(AT_ONCE);
         if most == 0 {
             break;
         }

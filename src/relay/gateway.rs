@@ -128,7 +128,7 @@ pub fn spool_limits(config: &Config) -> Limits {
 pub struct Gateway {
     core: Arc<Core>,
     deliverer: Deliverer,
-    control: server::Handle,
+    control: Option<server::Handle>,
     keeper: Keeper,
     recovered: Recovered,
 }
@@ -161,7 +161,7 @@ impl Gateway {
             bound.push(listen::bind(listener, config.hostname.clone(), config.postmaster.clone(), limits).await?);
         }
         let path = config.control_socket();
-        let control = server::bind(&path).map_err(|why| StartError::Control { path, why })?;
+        let control = control_socket(path)?;
         let health = Health::new(&config.retry);
         let live = Live::new(config.clone(), store.clone(), keys, &spool, &health, loop_secret)?;
         let pipeline = live.pipeline.clone();
@@ -192,7 +192,7 @@ impl Gateway {
             kek: config.kek.clone(),
             reload: Some(reload::asked(&core)),
         };
-        Ok(Self { control: control.serve(desk), core, deliverer, keeper, recovered })
+        Ok(Self { control: control.map(|control| control.serve(desk)), core, deliverer, keeper, recovered })
     }
 
     /// The address of a listener.
@@ -245,6 +245,19 @@ impl Gateway {
         let ended = ending.join_all().await.into_iter().all(|ended| ended);
         self.deliverer.stop(grace).await;
         ended
+    }
+}
+
+/// The control socket. On a disk that is full or cannot be written, and where the path is too long for one, mail goes on without.
+fn control_socket(path: PathBuf) -> Result<Option<server::Bound>, StartError> {
+    use std::io::ErrorKind::{InvalidInput, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match server::bind(&path) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(why) if matches!(why.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | InvalidInput) => {
+            tracing::error!(path = %path.display(), %why, "no control socket: the queue cannot be looked at while this works");
+            Ok(None)
+        }
+        Err(why) => Err(StartError::Control { path, why }),
     }
 }
 

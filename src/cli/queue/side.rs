@@ -39,10 +39,15 @@ impl Side {
                 eprintln!("waxwing: no gateway is at work: the spool is opened by this command");
                 Ok(alone)
             }
-            Err(error) => Err(Failure::new(
-                format!("control socket {}: {error}", path.display()),
-                "ask as the user the gateway runs as, or as root",
-            )),
+            Err(error) => {
+                let hint = match error.kind() {
+                    ErrorKind::InvalidInput => {
+                        "name a shorter path: control = \"/run/waxwing/control\" in the configuration"
+                    }
+                    _ => "ask as the user the gateway runs as, or as root",
+                };
+                Err(Failure::new(format!("control socket {}: {error}", path.display()), hint))
+            }
         }
     }
 
