@@ -23,6 +23,7 @@ pub mod load;
 pub mod message;
 mod output;
 pub mod policy;
+pub mod queue;
 pub mod serve;
 pub mod trust;
 
@@ -33,9 +34,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::config::Config;
+use crate::config::{Certificates, Config, Fetch};
 use crate::store::StoreError;
 use crate::store::embedded::EmbeddedStore;
+
+/// Where the configuration is unless another is named.
+const CONFIG: &str = "/etc/waxwing/waxwing.toml";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -51,7 +55,7 @@ struct Cli {
         global = true,
         env = "WAXWING_CONFIG",
         value_name = "FILE",
-        default_value = "/etc/waxwing/waxwing.toml"
+        default_value = CONFIG
     )]
     config: PathBuf,
     #[command(subcommand)]
@@ -88,13 +92,17 @@ enum Command {
     /// The key-encryption key, which wraps the store's keys.
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
-    /// Explain what policy does with a mail.
+    /// Explain what policy does with a mail, or what another configuration would change.
     #[command(
-        after_help = "Example:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example"
+        after_help = "Examples:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example\n  \
+        waxwing policy replay archive/ --config new.toml"
     )]
     Policy(policy::Args),
-    /// Check the configuration.
-    #[command(after_help = "Example:\n  waxwing --config waxwing.toml config check")]
+    /// Look at the mail in the spool, and change what becomes of it.
+    #[command(after_help = "Examples:\n  waxwing queue list --state held\n  waxwing queue stats")]
+    Queue(queue::Args),
+    /// Check the configuration, or put it into use.
+    #[command(after_help = "Examples:\n  waxwing --config waxwing.toml config check\n  waxwing config reload")]
     Config(config::Args),
 }
 
@@ -156,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args, &context),
         Command::Kek(args) => kek::run(args, &context),
         Command::Policy(args) => policy::run(args, &context),
+        Command::Queue(args) => queue::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };
     let code = result.unwrap_or_else(|failure| {
@@ -183,6 +192,20 @@ pub fn read_config(file: &Path) -> Result<Config, Failure> {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(lines.join("\n"), "`waxwing config check` says the same without starting anything")
     })
+}
+
+/// Runs what asks the network.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))
+}
+
+/// What `[revocation]` and `[certificates]` of the configuration say; the defaults where there is none.
+fn lookup_settings(context: &Context) -> Result<(Fetch, Certificates), Failure> {
+    if !context.config.exists() {
+        return Ok(Default::default());
+    }
+    read_config(&context.config).map(|config| (config.fetch, config.certificates))
 }
 
 /// A password from a file (its first line), or from the command line.

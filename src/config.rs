@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::address::{Domain, Mailbox};
 use crate::cms::algorithm::Legacy;
+use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
 mod hops;
@@ -172,15 +173,39 @@ pub struct Config {
     /// Folder of the spool.
     pub spool: PathBuf,
     pub spool_limits: SpoolLimits,
+    /// The control socket; `None`: `control` in the spool's folder.
+    pub control: Option<PathBuf>,
     pub retry: Retry,
     pub fetch: Fetch,
     /// Weak algorithms that may be read; none by default.
     pub legacy: Legacy,
+    pub certificates: Certificates,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,
     pub self_check: bool,
     pub log: Log,
+}
+
+/// What is asked of certificates, ours and others'.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Certificates {
+    /// emailAddress in the subject counts where the SAN names no mailbox (RFC 8550 section 3); default no.
+    pub email_in_subject: bool,
+    /// One of these policies must be valid for the path; default: any, and none is needed.
+    pub policies: InitialPolicies,
+}
+
+/// Whether OCSP requests carry a nonce (RFC 9654).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nonce {
+    /// None: answers that were signed ahead are as good, for as long as they say (RFC 5019).
+    #[default]
+    Off,
+    /// One; an answer with another one is refused, one without is taken.
+    Prefer,
+    /// One; only an answer with it is taken.
+    Require,
 }
 
 /// What may be fetched to tell whether certificates are revoked, and how much of it.
@@ -196,6 +221,8 @@ pub struct Fetch {
     pub memory: u64,
     /// Private, loopback and link-local addresses may be asked; default no: a certificate in a stranger's mail names them.
     pub private_addresses: bool,
+    /// Nonces in OCSP requests; default off.
+    pub nonce: Nonce,
 }
 
 /// Bounds of the spool: over them mail is refused, and what becomes of the mail that is there is recorded nevertheless.
@@ -222,6 +249,8 @@ pub struct Retry {
     pub expire: Duration,
     /// The sender hears of the delay after; default 4 h.
     pub warn: Duration,
+    /// Outbound mail that policy holds is given up after; default 14 days.
+    pub hold_expire: Duration,
 }
 
 /// The log.
@@ -236,6 +265,11 @@ pub enum Log {
 pub type ReadFile<'a> = &'a dyn Fn(&std::path::Path) -> Result<String, String>;
 
 impl Config {
+    /// Where the control socket is.
+    pub fn control_socket(&self) -> PathBuf {
+        self.control.clone().unwrap_or_else(|| self.spool.join("control"))
+    }
+
     /// Reads a configuration; `file` is its name in errors, `read_file` gives the text of list files. Every error found is
     /// returned, not only the first. Relative paths are kept as written.
     pub fn parse(text: &str, file: &str, read_file: ReadFile<'_>) -> Result<Self, Vec<ConfigError>> {
@@ -270,6 +304,7 @@ impl Default for Fetch {
             size: 32 << 20,
             memory: 256 << 20,
             private_addresses: false,
+            nonce: Nonce::Off,
         }
     }
 }
@@ -287,6 +322,7 @@ impl Default for Retry {
             longest: Duration::from_secs(3_600),
             expire: Duration::from_secs(5 * 86_400),
             warn: Duration::from_secs(4 * 3_600),
+            hold_expire: Duration::from_secs(14 * 86_400),
         }
     }
 }

@@ -6,16 +6,19 @@ use std::pin::Pin;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyAgreement, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyAgreement, KeyEncapsulation, KeyTransport, SignatureScheme};
 
 /// AES key wrap (RFC 3394), the X9.63 KDF and HKDF.
 pub mod wrap;
 
+mod post_quantum;
 mod software;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+#[doc(hidden)]
+pub use post_quantum::fuzz_private_key;
 pub use software::{SoftwareKey, SoftwareKeys, new_cek, warm_up};
 
 /// The name of a private key: SHA-256 of its SubjectPublicKeyInfo.
@@ -55,13 +58,28 @@ pub enum KeyOperation {
         content: ContentEncryption,
         substitute: Cek,
     },
+    /// ML-KEM decapsulation of `ciphertext`, HKDF with `info` (CMSORIforKEMOtherInfo, DER), then unwrap. A ciphertext that was not made
+    /// for this key gives another secret, never an error (FIPS 203 section 7.3); that, a wrong length and a wrong wrap yield
+    /// `substitute`, as above.
+    Decapsulate {
+        key: KeyId,
+        encapsulation: KeyEncapsulation,
+        ciphertext: Bytes,
+        info: Bytes,
+        wrapped: Bytes,
+        content: ContentEncryption,
+        substitute: Cek,
+    },
 }
 
 impl KeyOperation {
     /// The key that is asked.
     pub fn key(&self) -> KeyId {
         match self {
-            Self::Sign { key, .. } | Self::Unwrap { key, .. } | Self::Agree { key, .. } => *key,
+            Self::Sign { key, .. }
+            | Self::Unwrap { key, .. }
+            | Self::Agree { key, .. }
+            | Self::Decapsulate { key, .. } => *key,
         }
     }
 }
@@ -69,7 +87,7 @@ impl KeyOperation {
 /// What it answers.
 #[derive(Debug, Clone)]
 pub enum KeyAnswer {
-    /// A signature: RSA octets, ECDSA-Sig-Value DER, or Ed25519's 64 octets.
+    /// A signature: RSA octets, ECDSA-Sig-Value DER, Ed25519's 64 octets, or ML-DSA's octets.
     Signature(Vec<u8>),
     /// A CEK, or the substitute.
     Cek(Cek),

@@ -31,6 +31,8 @@ pub mod mime {
     pub mod entity;
     /// P: fields, parameters, mailboxes; the one header writer.
     pub mod header;
+    /// P: mails in a file one after another.
+    pub mod mbox;
     /// P: content as pieces, encoded while it is written.
     pub mod rope;
 }
@@ -97,6 +99,8 @@ pub mod store;
 pub mod relay {
     /// The budget of bytes in flight for the whole process.
     pub mod budget;
+    /// A value that is replaced as a whole while others use it.
+    pub mod current;
     /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
     pub mod deliver;
     /// CRLs and OCSP responses over HTTP.
@@ -111,6 +115,8 @@ pub mod relay {
     pub mod pipeline;
     /// The one table from an error to the words on the wire.
     pub mod refusal;
+    /// Held outbound mail goes, by policy anew.
+    pub mod release;
     /// Which next hop a recipient's mail goes to.
     pub mod route;
 }
@@ -118,6 +124,19 @@ pub mod relay {
 #[cfg(feature = "server")]
 /// Accepted mail on disk until it is handed over.
 pub mod spool;
+
+#[cfg(feature = "server")]
+/// What an administrator asks of a gateway at work, and of its spool.
+pub mod admin {
+    /// Asks a gateway at work over its control socket.
+    pub mod client;
+    /// The words on the control socket.
+    pub mod protocol;
+    /// Looks at the queue and changes it, for a gateway at work or for a command alone.
+    pub mod queue;
+    /// The control socket of a gateway at work.
+    pub mod server;
+}
 
 #[cfg(feature = "server")]
 /// The load lab: a generator and a sink in one, and an account of every mail.

@@ -14,9 +14,11 @@ use crate::pki::revocation::Demand;
 use crate::smime::header_protection::HeaderProtection;
 use crate::smime::seal::Form;
 
+mod quarantine;
 mod resolve;
 mod select;
 
+pub use quarantine::{Quarantine, quarantines};
 pub use resolve::resolve;
 pub use select::select;
 
@@ -27,6 +29,18 @@ pub enum SignMode {
     Never,
     IfKey,
     Require,
+}
+
+/// sign-with = author | domain | author-or-domain
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SignWith {
+    /// The author's own key.
+    #[default]
+    Author,
+    /// The key of the author's domain: receivers are shown the domain's signature, not a person's.
+    Domain,
+    /// The author's own; the domain's where he has none that may be used.
+    Either,
 }
 
 /// encrypt = never | prefer | require
@@ -58,6 +72,7 @@ pub enum Bcc {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Action {
     pub sign: SignMode,
+    pub sign_with: SignWith,
     pub encrypt: EncryptMode,
     pub form: Form,
     pub missing: Missing,
@@ -79,6 +94,8 @@ pub struct Action {
     pub revocation: Demand,
     /// certificates = all-valid: encrypt to every certificate of the recipient that may be used, not to the best alone.
     pub all_valid: bool,
+    /// Inbound: what is kept until a person releases it; default nothing.
+    pub quarantine: Vec<Quarantine>,
 }
 
 /// What a rule matches on; all that are given must hold; an empty one matches all.
@@ -94,9 +111,14 @@ pub struct Match {
     pub larger_than: Option<u64>,
     pub signed: Option<bool>,
     pub encrypted: Option<bool>,
+    /// It answers mail that was decrypted here, by its References (A33): [`DECRYPTED_THREAD`].
+    pub replies_to_decrypted: Option<bool>,
     pub user: Vec<String>,
     pub listener: Vec<String>,
 }
+
+/// How the identifiers end that decrypted mail carries in its References, where a rule asks for answers to it.
+pub const DECRYPTED_THREAD: &str = "@decrypted.waxwing.invalid>";
 
 /// An address, a domain (`@example.org`), a wildcard (`*@*.example.org`, `*`); list files are read into these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,10 +165,47 @@ pub struct Profile {
     /// Header fields are protected too; `None`: they stay outside alone. No built-in profile asks for it: many mail programs would show
     /// what stands outside.
     pub header: Option<HeaderProtection>,
+    /// Which of a recipient's certificates comes first where he has both kinds: a classical one, or ML-KEM. The other kind is used where
+    /// it is all he has.
+    pub encrypt_first: Family,
+    /// Which of the signer's keys sign where he has both kinds; where he has one, it signs.
+    pub signatures: Signatures,
+}
+
+/// Kinds of algorithms by what could break them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// RSA and elliptic curves: every mail program reads them.
+    #[default]
+    Classical,
+    /// ML-KEM and ML-DSA: believed to hold against a quantum computer.
+    PostQuantum,
+}
+
+impl Family {
+    /// That of a key.
+    pub fn of(kind: KeyKind) -> Self {
+        if kind.is_post_quantum() { Self::PostQuantum } else { Self::Classical }
+    }
+}
+
+/// Which keys of a signer sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signatures {
+    /// One, of this kind where there is one.
+    One(Family),
+    /// A classical key and an ML-DSA key, each in a SignerInfo that names the other (RFC 5752).
+    Both,
+}
+
+impl Default for Signatures {
+    fn default() -> Self {
+        Self::One(Family::Classical)
+    }
 }
 
 impl Profile {
-    /// The profiles every configuration has: `modern`, `compatible`, `edi-energy`.
+    /// The profiles every configuration has: `modern`, `compatible`, `edi-energy`, `post-quantum`.
     pub fn builtin(name: &str) -> Option<Self> {
         use ContentEncryption::{Aes128Cbc, Aes128Gcm, Aes192Cbc, Aes256Cbc, Aes256Gcm};
         let oaep = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
@@ -154,10 +213,17 @@ impl Profile {
             "modern" => (vec![Aes256Gcm, Aes128Gcm, Aes256Cbc, Aes128Cbc], oaep, true),
             "compatible" => (vec![Aes256Cbc, Aes128Cbc], KeyTransport::RsaPkcs1, false),
             "edi-energy" => (vec![Aes128Cbc, Aes192Cbc, Aes256Cbc], oaep, true),
+            // A cipher of 256 bits keeps 128 against a quantum computer.
+            "post-quantum" => (vec![Aes256Gcm, Aes256Cbc], oaep, true),
             _ => return None,
         };
         let (kdf, digest) = (KeyDerivation::X963(Digest::Sha256), Digest::Sha256);
-        Some(Self { name: name.to_owned(), content, transport, kdf, derive_cek: false, pss, digest, header: None })
+        let (encrypt_first, signatures) = match name {
+            "post-quantum" => (Family::PostQuantum, Signatures::Both),
+            _ => (Family::Classical, Signatures::default()),
+        };
+        let (name, derive_cek, header) = (name.to_owned(), false, None);
+        Some(Self { name, content, transport, kdf, derive_cek, pss, digest, header, encrypt_first, signatures })
     }
 
     /// How a key of this kind signs; `None` for kinds that cannot. An EC key signs with the digest of its curve's size, whatever `digest`
@@ -170,7 +236,8 @@ impl Profile {
             KeyKind::P384 => SignatureScheme::Ecdsa(Digest::Sha384),
             KeyKind::P521 => SignatureScheme::Ecdsa(Digest::Sha512),
             KeyKind::Ed25519 => SignatureScheme::Ed25519,
-            KeyKind::X25519 => return None,
+            KeyKind::MlDsa(set) => SignatureScheme::MlDsa(set),
+            KeyKind::X25519 | KeyKind::SlhDsa(_) | KeyKind::MlKem(_) => return None,
         })
     }
 }
@@ -181,6 +248,13 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     pub default: Rule,
     pub profiles: BTreeMap<String, Profile>,
+}
+
+impl Policy {
+    /// Whether a rule asks for answers to decrypted mail: then decrypted mail carries what they are known by.
+    pub fn follows_threads(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches.replies_to_decrypted.is_some())
+    }
 }
 
 /// What rules can see of a message.
@@ -226,7 +300,7 @@ pub struct Candidate {
     pub path: Result<ValidPath, String>,
     /// The SAN holds the address (or the domain, for domain certificates).
     pub names_owner: bool,
-    /// A domain certificate: stands in where the recipient has none of his own, and never signs for a mailbox.
+    /// A domain certificate: stands in where the recipient has none of his own, or where the rule signs with it.
     pub domain: bool,
     /// The mailbox's SMIMEEncryptionKeyPreference names it.
     pub preferred: bool,
@@ -308,6 +382,8 @@ pub struct Plan {
     pub rule: String,
     /// The signer's certificate, key and intermediates (from its path).
     pub sign: Option<Signer>,
+    /// A second key of the signer's that signs beside it: `sign` is classical then, and this one ML-DSA.
+    pub second: Option<Box<Signer>>,
     /// Certificates to encrypt to, with the cipher chosen.
     pub encrypt: Option<EncryptTo>,
     pub profile: Profile,
@@ -319,6 +395,8 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct Signer {
     pub key: KeyId,
+    /// The key is the domain's, not the author's.
+    pub domain: bool,
     pub certificate: Certificate,
     pub chain: Vec<Certificate>,
 }

@@ -47,7 +47,7 @@ pub use adopt::Adopted;
 use adopt::Mark;
 use commit::{Order, Promised, Transaction};
 pub use disk::{Disk, Folder};
-pub use entry::{Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
+pub use entry::{BY_HAND, Entry, EntryId, NewEntry, Origin, Outcome, RecipientState, SpooledRecipient, Treatment};
 use index::{Body, Index, Slot};
 pub use list::{EntryState, Filter, HopStats, Listed, Page, Stats, Sum};
 pub use record::fuzz_spool_record;
@@ -315,12 +315,13 @@ impl Spool {
     }
 
     /// Records what became of an attempt, together with new entries; ends the claim. An entry without recipients that wait is done,
-    /// or held if some are stuck. A hold that came while the delivery was under way holds what is left.
+    /// or held if some are stuck or quarantined. A hold that came while the delivery was under way holds what is left. Where the entry is
+    /// not there any more, nothing follows.
     pub async fn settle(&self, id: EntryId, outcome: Outcome) -> Result<(), SpoolError> {
         self.entry(id).ok_or(SpoolError::NoEntry(id))?;
-        let mut transaction = Transaction::default();
+        let mut transaction = Transaction::only_if(id);
         let Outcome { recipients, next_attempt, delay_told, new_entries } = outcome;
-        let left = |state: RecipientState| matches!(state, RecipientState::Waiting | RecipientState::Stuck);
+        let left = |state: RecipientState| state.waits() || state.is_kept();
         transaction.change(if recipients.iter().any(|(state, _)| left(*state)) {
             Change::Settled(id, Settlement { next_attempt, delay_told, recipients })
         } else {

@@ -198,6 +198,40 @@ async fn t09_a_disabled_domain_certificate_is_no_reason_for_clear_text() {
     assert!(house.world.mails().len() == 1 && !house.world.mails()[0].text().contains("canary"));
 }
 
+/// An answer to a mail that was decrypted here is held to what its rule says, by the References that every mail program copies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a33_answers_to_decrypted_mail_can_be_held_to_require() {
+    let rule = "[[rule]]\nname = \"answers\"\nmatch = { direction = \"outbound\", replies_to_decrypted = true }\nencrypt = \"require\"\n";
+    let default = "[default]\nencrypt = \"prefer\"\n";
+    for (policy, held) in [(format!("{rule}{default}"), true), (default.to_owned(), false)] {
+        let house = House::with_policy(&policy).await;
+        house.user(ANNA);
+        let writer = House::with_policy("[default]\nencrypt = \"require\"\n").await;
+        let own = house.store.identity(&support::house::mailbox(ANNA)).unwrap().certificates[0].certificate.clone();
+        writer.store.add_trust(house.ca.certificate.clone(), Some(waxwing::pki::path::AnchorScope::Global)).unwrap();
+        let provenance = Provenance { source: "import".into(), detail: "test".into(), at: Timestamp::now() };
+        let new = NewCertificate { certificate: own, provenance, trust: TrustState::Trusted, key: None };
+        writer.store.add_certificates(&Owner::parse(ANNA).unwrap(), vec![new]).unwrap();
+        let from = "carl@ours.example";
+        assert_eq!(writer.send_out(from, &[ANNA], &plain(from, ANNA, "secret", "canary")).await.code, 250);
+        let sealed = writer.world.wait(1).await.remove(0).message;
+        assert_eq!(house.send_in(BERT, &[ANNA], &sealed).await.code, 250);
+        let delivered = house.server.wait(1).await.remove(0);
+        assert!(delivered.text().contains("canary"), "{}", delivered.text());
+        let header =
+            waxwing::mime::entity::Entity::parse(delivered.message.into(), &Default::default()).unwrap().header;
+        let references = header.all("References").next().map(|field| field.value()).unwrap_or_default();
+        assert_eq!(!references.is_empty(), held);
+        let answer = |references: &str| {
+            plain(ANNA, BERT, "answer", "> canary")
+                .replace("MIME-Version", &format!("References: {references} <secret@test.example>\r\nMIME-Version"))
+        };
+        assert_eq!(house.send_out(ANNA, &[BERT], &answer(&references)).await.code, if held { 550 } else { 250 });
+        assert_eq!(house.send_out(ANNA, &[BERT], &answer("<other@test.example>")).await.code, 250);
+        assert_eq!(house.world.mails().len(), if held { 1 } else { 2 });
+    }
+}
+
 /// What the log writes, kept.
 #[derive(Clone, Default)]
 struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);

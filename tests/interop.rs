@@ -174,6 +174,7 @@ fn sign(place: &Place, scheme: SignatureScheme, form: Form) -> Draft {
         form,
         signing_time: place.now,
         capabilities: vec![ContentEncryption::Aes256Cbc],
+        second: None,
     };
     let signing = Draft::new(&mail()).unwrap().sign(plan).unwrap();
     let answer = perform(alice, signing.operation());

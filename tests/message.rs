@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use jiff::Timestamp;
 use tempfile::TempDir;
-use waxwing::pki::authority::{DemoPki, NewKey, demo_pki};
+use waxwing::pki::authority::{DemoPki, NewKey, Recipe, demo_pki, issue};
 use waxwing::pki::pkcs12::{Bundle, export};
 
 const ALICE: &str = "alice@example.org";
@@ -68,7 +68,7 @@ const SEAL: &str =
 #[test]
 fn what_is_sealed_opens_again() {
     let place = Place::new();
-    for profile in ["modern", "compatible", "edi-energy"] {
+    for profile in ["modern", "compatible", "edi-energy", "post-quantum"] {
         let (status, text) = place.status(&format!("{SEAL} --profile {profile} mail.eml --output sealed.eml"));
         assert_eq!(status, 0, "{text}");
         assert!(!place.read("sealed.eml").contains("bread"));
@@ -201,6 +201,38 @@ fn every_algorithm_that_is_written_can_be_asked_for() {
     assert!(!place.folder.path().join("none.eml").exists());
 }
 
+/// Keys of every kind that a certificate may hold (RFC 8410, RFC 5480), from PKCS#12 to the opened mail.
+#[test]
+fn keys_of_every_kind_sign_and_open() {
+    let place = Place::new();
+    let now = Timestamp::now();
+    let root = issue(&Recipe::authority("Root", now, NewKey::Ed25519), None);
+    place.write("other.der", root.certificate.der());
+    for (signs, opens, shown) in [
+        (NewKey::Ed25519, NewKey::X25519, ["Ed25519", "X9.63 KDF with SHA-256"]),
+        (NewKey::P521, NewKey::P521, ["ECDSA, SHA-512", "X9.63 KDF with SHA-256"]),
+        (NewKey::P384, NewKey::Rsa3072, ["ECDSA, SHA-384", "RSA-OAEP, SHA-512, MGF1 SHA-512"]),
+    ] {
+        for (name, mailbox, kind) in [("first", ALICE, signs), ("second", BOB, opens)] {
+            let leaf = issue(&Recipe::mailbox(mailbox, now, kind), Some(&root));
+            place.write(&format!("{name}.der"), leaf.certificate.der());
+            let bundle = Bundle { keys: vec![leaf.pkcs8], certificates: vec![leaf.certificate], ..Bundle::default() };
+            place.write(&format!("{name}.p12"), &export(&bundle, "secret", name).unwrap());
+        }
+        let (status, text) = place.status(
+            "seal --sign --encrypt --key first.p12 --password secret --cert second.der --trust other.der --transport oaep-sha512 \
+             mail.eml --output sealed.eml",
+        );
+        assert_eq!(status, 0, "{text}");
+        let (status, text) = place.status("open --key second.p12 --password secret --trust other.der sealed.eml");
+        assert_eq!(status, 0, "{text}");
+        assert!(text.contains("verdict: pass (signed by alice@example.org)"), "{text}");
+        for shown in shown {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+    }
+}
+
 #[test]
 fn several_may_sign() {
     let place = Place::new();
@@ -243,4 +275,39 @@ fn shared_secrets_open_what_is_encrypted_to_them() {
     let (status, text) = place.status("open --shared-key 0001 mail.eml");
     assert_eq!(status, 2, "{text}");
     assert!(text.contains("16, 24 or 32 octets"), "{text}");
+}
+
+/// The profile `post-quantum` with keys of both kinds: two signatures that name each other, and an envelope that an ML-KEM key opens.
+#[test]
+fn post_quantum_mails_are_sealed_and_opened() {
+    use waxwing::cms::algorithm::{MlDsa, MlKem};
+    use waxwing::pki::authority::{Recipe, issue};
+    let place = Place::new();
+    let now = Timestamp::now();
+    let root = issue(&Recipe::authority("PQ Root", now, NewKey::MlDsa(MlDsa::MlDsa65)), None);
+    place.write("pq-root.der", root.certificate.der());
+    for (name, mailbox, key) in
+        [("alice-pq", ALICE, NewKey::MlDsa(MlDsa::MlDsa65)), ("bob-pq", BOB, NewKey::MlKem(MlKem::MlKem768))]
+    {
+        let issued = issue(&Recipe::mailbox(mailbox, now, key), Some(&root));
+        let (keys, certificates) = (vec![issued.pkcs8.clone()], vec![issued.certificate.clone()]);
+        let bundle = Bundle { keys, certificates, ..Bundle::default() };
+        place.write(&format!("{name}.p12"), &export(&bundle, "secret", name).unwrap());
+        place.write(&format!("{name}.der"), issued.certificate.der());
+    }
+    let keys =
+        "--key alice.p12 --key alice-pq.p12 --password secret --trust root.der --trust pq-root.der --cert middle.der";
+    let (status, text) = place.status(&format!(
+        "seal --sign --encrypt {keys} --cert bob.der --cert bob-pq.der --profile post-quantum mail.eml --output sealed.eml"
+    ));
+    assert_eq!(status, 0, "{text}");
+    let open = "open --key bob-pq.p12 --password secret --trust root.der --trust pq-root.der sealed.eml";
+    let (status, text) = place.status(open);
+    assert_eq!(status, 0, "{text}");
+    for words in ["ML-KEM-768", "ML-DSA-65", "ECDSA", "verdict: pass (signed by alice@example.org)"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // The classical key of bob's is not asked: his ML-KEM certificate came first.
+    let (status, text) = place.status(&format!("open {AS_BOB} sealed.eml"));
+    assert_eq!(status, 1, "{text}");
 }

@@ -1,4 +1,4 @@
-//! `waxwing policy explain`: the command says what the gateway does.
+//! `waxwing policy explain`: the command says what the gateway does; `waxwing policy replay`: what another configuration would.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -54,8 +54,11 @@ struct Said {
 /// Runs `waxwing policy explain` beside the gateway.
 fn explain(house: &House, mail: &[u8], arguments: &[&str]) -> Said {
     std::fs::write(house.folder.path().join("mail.eml"), mail).unwrap();
+    run(house, &[&["--config", "waxwing.toml", "policy", "explain", "mail.eml"], arguments].concat())
+}
+
+fn run(house: &House, arguments: &[&str]) -> Said {
     let output = Command::new(env!("CARGO_BIN_EXE_waxwing"))
-        .args(["--config", "waxwing.toml", "policy", "explain", "mail.eml"])
         .args(arguments)
         .current_dir(house.folder.path())
         .env_remove("WAXWING_CONFIG")
@@ -217,7 +220,7 @@ async fn inbound_mail_is_explained_with_the_keys_that_open_it() {
     let treatment = |at: usize| said["recipients"][at]["treatment"].as_str().unwrap().to_owned();
     assert!(treatment(0).starts_with("opened with his own keys"), "{said:#}");
     assert_eq!(reasons(&said["recipients"][0], "own key"), ["used"]);
-    assert!(treatment(1).starts_with("marked: "), "{said:#}");
+    assert!(treatment(1).starts_with("marked neutral: "), "{said:#}");
     assert_eq!(reasons(&said["recipients"][1], "own key"), ["the mail is not encrypted to it"]);
     assert!(said["recipients"][2]["notes"][0].as_str().unwrap().contains("does not decrypt"), "{said:#}");
     assert!(said["recipients"][3]["notes"][0].as_str().unwrap().contains("no private key"), "{said:#}");
@@ -246,5 +249,290 @@ async fn what_cannot_be_read_is_named() {
             said.out,
             said.err
         );
+    }
+}
+
+/// A folder of recorded mail in every form that envelopes come in, and a second configuration beside the house's.
+fn recorded(house: &House, new_policy: &str) {
+    let folder = house.folder.path();
+    let old = std::fs::read_to_string(folder.join("waxwing.toml")).unwrap();
+    std::fs::write(folder.join("new.toml"), old.replace(POLICY, new_policy)).unwrap();
+    assert_ne!(old, std::fs::read_to_string(folder.join("new.toml")).unwrap());
+    std::fs::create_dir_all(folder.join("archive/below")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.join("archive").join(name), text).unwrap();
+    // Bare LF, as files have it. The header's own addresses.
+    write("a.eml", &plain(ANNA, BERT, "header", "body").replace("\r\n", "\n"));
+    // Fields in the mail: a blind copy to somebody whom To does not name.
+    write(
+        "b.eml",
+        &format!(
+            "X-Envelope-From: <{ANNA}>\nX-Envelope-To: {NOBODY},\n <x@robots.example>\n{}",
+            plain(ANNA, BERT, "fields", "body")
+        ),
+    );
+    // A file beside it, which comes first.
+    write("below/c.eml", &format!("X-Envelope-To: wrong@partner.example\n{}", plain(ANNA, BERT, "beside", "body")));
+    write(
+        "below/c.eml.envelope",
+        &format!("X-Envelope-From: {ANNA}\nX-Envelope-To: some@where.example\nX-Envelope-Peer: 127.0.0.1\n"),
+    );
+    // Two in an mbox.
+    write(
+        "d.mbox",
+        &format!(
+            "From {ANNA} Mon Jun  1 10:00:00 2026\n{}\nFrom eve@evil.example Mon Jun  1 10:00:00 2026\n{}\n",
+            plain(ANNA, "some@where.example", "one", "body\n>From here").replace("\r\n", "\n"),
+            plain("eve@evil.example", ANNA, "two", "body").replace("\r\n", "\n"),
+        ),
+    );
+}
+
+fn replay(house: &House, arguments: &[&str]) -> Said {
+    let all = ["policy", "replay", "archive", "--current", "waxwing.toml", "--config", "new.toml"];
+    run(house, &[&all, arguments].concat())
+}
+
+#[tokio::test]
+async fn replay_says_what_another_configuration_would_change() {
+    let house = House::with_policy(POLICY).await;
+    house.user(ANNA);
+    house.partner(BERT);
+    // Partners in clear, others with a signature that must be; nobody has a certificate at where.example.
+    recorded(
+        &house,
+        "[[rule]]\nname = \"loose\"\nmatch = { recipient = [\"@partner.example\"] }\nsign = \"never\"\nencrypt = \"never\"\n\
+        [default]\nsign = \"require\"\nencrypt = \"require\"\n",
+    );
+    let said = replay(&house, &["--json"]);
+    assert_eq!(said.code, 1, "{} {}", said.out, said.err);
+    let found: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        (&found["mails"], &found["recipients"], &found["less_protected"]),
+        (&5.into(), &6.into(), &2.into()),
+        "{found:#}"
+    );
+    let change = |at: usize| {
+        let one = &found["changes"][at];
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        (
+            text(&one["recipient"]),
+            text(&one["old"]["outcome"]),
+            text(&one["new"]["outcome"]),
+            text(&one["less_protected"]),
+        )
+    };
+    let of = |recipient: &str, old: &str, new: &str, weaker: &str| {
+        (recipient.to_owned(), old.to_owned(), new.to_owned(), weaker.to_owned())
+    };
+    assert_eq!(change(0), of(BERT, "signed, encrypted with AES-256-CBC", "clear", "in clear now, sealed before"));
+    assert_eq!(change(1), of(NOBODY, "refused", "clear", "in clear now, did not leave before"));
+    let mut rest = [change(2), change(3)];
+    rest.sort();
+    assert_eq!(
+        rest,
+        [of("some@where.example", "signed", "refused", "-"), of("some@where.example", "signed", "refused", "-")]
+    );
+    assert_eq!(found["changes"][0]["old"]["rule"], "partners");
+    assert_eq!(found["changes"][0]["new"]["rule"], "loose");
+    let pair = |old: &str, new: &str| {
+        let all = found["summary"].as_array().unwrap();
+        all.iter()
+            .find(|one| one["old"] == old && one["new"] == new)
+            .map_or(0, |one| one["recipients"].as_u64().unwrap())
+    };
+    assert_eq!(pair("signed", "refused"), 2);
+    assert_eq!(pair("refused", "refused"), 1, "the robots: {found:#}");
+    assert_eq!(pair("marked none", "marked none"), 1, "what came in: {found:#}");
+    // The same as a table: the worst first, and nothing was sent.
+    let said = replay(&house, &[]);
+    assert_eq!(said.code, 1);
+    let second = said.out.lines().nth(1).unwrap();
+    assert!(second.starts_with("in clear now, sealed before") && second.contains("archive/a.eml"), "{}", said.out);
+    assert!(
+        said.out.contains("5 mails to 6 recipients: 4 change, 2 of them less protected; 0 mails could not be read"),
+        "{}",
+        said.out
+    );
+    assert!(house.world.octets().is_empty());
+}
+
+#[tokio::test]
+async fn replay_ends_well_where_nothing_is_less_protected_and_says_what_it_cannot_read() {
+    let house = House::with_policy(POLICY).await;
+    house.user(ANNA);
+    house.partner(BERT);
+    recorded(&house, &POLICY.replace("encrypt = \"prefer\"", "encrypt = \"require\""));
+    let said = replay(&house, &["--no-fetch", "--all"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.out);
+    assert!(said.out.contains(": 2 change, 0 of them less protected"), "{}", said.out);
+    // A later clock: Bert's certificate has expired, on both sides.
+    let said = replay(&house, &["--at", "2099-01-01T00:00:00Z", "--json"]);
+    assert!(said.out.contains("\"old\": \"refused\""), "{}", said.out);
+    std::fs::write(house.folder.path().join("archive/e.eml"), "Subject: to nobody\n\nx\n").unwrap();
+    let said = replay(&house, &[]);
+    assert_eq!(said.code, 2, "{}", said.out);
+    assert!(
+        said.err.contains("archive/e.eml: no sender") && said.out.contains("1 mails could not be read"),
+        "{} {}",
+        said.out,
+        said.err
+    );
+    for (arguments, part) in [
+        (
+            &["policy", "replay", "archive", "--current", "waxwing.toml", "--config", "./waxwing.toml"][..],
+            "compared with itself",
+        ),
+        (&["policy", "replay", "absent", "--current", "waxwing.toml", "--config", "new.toml"], "absent cannot be read"),
+        (&["policy", "replay", "archive", "--current", "absent.toml", "--config", "new.toml"], "absent.toml"),
+        (
+            &[
+                "policy",
+                "replay",
+                "archive",
+                "--current",
+                "waxwing.toml",
+                "--config",
+                "new.toml",
+                "--listener",
+                "nowhere",
+            ],
+            "out, in, both, lmtp",
+        ),
+    ] {
+        let said = run(&house, arguments);
+        assert!(
+            said.code == 2 && said.err.contains(part) && said.out.is_empty(),
+            "{arguments:?}: {} {}",
+            said.out,
+            said.err
+        );
+    }
+    std::fs::remove_dir_all(house.folder.path().join("store")).unwrap();
+    let said =
+        run(&house, &["--config", "waxwing.toml", "policy", "explain", "archive/a.eml", "--from", ANNA, "--to", BERT]);
+    assert!(said.code == 2 && said.err.contains("there is no store in"), "{}", said.err);
+}
+
+/// Mail that is larger than the limit, or has passed too many hops, is refused before any rule: as the gateway does.
+#[tokio::test]
+async fn what_no_rule_sees_is_explained_too() {
+    let house = House::build(&support::house::Plan {
+        policy: POLICY,
+        top: "[limits]\nmessage_size = \"64 KiB\"\nreceived_fields = 10\n",
+        ..Default::default()
+    })
+    .await;
+    house.user(ANNA);
+    house.partner(BERT);
+    for mail in [
+        plain(ANNA, BERT, "large", &"x\r\n".repeat(30_000)),
+        format!("{}{}", "Received: by a\r\n".repeat(11), plain(ANNA, BERT, "hops", "x")),
+    ] {
+        let (code, said) = json(&house, mail.as_bytes(), &["--from", ANNA, "--to", BERT]);
+        let answer = house.send_out(ANNA, &[BERT], &mail).await;
+        assert_eq!((code, &said["recipients"][0]["outcome"]), (1, &"denied".into()));
+        let said = said["recipients"][0]["reply"].as_str().unwrap();
+        // The words of the size limit are the protocol's own.
+        assert_eq!(said.split(' ').take(2).collect::<Vec<_>>(), answer.octets.split(' ').take(2).collect::<Vec<_>>());
+    }
+}
+
+/// The author has no key; his domain has: signed for the domain where the rule says so, and shown as the domain's.
+#[tokio::test]
+async fn a_rule_may_sign_with_the_domains_key() {
+    let policy = "[[rule]]\nname = \"never\"\nmatch = { recipient = [\"own@where.example\"] }\nsign = \"require\"\n\
+        [[rule]]\nname = \"both\"\nmatch = { recipient = [\"both@where.example\"] }\nsign = \"require\"\nsign-with = \"author-or-domain\"\n\
+        [default]\nsign = \"require\"\nsign-with = \"domain\"\n";
+    let house = House::with_policy(policy).await;
+    let recipe = Recipe {
+        mailboxes: vec!["@ours.example".into()],
+        ..Recipe::mailbox("gateway", jiff::Timestamp::now(), NewKey::P256)
+    };
+    let domain = house.add_for(&Owner::parse("@ours.example").unwrap(), recipe, true, TrustState::Trusted);
+    let anna = house.user(ANNA);
+    let answer = house
+        .send_out(
+            "keyless@ours.example",
+            &["own@where.example"],
+            &plain("keyless@ours.example", "own@where.example", "own", "x"),
+        )
+        .await;
+    assert_eq!(answer.code, 451, "{answer:?}");
+    let mut signers = Vec::new();
+    for (from, to) in [
+        ("keyless@ours.example", "both@where.example"),
+        (ANNA, "both@where.example"),
+        (ANNA, "x@where.example"),
+        (ANNA, "own@where.example"),
+    ] {
+        house.world.clear();
+        let answer = house.send_out(from, &[to], &plain(from, to, "signed", "x")).await;
+        assert_eq!(answer.code, 250, "{answer:?}");
+        let sent = house.world.wait(1).await.remove(0).message;
+        let entity = waxwing::mime::entity::Entity::parse(sent.clone().into(), &Default::default()).unwrap();
+        let parts = entity.parts(&Default::default()).unwrap();
+        let signed = waxwing::cms::signed::SignedData::parse(&parts[1].decoded_body().unwrap()).unwrap();
+        signers.push(if signed.signers[0].id.names(&domain) {
+            "domain"
+        } else if signed.signers[0].id.names(&anna) {
+            "author"
+        } else {
+            "?"
+        });
+        // A house that trusts the CA says whose signature it is, on its way in.
+        let there = House::with_policy("[default]\n").await;
+        there.store.add_trust(house.ca.certificate.clone(), Some(waxwing::pki::path::AnchorScope::Global)).unwrap();
+        assert_eq!(there.send_in(from, &[ANNA], &sent).await.code, 250);
+        let text = there.server.wait(1).await[0].text();
+        let expected = if signers.last() == Some(&"domain") {
+            ["smime=policy (signed by the domain ours.example", "X-Waxwing-Signature: domain; signer=\"@ours.example\""]
+        } else {
+            ["smime=pass (signed by anna@ours.example", "X-Waxwing-Signature: valid; signer=\"anna@ours.example\""]
+        };
+        for part in expected {
+            assert!(text.replace("\r\n", "").contains(part), "{part}: {text}");
+        }
+    }
+    assert_eq!(signers, ["domain", "author", "domain", "author"]);
+    let (_, said) = json(
+        &house,
+        plain(ANNA, "x@where.example", "why", "x").as_bytes(),
+        &["--from", ANNA, "--to", "x@where.example"],
+    );
+    assert_eq!(said["recipients"][0]["treatment"], "signed for the domain");
+}
+
+/// What an old CA wrote counts by setting, both ways; and so do certificate policies.
+#[tokio::test]
+async fn addresses_in_subjects_and_policies_count_by_setting() {
+    let policy = "[[rule]]\nname = \"mirror\"\nmatch = { recipient = [\"mirror@where.example\"] }\nsign = \"require\"\n[default]\nencrypt = \"require\"\n";
+    let old = |address: &str| Recipe {
+        mailboxes: Vec::new(),
+        subject_email: Some(address.to_owned()),
+        ..Recipe::mailbox(address, jiff::Timestamp::now(), NewKey::P256)
+    };
+    for (top, counts) in [
+        ("", false),
+        ("[certificates]\nemail_in_subject = true\n", true),
+        ("[certificates]\nemail_in_subject = true\npolicies = [\"1.3.6.1.4.1.99999.1\"]\n", false),
+    ] {
+        let house = House::build(&support::house::Plan { policy, top, ..Default::default() }).await;
+        house.add(BERT, old(BERT), false, TrustState::Trusted);
+        house.add(ANNA, old(ANNA), true, TrustState::Trusted);
+        let answer = house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "old", "x")).await;
+        assert_eq!(answer.code, if counts { 250 } else { 550 }, "{top}: {answer:?}");
+        let answer =
+            house.send_out(ANNA, &["mirror@where.example"], &plain(ANNA, "mirror@where.example", "old", "x")).await;
+        assert_eq!(answer.code, if counts { 250 } else { 451 }, "{top}: {answer:?}");
+        if !counts {
+            continue;
+        }
+        let signed = house.world.mails().pop().unwrap().message;
+        for (there, verdict) in [(top, "smime=pass"), ("", "smime=fail")] {
+            let there = House::build(&support::house::Plan { policy, top: there, ..Default::default() }).await;
+            there.store.add_trust(house.ca.certificate.clone(), Some(waxwing::pki::path::AnchorScope::Global)).unwrap();
+            assert_eq!(there.send_in(ANNA, &[ANNA], &signed).await.code, 250);
+            assert!(there.server.wait(1).await[0].text().contains(verdict), "{verdict}");
+        }
     }
 }

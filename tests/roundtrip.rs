@@ -43,6 +43,7 @@ impl World {
             &Recipe {
                 common_name: "anna".into(),
                 mailboxes: vec!["anna@example.org".into()],
+                subject_email: None,
                 hosts: Vec::new(),
                 not_before: now - 1.hour(),
                 not_after: now + 24.hours(),
@@ -87,6 +88,7 @@ impl World {
             form,
             signing_time: self.now,
             capabilities: Vec::new(),
+            second: None,
         };
         let signing = draft.sign(plan)?;
         let answer = self.perform(signing.operation());

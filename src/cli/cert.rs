@@ -1,5 +1,6 @@
 //! `waxwing cert`: certificates and private keys of mailboxes and domains.
 
+mod check;
 mod export;
 mod import;
 
@@ -77,6 +78,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check every certificate of an owner, or of a file: what it may be used for and why not, its path as a tree, whether it is revoked,
+    /// where that was fetched and until when it holds.
+    ///
+    /// Exit status: 0 one at least may be used, 1 none may, 2 could not be read.
+    #[command(
+        after_help = "Examples:\n  waxwing cert check anna@example.org\n  waxwing cert check --trust ca.pem anna.pem --no-fetch --crl ca.crl\n  \
+        waxwing cert check @partner.example --revocation require --json"
+    )]
+    Check(Box<check::CheckArgs>),
     /// Write all certificates and private keys that an owner ever had to a PKCS#12 file, and read it back.
     #[command(after_help = "Example:\n  waxwing cert export anna@example.org --output anna.p12 --password-file pw.txt")]
     Export {
@@ -158,6 +168,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
         }
         Command::List { address, json } => list(&args.store.open(context)?, address.as_deref(), json),
         Command::Show { what, json } => show(&args.store.open(context)?, &what, json),
+        Command::Check(check) => check::run(*check, &args.store, context),
         Command::Export { address, output, password } => {
             let owner = parse_owner(&address)?;
             let password = export::needed(&password)?;
@@ -310,7 +321,7 @@ fn record_json(record: &CertificateRecord) -> Value {
         "fingerprint": *hex(&certificate.fingerprint()), "subject": certificate.subject_text(), "issuer": certificate.issuer_text(),
         "serial": *hex(certificate.serial()), "not_before": certificate.not_before().to_string(), "not_after": certificate.not_after().to_string(),
         "addresses": certificate.mailboxes().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "key_type": format!("{:?}", certificate.public_key().kind()), "trust": trust_name(record.trust), "private_key": record.key.is_some(),
+        "key_type": certificate.public_key().kind().name(), "trust": trust_name(record.trust), "private_key": record.key.is_some(),
         "preferred": record.preferred,
         "capabilities": record.capabilities.as_ref().map(|ciphers| ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>()),
         "source": record.provenance.source, "detail": record.provenance.detail, "stored": record.provenance.at.to_string(),
@@ -357,8 +368,8 @@ fn show_record(store: &EmbeddedStore, identity: &Identity, record: &CertificateR
     println!("  addresses    {}", shown(&addresses.join(", ")));
     println!("  valid        {} to {}", certificate.not_before(), certificate.not_after());
     println!(
-        "  key          {:?}, private key {}",
-        certificate.public_key().kind(),
+        "  key          {}, private key {}",
+        certificate.public_key().kind().name(),
         if record.key.is_some() { "in the store" } else { "not here" }
     );
     println!("  trust        {}", trust_name(record.trust));

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{CommandResult, Context, Failure, NOT_GOOD};
+use super::{CommandResult, Context, Failure, NOT_GOOD, read_config, shown};
+use crate::admin::client::Client;
+use crate::admin::protocol::Request;
 use crate::config::{Config, ConfigError, ListenTls};
-use crate::policy::Missing;
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -30,11 +31,55 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make the gateway at work read its configuration again, without cutting anybody off; SIGHUP does the same. A file with errors is
+    /// refused, and the configuration in use is kept.
+    ///
+    /// Exit status: 0 in use, 1 in use but for what needs a restart, 2 refused.
+    #[command(after_help = "Example:\n  waxwing config reload")]
+    Reload {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> CommandResult {
-    let Command::Check { file, json } = args.command;
+    match args.command {
+        Command::Check { file, json } => check(file, json, context),
+        Command::Reload { json } => reload(json, context),
+    }
+}
+
+/// The gateway is found by the file as it is now, where that can be read: the same file as the gateway's.
+fn reload(json: bool, context: &Context) -> CommandResult {
+    let socket = read_config(&context.config)?.control_socket();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))?;
+    let said = runtime.block_on(async {
+        let mut client = Client::connect(&socket).await.map_err(|error| {
+            let hint = "start it with: waxwing serve; ask as the user it runs as, or as root";
+            Failure::new(format!("no gateway answers at {}: {error}", socket.display()), hint)
+        })?;
+        Ok::<_, Failure>(client.ask(&Request::Reload).await?)
+    })?;
+    let kept: Vec<&str> = said
+        .get("kept")
+        .and_then(serde_json::Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.as_str())
+        .collect();
+    if json {
+        println!("{said:#}");
+    } else {
+        println!("the configuration is in use");
+        kept.iter().for_each(|what| println!("{}", shown(what)));
+    }
+    Ok(if kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+fn check(file: Option<PathBuf>, json: bool, context: &Context) -> CommandResult {
     let file = file.unwrap_or_else(|| context.config.clone());
     let text = std::fs::read_to_string(&file).map_err(|error| {
         Failure::new(format!("the configuration {} cannot be read: {error}", file.display()), "name another")
@@ -107,12 +152,6 @@ fn rules_that_disappoint(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for rule in config.policy.rules.iter().chain([&config.policy.default]) {
         let name = &rule.name;
-        if rule.action.missing == Missing::Hold {
-            warnings.push(format!(
-                "rule {name:?}: missing = \"hold\" keeps mail that this version has no command to list or release; \
-                 \"reject\" lets the sender know"
-            ));
-        }
         if !rule.matches.user.is_empty() {
             warnings
                 .push(format!("rule {name:?} matches nothing: there is no AUTH in this version, so nobody is a user"));

@@ -13,15 +13,18 @@ use std::sync::Arc;
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use clap::Subcommand;
+use jiff::Timestamp;
 
-use super::{CommandResult, Context, Failure, NOT_GOOD, output};
+use super::{CommandResult, Context, Failure, NOT_GOOD, lookup_settings, output, runtime};
 use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
 use crate::cms::enveloped::SharedSecret;
+use crate::config::Fetch;
 use crate::keys::{Cek, KeyError};
 use crate::mime::canonical::canonical_line_ends;
 use crate::mime::entity::{Entity, MimeLimits};
-use crate::pki::revocation::{Crl, Demand, Evidence, OcspResponse};
+use crate::pki::revocation::{Crl, Demand, Evidence, Need, OcspResponse, Source};
+use crate::relay::fetch::Fetcher;
 use crate::smime::open::{OpenContext, Opened, Opener, Step};
 use crate::smime::verdict::SmimeResult;
 use material::{Material, MaterialArgs};
@@ -44,7 +47,8 @@ enum Command {
     /// Sign and/or encrypt a message.
     #[command(
         after_help = "Examples:\n  waxwing message seal --sign --key anna.p12 --password secret mail.eml --output signed.eml\n  \
-        waxwing message seal --sign --encrypt --key anna.p12 --cert bert.crt --to bert@example.org mail.eml\n\n\
+        waxwing message seal --sign --encrypt --key anna.p12 --cert bert.crt --to bert@example.org mail.eml\n  \
+        waxwing message seal --encrypt --content AES-256-GCM --kdf hkdf-sha256 --cert bert.crt mail.eml --output sealed.eml\n\n\
         Exit status: 0 sealed, 2 could not be read or sealed (nothing is written then)."
     )]
     Seal(seal::SealArgs),
@@ -52,7 +56,9 @@ enum Command {
     #[command(
         after_help = "Examples:\n  waxwing message open --key bert.p12 --password secret --trust ca.pem mail.eml --output content.eml\n  \
         waxwing message open --json --store /var/lib/waxwing/store --kek /etc/waxwing/kek mail.eml\n  \
+        waxwing message open --no-fetch --crl ca.crl --trust ca.pem mail.eml\n  \
         WAXWING_SHARED_PASSWORD=secret waxwing message open mail.eml --output content.eml\n\n\
+        CRLs and OCSP responses are fetched over HTTP from where the signers' certificates say.\n\
         Exit status: 0 good (pass, or nothing signed and every layer opened), 1 not good, 2 could not be read."
     )]
     Open(OpenArgs),
@@ -85,7 +91,29 @@ struct OpenArgs {
     #[arg(long, value_name = "FILE")]
     deliver: Option<PathBuf>,
     #[command(flatten)]
+    fetch: FetchArgs,
+    #[command(flatten)]
     judge: JudgeArgs,
+}
+
+/// What may be fetched.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(in crate::cli) struct FetchArgs {
+    /// Fetch no CRLs and OCSP responses from where certificates say. With --at nothing is fetched: what is published now is no
+    /// evidence of then.
+    #[arg(long)]
+    no_fetch: bool,
+    /// Ask hosts with private, loopback or link-local addresses too.
+    #[arg(long)]
+    private_addresses: bool,
+}
+
+impl FetchArgs {
+    /// What may be fetched to judge at `at`, with the limits of the configuration where there is one.
+    pub(in crate::cli) fn limits(self, at: Option<Timestamp>, configured: Fetch) -> Fetch {
+        let enabled = configured.enabled && !self.no_fetch && at.is_none();
+        Fetch { enabled, private_addresses: configured.private_addresses || self.private_addresses, ..configured }
+    }
 }
 
 /// What both judge with.
@@ -103,7 +131,7 @@ struct JudgeArgs {
     #[arg(long, value_name = "FILE")]
     ocsp: Vec<PathBuf>,
     /// Whether signers' certificates may be revoked: `require` wants proof that they are not, `prefer` refuses those known to be, `off`
-    /// does not look; default: prefer with --crl or --ocsp, else off.
+    /// does not look; default: prefer where something is given or may be fetched, else off.
     #[arg(long, value_name = "HOW")]
     revocation: Option<Demand>,
     /// Read what is weak too: 3DES, RC2, SHA-1 signatures, RSA keys of 1024 bits, short tags of GCM. What was read so is marked.
@@ -116,20 +144,25 @@ struct JudgeArgs {
     /// it is to be used for no other, its identifier in hexadecimal; better in the environment. Repeatable.
     #[arg(long, value_name = "HEX[:HEX]", env = "WAXWING_SHARED_KEY", hide_env_values = true)]
     shared_key: Vec<String>,
+    /// An emailAddress in a certificate's subject counts where its subjectAltName names no mailbox.
+    #[arg(long)]
+    email_in_subject: bool,
 }
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> CommandResult {
     match args.command {
         Command::Show(args) => {
-            let opened = judge(&args.file, &args.judge, context)?;
+            let nothing = Fetch { enabled: false, ..Fetch::default() };
+            let opened = judge(&args.file, &args.judge, nothing, context)?;
             print(&render(&opened, args.json, false)?);
             let bad = matches!(opened.verdict.result, SmimeResult::Fail | SmimeResult::PermError);
             Ok(if bad { ExitCode::from(NOT_GOOD) } else { ExitCode::SUCCESS })
         }
         Command::Seal(args) => seal::run(args, context),
         Command::Open(args) => {
-            let opened = judge(&args.file, &args.judge, context)?;
+            let fetch = args.fetch.limits(args.judge.material.at, lookup_settings(context)?.0);
+            let opened = judge(&args.file, &args.judge, fetch, context)?;
             for (file, octets) in [(&args.output, &opened.content), (&args.deliver, &opened.message)] {
                 if let Some(file) = file {
                     write(file, octets)?;
@@ -180,23 +213,35 @@ pub(super) fn read_message(file: &Path) -> Result<Entity, Failure> {
     })
 }
 
-fn judge(file: &Path, args: &JudgeArgs, context: &Context) -> Result<Opened, Failure> {
+fn judge(file: &Path, args: &JudgeArgs, fetch: Fetch, context: &Context) -> Result<Opened, Failure> {
     let message = read_message(file)?;
     let mut material = args.material.load(context)?;
+    let certificates = lookup_settings(context)?.1;
     let recipients = if args.recipient.is_empty() { message.header.to_and_cc() } else { mailboxes(&args.recipient)? };
     let keys = material.own_keys(&recipients)?;
     let legacy = if args.legacy { Legacy::ALL } else { Legacy::default() };
     let mut context = OpenContext::new(keys, material.trust.clone(), material.at).with_legacy(legacy);
     context.secrets = secrets(args)?;
+    context.path.policies = certificates.policies;
+    context.email_in_subject = args.email_in_subject || certificates.email_in_subject;
     context.revocation = match args.revocation {
         Some(demand) => demand,
-        None if args.crl.is_empty() && args.ocsp.is_empty() => Demand::Off,
+        None if args.crl.is_empty() && args.ocsp.is_empty() && !fetch.enabled => Demand::Off,
         None => Demand::Prefer,
     };
-    context.evidence = Arc::new(evidence(&args.crl, &args.ocsp)?);
+    let given = evidence(&args.crl, &args.ocsp)?;
     // Offline nobody is waiting for an oracle's answer.
     context.operations = 64;
-    open(message, context, &material)
+    let fetched = Arc::new(GivenAndFetched { given, fetcher: Arc::new(Fetcher::new(fetch)) });
+    context.evidence = fetched.clone();
+    // Standard input is not read twice.
+    let again = (file == Path::new("-")).then(|| message.clone());
+    let mut opened = open(message, context.clone(), &material)?;
+    if fetch.enabled && fetched.fetch(std::mem::take(&mut opened.needs))? {
+        context.at = args.material.at.unwrap_or_else(Timestamp::now);
+        opened = open(again.map_or_else(|| read_message(file), Ok)?, context, &material)?;
+    }
+    Ok(opened)
 }
 
 /// The secrets that were given.
@@ -225,7 +270,34 @@ fn octets(hex: &str) -> Option<Vec<u8>> {
     if rest.is_empty() { octets } else { None }
 }
 
-fn evidence(crls: &[PathBuf], ocsp: &[PathBuf]) -> Result<Evidence, Failure> {
+/// Evidence of files, and what was fetched beside it.
+#[derive(Debug)]
+pub(in crate::cli) struct GivenAndFetched {
+    pub(in crate::cli) given: Evidence,
+    pub(in crate::cli) fetcher: Arc<Fetcher>,
+}
+
+impl Source for GivenAndFetched {
+    fn at_hand(&self, wanted: &[Need]) -> Evidence {
+        let mut evidence = self.fetcher.at_hand(wanted);
+        evidence.crls.extend(self.given.crls.iter().cloned());
+        evidence.ocsp.extend(self.given.ocsp.iter().cloned());
+        evidence
+    }
+}
+
+impl GivenAndFetched {
+    /// Fetches what is needed; true if something came.
+    pub(in crate::cli) fn fetch(&self, needs: Vec<Need>) -> Result<bool, Failure> {
+        if needs.is_empty() {
+            return Ok(false);
+        }
+        Ok(runtime()?.block_on(self.fetcher.fetch(needs, Timestamp::now())))
+    }
+}
+
+/// CRLs and OCSP responses of files.
+pub(in crate::cli) fn evidence(crls: &[PathBuf], ocsp: &[PathBuf]) -> Result<Evidence, Failure> {
     let failed = |file: &Path, error| Failure::new(format!("{}: {error}", file.display()), "");
     let mut evidence = Evidence::default();
     for file in crls {

@@ -1,5 +1,8 @@
 //! `waxwing policy`: what policy does with a mail, and why.
 
+mod recorded;
+mod replay;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,11 +12,11 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CommandResult, Context, Failure, NOT_GOOD, message, read_config, shown};
+use super::{CommandResult, Context, Failure, NOT_GOOD, message, read_config, runtime, shown};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::Direction;
 use crate::policy::Considered;
-use crate::relay::pipeline::{ExplainError, Explained, Explanation, Question, explain};
+use crate::relay::pipeline::{ExplainError, Explained, Explainer, Explanation, Question};
 use crate::smtp::command::Reply;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::keyring::hex;
@@ -36,6 +39,19 @@ enum Command {
         waxwing policy explain mail.eml --from anna@example.org --to a@b.example c@d.example --listener submission --json"
     )]
     Explain(ExplainArgs),
+    /// Run recorded mail through the configuration in force and through NEW (--config), and say what would change: for each mail and
+    /// recipient, and in a table by what it was and is. What would be protected less comes first. Nothing is sent.
+    ///
+    /// The envelope of each mail is what stands first among: the file NAME.envelope beside the mail NAME; fields in the mail:
+    /// X-Envelope-From, X-Envelope-To, X-Envelope-Listener, X-Envelope-Peer; Return-Path, and Delivered-To or X-Original-To; the "From "
+    /// line of an mbox; From, and To with Cc and Bcc.
+    ///
+    /// Exit status: 0 nothing would be less protected, 1 something would, 2 something could not be read.
+    #[command(after_help = "Examples:\n  waxwing policy replay /var/mail/archive --config new.toml\n  \
+        waxwing policy replay sent.mbox --current now.toml --config new.toml --no-fetch --json\n\n\
+        Less protected is: readable on its way where it was encrypted or did not leave; without the signature it had; a weaker cipher;\n\
+        inbound: called valid where it was not, or no longer verified.")]
+    Replay(replay::ReplayArgs),
 }
 
 /// Arguments of `policy explain`.
@@ -58,6 +74,9 @@ struct ExplainArgs {
     /// At this time (RFC 3339); default: now.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
+    /// Fetch no CRLs and OCSP responses.
+    #[arg(long)]
+    no_fetch: bool,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -65,8 +84,15 @@ struct ExplainArgs {
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> CommandResult {
-    let Command::Explain(args) = args.command;
-    let config = read_config(&context.config)?;
+    match args.command {
+        Command::Explain(args) => run_explain(args, context),
+        Command::Replay(args) => replay::run(args, context),
+    }
+}
+
+fn run_explain(args: ExplainArgs, context: &Context) -> CommandResult {
+    let mut config = read_config(&context.config)?;
+    config.fetch.enabled &= !args.no_fetch;
     let from = match args.from.as_str() {
         "<>" | "" => ReversePath::Null,
         address => ReversePath::Mailbox(mailbox(address)?),
@@ -76,9 +102,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
     let store = Arc::new(EmbeddedStore::open(&config.store, &config.kek)?);
     let at = args.at.unwrap_or_else(Timestamp::now);
     let question = Question { listener: args.listener, peer: args.peer, reverse_path: from, recipients, entity, at };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))?;
-    let explanation = runtime.block_on(explain(&config, store.clone(), question)).map_err(failure)?;
+    let explanation = runtime()?.block_on(Explainer::new(&config, store.clone()).explain(question)).map_err(failure)?;
     if args.json {
         println!("{:#}", as_json(&explanation, at));
     } else {
@@ -155,7 +179,7 @@ fn as_json(explanation: &Explanation, at: Timestamp) -> Value {
         });
         json!({
             "recipient": one.recipient.to_string(), "direction": direction(one), "rule": one.rule, "served": one.served,
-            "treatment": one.treatment, "reply": one.reply.as_ref().map(wire), "notes": one.notes,
+            "outcome": one.outcome.to_string(), "treatment": one.treatment, "reply": one.reply.as_ref().map(wire), "notes": one.notes,
             "considered": considered.collect::<Vec<_>>(),
         })
     });

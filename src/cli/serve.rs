@@ -3,6 +3,7 @@
 /// Where events go.
 mod log;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use aws_lc_rs::{digest, rand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{CommandResult, Context, Failure, NOT_GOOD, read_config};
+use super::{CommandResult, Context, Failure, NOT_GOOD, config as config_file, read_config};
 use crate::config::{Config, Log};
 use crate::relay::gateway::{Gateway, StartError};
 use crate::store::embedded::EmbeddedStore;
@@ -32,12 +33,12 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> CommandResult {
     let config = read_config(&context.config)?;
     let appender = tell(config.log)?;
-    let ended = gateway(config, args);
+    let ended = gateway(config, args, context.config.clone());
     appender.flush();
     ended
 }
 
-fn gateway(config: Config, args: Args) -> CommandResult {
+fn gateway(config: Config, args: Args, file: PathBuf) -> CommandResult {
     let store = open_store(&config)?;
     let secret = loop_secret(&config)?;
     // The first random octets cost 39 ms: not on the first mail's time.
@@ -45,7 +46,7 @@ fn gateway(config: Config, args: Args) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(format!("the runtime cannot start: {error}"), "look at the limits on threads and file descriptors")
     })?;
-    let ended = runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace)));
+    let ended = runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace), file));
     // What is still at work was given its time, or was told twice to stop: dropping the runtime would wait for it.
     runtime.shutdown_background();
     ended
@@ -65,7 +66,7 @@ fn tell(format: Log) -> Result<Appender, Failure> {
     Ok(appender)
 }
 
-fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
+pub(super) fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
     let (folder, kek) = (&config.store, &config.kek);
     EmbeddedStore::open(folder, kek).map(Arc::new).map_err(|error| {
         let hint = if kek.exists() {
@@ -85,7 +86,7 @@ fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
 }
 
 /// The same on every node that shares the key-encryption key, and nobody else's.
-fn loop_secret(config: &Config) -> Result<Vec<u8>, Failure> {
+pub(super) fn loop_secret(config: &Config) -> Result<Vec<u8>, Failure> {
     let kek = std::fs::read(&config.kek).map(zeroize::Zeroizing::new).map_err(|error| {
         Failure::new(format!("{} cannot be read: {error}", config.kek.display()), "check kek in the configuration")
     })?;
@@ -95,9 +96,16 @@ fn loop_secret(config: &Config) -> Result<Vec<u8>, Failure> {
     Ok(context.finish().as_ref().to_vec())
 }
 
-async fn serve(config: Config, store: Arc<EmbeddedStore>, secret: &[u8], grace: Duration) -> CommandResult {
+async fn serve(
+    config: Config,
+    store: Arc<EmbeddedStore>,
+    secret: &[u8],
+    grace: Duration,
+    file: PathBuf,
+) -> CommandResult {
     let stop = |kind| signal(kind).map_err(|error| Failure::new(format!("signals cannot be watched: {error}"), ""));
-    let (mut term, mut int) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+    let (mut term, mut int, mut hup) =
+        (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?, stop(SignalKind::hangup())?);
     let gateway = Gateway::start(config, store.clone(), store, secret).await.map_err(start_failure)?;
     for (name, address) in gateway.addresses() {
         tracing::info!(listener = name, %address, "listening");
@@ -107,9 +115,14 @@ async fn serve(config: Config, store: Arc<EmbeddedStore>, secret: &[u8], grace: 
     for damage in &found.damage {
         tracing::error!(damage, "the spool was damaged: look at the disk; mail is refused until the next start");
     }
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    gateway.reads_from(move || read_again(&file));
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            // What came of it is in the log.
+            _ = hup.recv() => drop(gateway.reload().await),
+        }
     }
     tracing::info!(seconds = grace.as_secs(), "stopping: what was begun is finished");
     let ended = tokio::select! {
@@ -121,6 +134,12 @@ async fn serve(config: Config, store: Arc<EmbeddedStore>, secret: &[u8], grace: 
     Ok(if ended { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
 }
 
+/// The configuration as its file says now; every error with its file, line and key.
+fn read_again(file: &Path) -> Result<Config, Vec<String>> {
+    let text = std::fs::read_to_string(file).map_err(|error| vec![format!("{}: {error}", file.display())])?;
+    config_file::parse(&text, file).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
 fn start_failure(error: StartError) -> Failure {
     let hint = match &error {
         StartError::Listen(_) => {
@@ -130,6 +149,7 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Folder { .. } => "stop the other process, or change spool in the configuration",
         StartError::Spool(_) => "look at the disk",
         StartError::Kek(_) => "check kek in the configuration",
+        StartError::Control { .. } => "name another place: control = \"/run/waxwing/control\" in the configuration",
     };
     Failure::new(error.to_string(), hint)
 }

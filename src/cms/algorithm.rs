@@ -10,8 +10,10 @@ mod capabilities;
 mod compression;
 mod content;
 mod digest;
+mod encapsulation;
 mod key;
 mod mask;
+mod post_quantum;
 mod signature;
 mod transport;
 
@@ -23,9 +25,11 @@ pub use capabilities::{capabilities, capabilities_der};
 pub use compression::compression;
 pub use content::{ContentAlgorithm, ContentEncryption, content_encryption, content_encryption_der};
 pub use digest::{Digest, digest_algorithm, digest_algorithm_der};
+pub use encapsulation::{EncapsulationDer, KeyEncapsulation, encapsulation_der, key_encapsulation};
 pub use key::{
     EC_PUBLIC_KEY, ED25519, RSA_ENCRYPTION, RSAES_OAEP, RSASSA_PSS, SECP256R1, SECP384R1, SECP521R1, X25519,
 };
+pub use post_quantum::{MlDsa, MlKem, ShakeDigest, SlhDsa};
 pub use signature::{SignatureScheme, certificate_signature_der, signature_scheme, signature_scheme_der};
 pub use transport::{KeyTransport, key_transport, key_transport_der};
 

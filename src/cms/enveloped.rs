@@ -4,7 +4,8 @@ use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 
 use super::algorithm::{
-    ContentAlgorithm, ContentEncryption, KeyAgreement, KeyDerivation, KeyTransport, KeyWrap, Legacy, content_encryption,
+    ContentAlgorithm, ContentEncryption, KeyAgreement, KeyDerivation, KeyEncapsulation, KeyTransport, KeyWrap, Legacy,
+    content_encryption,
 };
 use super::ber::{Element, tag, to_der, write};
 use super::error::CmsError;
@@ -12,6 +13,7 @@ use super::signed::{CertificateId, ID_DATA, content_of};
 use crate::keys::{Cek, KeyId, KeyOperation};
 
 mod cipher;
+mod kem;
 mod recipients;
 mod seal;
 mod shared;
@@ -19,6 +21,8 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use kem::fuzz_kem_recipient_info;
 pub use seal::{ContentScheme, seal, seal_with};
 pub use shared::{PasswordKey, SharedSecret};
 
@@ -28,7 +32,8 @@ const ID_AUTH_ENVELOPED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1
 /// RecipientInfos in one envelope at most.
 const MAX_RECIPIENTS: usize = 4096;
 
-/// How an RSA recipient gets the CEK; an EC or X25519 recipient gets ECDH with this key derivation and the wrap that fits the cipher.
+/// How an RSA recipient gets the CEK; an EC or X25519 recipient gets ECDH with this key derivation and the wrap that fits the cipher, an
+/// ML-KEM recipient a KEMRecipientInfo as RFC 9936 has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecipientScheme {
     pub rsa: KeyTransport,
@@ -55,6 +60,8 @@ pub struct EnvelopedData {
 pub enum RecipientKind {
     KeyTransport(KeyTransport),
     KeyAgreement(KeyAgreement),
+    /// KEMRecipientInfo (RFC 9629).
+    KeyEncapsulation(KeyEncapsulation),
     /// KEKRecipientInfo: a shared key-encryption key, by its keyIdentifier.
     SharedKey {
         wrap: KeyWrap,
@@ -62,7 +69,7 @@ pub enum RecipientKind {
     },
     /// PasswordRecipientInfo.
     Password(PasswordKey),
-    /// KEM, or an algorithm that is not in the table: named, not opened.
+    /// An algorithm that is not in the table: named, not opened.
     Other(String),
 }
 
@@ -73,11 +80,11 @@ pub struct RecipientInfo {
     pub id: Option<CertificateId>,
     pub kind: RecipientKind,
     encrypted_key: Bytes,
-    /// The originator's ephemeral point or X25519 public key (key agreement).
+    /// The originator's ephemeral point or X25519 public key (key agreement), or kemct (key encapsulation).
     originator: Bytes,
     /// User keying material (key agreement).
     ukm: Option<Bytes>,
-    /// ECC-CMS-SharedInfo, DER (key agreement).
+    /// ECC-CMS-SharedInfo (key agreement) or CMSORIforKEMOtherInfo (key encapsulation), DER.
     shared_info: Bytes,
 }
 
@@ -104,6 +111,15 @@ impl RecipientInfo {
                 originator: self.originator.clone(),
                 ukm: self.ukm.clone(),
                 shared_info: self.shared_info.clone(),
+                wrapped: self.encrypted_key.clone(),
+                content,
+                substitute,
+            }),
+            RecipientKind::KeyEncapsulation(encapsulation) => Ok(KeyOperation::Decapsulate {
+                key,
+                encapsulation: *encapsulation,
+                ciphertext: self.originator.clone(),
+                info: self.shared_info.clone(),
                 wrapped: self.encrypted_key.clone(),
                 content,
                 substitute,
@@ -195,6 +211,20 @@ impl EnvelopedData {
         short.then(|| format!("{} with a tag of {} octets", self.content.name(), self.algorithm.tag_len))
     }
 
+    /// As [`Self::open`], for the last CEK there is: where nobody else holds the octets they are decrypted where they lie, so that a large
+    /// content is in memory once.
+    pub fn open_last(mut self, cek: &Cek) -> Result<Bytes, CmsError> {
+        let (encrypted, mac) = (std::mem::take(&mut self.encrypted), self.mac.to_vec());
+        self.mac = Bytes::new();
+        self.recipients.clear();
+        match encrypted.try_into_mut() {
+            Ok(buffer) => cipher::open_in_place(&self.algorithm, cek, buffer, &self.authenticated_attributes, &mac),
+            Err(shared) => {
+                cipher::open(&self.algorithm, cek, &shared, &self.authenticated_attributes, &mac).map(Bytes::from)
+            }
+        }
+    }
+
     /// AEAD, so that success proves integrity under the CEK.
     pub fn is_authenticated(&self) -> bool {
         self.content.is_authenticated()
@@ -222,9 +252,11 @@ pub fn fuzz_enveloped_data(data: &[u8]) {
     if let Ok(read) = EnvelopedData::parse(&Bytes::copy_from_slice(data), legacy) {
         assert!(read.recipients.len() <= MAX_RECIPIENTS);
         let cek = zeroize::Zeroizing::new(vec![0x5a; read.content.key_len()]);
-        if let Ok(plain) = read.open(&cek) {
+        let plain = read.open(&cek);
+        if let Ok(plain) = &plain {
             assert!(plain.len() <= read.encrypted.len());
         }
+        assert_eq!(read.clone().open_last(&cek).ok(), plain.ok());
         for recipient in &read.recipients {
             let _ = recipient.operation(KeyId([0; 32]), read.content, cek.clone());
             let kek = SharedSecret::Kek { identifier: None, key: zeroize::Zeroizing::new(vec![0x5a; 16]) };

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 use jiff::Timestamp;
 
-use super::algorithm::{Digest, SignatureScheme};
+use super::algorithm::{Digest, ShakeDigest, SignatureScheme};
 use super::ber::{Element, Reader, slice, tag, to_der, write};
 use super::error::CmsError;
 use crate::pki::certificate::Certificate;
 
 mod attributes;
 mod countersignature;
+mod multiple_signatures;
 mod prepare;
 mod verify;
 
@@ -19,7 +20,7 @@ pub(crate) mod tests;
 
 pub use attributes::Attributes;
 pub use countersignature::Countersignature;
-pub use prepare::{PreparedSignedData, SignParameters, prepare, prepare_all};
+pub use prepare::{PreparedSignedData, SignParameters, prepare, prepare_all, prepare_guarded};
 pub use verify::ContentDigests;
 
 pub(super) const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
@@ -125,7 +126,11 @@ pub struct SignerInfo {
     pub encryption_key_preference: Option<CertificateId>,
     /// Signatures over this one's octets (RFC 5652 section 11.4), 16 at most: to be shown, never counted.
     pub countersignatures: Vec<Countersignature>,
+    /// Where digestAlgorithm names SHAKE, and `digest` is `None`.
+    shake: Option<ShakeDigest>,
     attributes: Option<Attributes>,
+    /// signatureAlgorithm, DER.
+    signature_algorithm: Bytes,
     signature: Bytes,
     /// A rule broken in this SignerInfo: `verify` says it.
     fault: Option<CmsError>,
@@ -182,6 +187,11 @@ impl SignedData {
                 return Err(CmsError::Limit("more than 100 signers"));
             }
             signers.push(SignerInfo::read(&list.expect(tag::SEQUENCE, "SignerInfo")?, &digests, content_info)?);
+        }
+        for (place, error) in multiple_signatures::broken(&signers, &certificates) {
+            if let Some(signer) = signers.get_mut(place) {
+                signer.fault.get_or_insert(error);
+            }
         }
         Ok(Self { econtent_type: econtent_type.to_string(), econtent, certificates, crls, ocsp, signers, odd })
     }
@@ -300,8 +310,16 @@ impl SignerInfo {
         fields.end("SignerInfo")?;
 
         let digest = super::algorithm::digest_algorithm(&digest_der);
+        let shake = ShakeDigest::from_der(&digest_der);
         let scheme = match &digest {
             Ok(digest) => super::algorithm::signature_scheme(&signature_der, Some(*digest)),
+            // RFC 9882 section 3.3: without signed attributes ML-DSA's digestAlgorithm has no meaning, and is not looked at.
+            Err(error) if shake.is_some() || signed.is_none() => {
+                super::algorithm::signature_scheme(&signature_der, None)
+                    .ok()
+                    .filter(|scheme| matches!(scheme, SignatureScheme::MlDsa(_) | SignatureScheme::SlhDsa(_)))
+                    .ok_or_else(|| error.clone())
+            }
             Err(error) => Err(error.clone()),
         };
         let mut fault = None;
@@ -330,15 +348,25 @@ impl SignerInfo {
         Ok(Self {
             id,
             digest: digest.ok(),
+            shake,
             scheme,
             signing_time: seen.and_then(|seen| seen.signing_time),
             capabilities: seen.and_then(|seen| seen.capabilities.clone()),
             encryption_key_preference: seen.and_then(|seen| seen.encryption_key_preference.clone()),
             countersignatures,
             attributes,
+            signature_algorithm: slice(input, &signature_der),
             signature,
             fault,
         })
+    }
+
+    fn guard(&self) -> Option<&multiple_signatures::Guard> {
+        self.attributes.as_ref()?.guard.as_ref()
+    }
+
+    fn signature_algorithm(&self) -> &[u8] {
+        &self.signature_algorithm
     }
 }
 

@@ -9,12 +9,15 @@ use super::reader::{Expected, Section, boolean, choice, list, size, text};
 use super::{Direction, ReadFile};
 use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport};
 use crate::pki::revocation::Demand;
-use crate::policy::{Action, Bcc, EncryptMode, Match, Missing, Pattern, Policy, Profile, Rule, SignMode};
+use crate::policy::{
+    Action, Bcc, EncryptMode, Family, Match, Missing, Pattern, Policy, Profile, Quarantine, Rule, SignMode, SignWith,
+    Signatures,
+};
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::seal::Form;
 
 const DEFAULT_PROFILE: &str = "compatible";
-const BUILT_IN: [&str; 3] = ["modern", "compatible", "edi-energy"];
+const BUILT_IN: [&str; 4] = ["modern", "compatible", "edi-energy", "post-quantum"];
 
 pub(super) fn policy(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Policy> {
     let profiles = profiles(top);
@@ -56,6 +59,7 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
         choice(&[("never", EncryptMode::Never), ("prefer", EncryptMode::Prefer), ("require", EncryptMode::Require)]);
     let action = Action {
         sign: section.get("sign", sign).unwrap_or_default(),
+        sign_with: section.get("sign-with", choice(SIGN_WITH)).unwrap_or_default(),
         encrypt: section.get("encrypt", encrypt).unwrap_or_default(),
         form: section.get("form", choice(&[("clear", Form::Clear), ("opaque", Form::Opaque)])).unwrap_or_default(),
         missing: section
@@ -71,16 +75,27 @@ fn action(section: &Section<'_, '_>, profiles: &BTreeMap<String, Profile>) -> Ac
         revocation: section.get("revocation", choice(REVOCATION)).unwrap_or(Demand::Prefer),
         all_valid: section.get("certificates", choice(&[("best", false), ("all-valid", true)])).unwrap_or(false),
         strip_signature: section.get("strip-signature", boolean).unwrap_or(false),
+        quarantine: section.get("quarantine", list(quarantine)).unwrap_or_default(),
     };
     contradictions(section, &action);
     action
 }
+
+const SIGN_WITH: &[(&str, SignWith)] =
+    &[("author", SignWith::Author), ("domain", SignWith::Domain), ("author-or-domain", SignWith::Either)];
 
 /// A rule that says two things could be read as the weaker one: refused.
 fn contradictions(section: &Section<'_, '_>, action: &Action) {
     let protects = action.sign != SignMode::Never || action.encrypt != EncryptMode::Never;
     if action.pass && protects {
         section.complain("pass", "pass = true beside sign or encrypt", "expected one of the two");
+    }
+    if action.pass && !action.quarantine.is_empty() {
+        section.complain(
+            "quarantine",
+            "quarantine beside pass = true",
+            "expected one of the two: what passes is not judged",
+        );
     }
     if action.reject.is_some() && (action.pass || protects) {
         section.complain("reject", "reject beside pass, sign or encrypt", "expected reject alone");
@@ -94,6 +109,15 @@ fn contradictions(section: &Section<'_, '_>, action: &Action) {
     }
 }
 
+fn quarantine(text: &str) -> Result<Quarantine, String> {
+    let words = Quarantine::WORDS.iter();
+    words
+        .clone()
+        .find(|(word, _)| *word == text)
+        .map(|(_, what)| *what)
+        .ok_or_else(|| format!("expected a list of {}", words.map(|(word, _)| *word).collect::<Vec<_>>().join(", ")))
+}
+
 fn matching(section: Section<'_, '_>, read_file: ReadFile<'_>) -> Match {
     let directions = [("outbound", Direction::Outbound), ("inbound", Direction::Inbound)];
     let matches = Match {
@@ -105,6 +129,7 @@ fn matching(section: Section<'_, '_>, read_file: ReadFile<'_>) -> Match {
         larger_than: section.get("larger_than", size(0)),
         signed: section.get("signed", boolean),
         encrypted: section.get("encrypted", boolean),
+        replies_to_decrypted: section.get("replies_to_decrypted", boolean),
         user: section.get("user", list(|text| Ok(text.to_owned()))).unwrap_or_default(),
         listener: section.get("listener", list(|text| Ok(text.to_owned()))).unwrap_or_default(),
     };
@@ -192,6 +217,8 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
             pss: section.get("pss", boolean).unwrap_or(base.pss),
             digest: section.get("digest", choice(DIGESTS)).unwrap_or(base.digest),
             header: header_protection(&section),
+            encrypt_first: section.get("encrypt-first", choice(FAMILIES)).unwrap_or(base.encrypt_first),
+            signatures: section.get("signatures", choice(SIGNATURES)).unwrap_or(base.signatures),
             name: name.clone(),
         };
         section.finish();
@@ -232,6 +259,14 @@ pub(crate) const TRANSPORTS: &[(&str, KeyTransport)] = &[
     ("oaep-sha256", KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256)),
     ("oaep-sha384", KeyTransport::RsaOaep(Digest::Sha384, Digest::Sha384)),
     ("oaep-sha512", KeyTransport::RsaOaep(Digest::Sha512, Digest::Sha512)),
+];
+
+const FAMILIES: &[(&str, Family)] = &[("classical", Family::Classical), ("post-quantum", Family::PostQuantum)];
+
+const SIGNATURES: &[(&str, Signatures)] = &[
+    ("classical", Signatures::One(Family::Classical)),
+    ("post-quantum", Signatures::One(Family::PostQuantum)),
+    ("both", Signatures::Both),
 ];
 
 /// What is written: weak ciphers are for reading alone and cannot be named.

@@ -11,10 +11,12 @@ use toml::de::DeTable;
 
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
 use super::{
-    Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, ReadFile, Retry, SpoolLimits,
+    Certificates, Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, Nonce, ReadFile,
+    Retry, SpoolLimits,
 };
 use crate::address::{Domain, Mailbox};
 use crate::cms::algorithm::Legacy;
+use crate::pki::path::InitialPolicies;
 
 pub(super) const DIRECTIONS: &[(&str, Direction)] =
     &[("outbound", Direction::Outbound), ("inbound", Direction::Inbound), ("by-recipient", Direction::ByRecipient)];
@@ -52,6 +54,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text)
         .map(PathBuf::from);
     let (spool, spool_limits) = spool(top);
+    let control = top.get("control", text).map(PathBuf::from);
     let delivery = top
         .get("delivery", choice(&[("cut-through", Delivery::CutThrough), ("queue", Delivery::Queue)]))
         .unwrap_or_default();
@@ -63,6 +66,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let retry = top.section("retry").map_or_else(Retry::default, retry);
     let fetch = top.section("revocation").map_or_else(Fetch::default, fetch);
     let legacy = top.section("legacy").map_or_else(Legacy::default, legacy);
+    let certificates = top.section("certificates").map_or_else(Certificates::default, certificates);
     let subject_tags = top.section("marks").is_some_and(|marks| {
         let tags = marks.get("subject_tags", boolean).unwrap_or(false);
         marks.finish();
@@ -89,9 +93,11 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         kek: kek?,
         spool: spool?,
         spool_limits,
+        control,
         retry,
         fetch,
         legacy,
+        certificates,
         policy: policy?,
         subject_tags,
         self_check,
@@ -256,6 +262,7 @@ fn retry(section: Section<'_, '_>) -> Retry {
         longest: section.get("longest", bounds(10, 86_400)).unwrap_or(default.longest),
         expire: section.get("expire", bounds(1_000, 30 * 86_400)).unwrap_or(default.expire),
         warn: section.get("warn", bounds(10, 30 * 86_400)).unwrap_or(default.warn),
+        hold_expire: section.get("hold_expire", bounds(1_000, 365 * 86_400)).unwrap_or(default.hold_expire),
     };
     if retry.longest < retry.first {
         section.complain("longest", "a time shorter than `first`", "expected first <= longest");
@@ -273,6 +280,7 @@ fn fetch(section: Section<'_, '_>) -> Fetch {
         size: section.get("size", size(65_536)).unwrap_or(default.size),
         memory: section.get("memory", size(1 << 20)).unwrap_or(default.memory),
         private_addresses: section.get("private_addresses", boolean).unwrap_or(default.private_addresses),
+        nonce: section.get("nonce", choice(NONCES)).unwrap_or_default(),
     };
     if fetch.memory < fetch.size {
         section.complain("memory", "less than `size`", "expected room for one answer at least");
@@ -291,6 +299,24 @@ fn legacy(section: Section<'_, '_>) -> Legacy {
     };
     section.finish();
     legacy
+}
+
+const NONCES: &[(&str, Nonce)] = &[("off", Nonce::Off), ("prefer", Nonce::Prefer), ("require", Nonce::Require)];
+
+fn certificates(section: Section<'_, '_>) -> Certificates {
+    let policies = section.get("policies", |value| {
+        let texts = list(|text| Ok(text.to_owned()))(value)?;
+        if texts.is_empty() {
+            return Err("expected at least one OID; without the key no policy is needed".into());
+        }
+        InitialPolicies::one_of(texts.iter().map(String::as_str))
+    });
+    let certificates = Certificates {
+        email_in_subject: section.get("email_in_subject", boolean).unwrap_or(false),
+        policies: policies.unwrap_or_default(),
+    };
+    section.finish();
+    certificates
 }
 
 /// Fuzz body: any text gives a configuration or errors with a place; nothing else.

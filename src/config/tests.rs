@@ -26,7 +26,7 @@ fn the_documented_file_is_valid_and_means_what_it_says() {
     assert_eq!(config.listeners.len(), 2);
     assert_eq!(config.listeners[0].trusted_networks.len(), 2);
     assert_eq!(config.outbound.best().port, 10025);
-    assert_eq!(config.policy.rules.len(), 6);
+    assert_eq!(config.policy.rules.len(), 7);
     assert_eq!(config.policy.rules[1].action.encrypt, crate::policy::EncryptMode::Require);
     assert!(config.policy.profiles["edi"].pss);
 }
@@ -92,6 +92,9 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
         ("recipient = [\"vault@example.org\"]", "recipient = [\"file:absent\"]"),
         ("content = [\"AES-128-CBC\"] ", "content = [\"3DES-CBC\"] "),
         ("pass = true  ", "pass = true\nencrypt = \"prefer\"  "),
+        ("pass = true  ", "pass = true\nquarantine = [\"unauthenticated\"]  "),
+        ("# quarantine = []", "quarantine = [\"odd\"]"),
+        ("# hold_expire = \"14 days\"", "hold_expire = \"soon\""),
         ("# downgrade = \"refuse\"", "downgrade = \"allow\""),
         ("[default]", "[defaults]"),
         ("kek = \"/etc/waxwing/kek\"", ""),
@@ -99,6 +102,27 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
     ] {
         let errors = with(line, other);
         assert!(errors.iter().all(|error| !error.expected.is_empty() && error.line > 0), "{other}: {errors:?}");
+    }
+}
+
+#[test]
+fn what_is_asked_of_certificates_and_answers_is_read() {
+    use crate::policy::SignWith;
+    let changed = |line: &str, other: &str| {
+        assert!(DOCUMENTED.contains(line), "{line}");
+        parse(&DOCUMENTED.replacen(line, other, 1)).unwrap()
+    };
+    let plain = parse(DOCUMENTED).unwrap();
+    assert_eq!((plain.certificates, plain.fetch.nonce), (Certificates::default(), Nonce::Off));
+    assert!(plain.policy.follows_threads());
+    assert!(changed("# email_in_subject = false", "email_in_subject = true").certificates.email_in_subject);
+    assert_eq!(changed("# nonce = \"off\"", "nonce = \"require\"").fetch.nonce, Nonce::Require);
+    let signs = changed("# sign-with = \"author\"", "sign-with = \"author-or-domain\"");
+    assert_eq!(signs.policy.rules[1].action.sign_with, SignWith::Either);
+    let policies = changed("# email_in_subject = false", "policies = [\"1.3.6.1.4.1.99999.1\"]").certificates.policies;
+    assert!(policies.explicit && policies.accepted.is_some_and(|accepted| accepted.len() == 1));
+    for bad in ["policies = []", "policies = [\"no oid\"]", "policies = 1"] {
+        assert_eq!(with("# email_in_subject = false", bad)[0].key, "certificates.policies");
     }
 }
 

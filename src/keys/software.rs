@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::kem::{Ciphertext, DecapsulationKey};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{self, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey, PrivateDecryptingKey};
-use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding};
+use aws_lc_rs::signature::{
+    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, PqdsaKeyPair, RsaEncoding,
+};
 use aws_lc_rs::{agreement, rand};
 use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-use super::{Cek, KeyAnswer, KeyError, KeyHolder, KeyId, KeyOperation, Submission, wrap};
+use super::{Cek, KeyAnswer, KeyError, KeyHolder, KeyId, KeyOperation, Submission, post_quantum, wrap};
 use crate::cms::algorithm::{
-    AlgorithmIdentifier, ContentEncryption, Digest, EC_PUBLIC_KEY, ED25519, KeyAgreement, KeyTransport, RSA_ENCRYPTION,
-    SECP256R1, SECP384R1, SECP521R1, SignatureScheme, X25519, name_of,
+    AlgorithmIdentifier, ContentEncryption, Digest, EC_PUBLIC_KEY, ED25519, KeyAgreement, KeyEncapsulation,
+    KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, SECP256R1, SECP384R1, SECP521R1, SignatureScheme, X25519, name_of,
 };
 use crate::cms::ber::{Reader, tag, write};
 use crate::pki::public_key::{KeyKind, PublicKey, agreement_curve, oaep_algorithm};
@@ -50,6 +53,8 @@ enum Secret {
     Ec { sign: EcdsaKeyPair, agree: agreement::PrivateKey },
     Ed25519(Ed25519KeyPair),
     X25519(agreement::PrivateKey),
+    MlDsa(Box<PqdsaKeyPair>, MlDsa),
+    MlKem(DecapsulationKey, MlKem),
 }
 
 impl std::fmt::Debug for SoftwareKey {
@@ -59,8 +64,8 @@ impl std::fmt::Debug for SoftwareKey {
 }
 
 impl SoftwareKey {
-    /// Reads a PKCS#8 PrivateKeyInfo (DER): RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, X25519. `Rejected` says what was
-    /// found and what is taken.
+    /// Reads a PKCS#8 PrivateKeyInfo (DER): RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, X25519, ML-DSA and ML-KEM (seed,
+    /// expanded key or both). `Rejected` says what was found and what is taken.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Rejected("the key is not a PKCS#8 PrivateKeyInfo (DER)".to_owned());
         let (algorithm, curve) = private_key_algorithm(der).map_err(unreadable)?;
@@ -69,12 +74,12 @@ impl SoftwareKey {
             oid if oid == EC_PUBLIC_KEY => ec_secret(der, curve)?,
             oid if oid == ED25519 => ed25519_secret(der)?,
             oid if oid == X25519 => x25519_secret(der)?,
-            oid => {
-                return Err(KeyError::Rejected(format!(
-                    "a key of kind {} is not supported: RSA, P-256, P-384, P-521, Ed25519 or X25519 is needed",
+            oid => post_quantum_secret(der, &oid)?.ok_or_else(|| {
+                KeyError::Rejected(format!(
+                    "a key of kind {} is not supported: RSA, P-256, P-384, P-521, Ed25519, X25519, ML-DSA or ML-KEM is needed",
                     name_of(&oid)
-                )));
-            }
+                ))
+            })?,
         };
         let public = PublicKey::from_spki(Bytes::from(spki))
             .map_err(|error| KeyError::Rejected(format!("the key is not fit for use: {error}")))?;
@@ -113,6 +118,12 @@ impl SoftwareKey {
                     substitute,
                 )?))
             }
+            KeyOperation::Decapsulate { key, encapsulation, ciphertext, info, wrapped, content, substitute } => {
+                self.is_meant(*key)?;
+                let candidate = self.decapsulate(*encapsulation, ciphertext, info, wrapped)?;
+                let length = candidate.as_deref().map_or(0, Vec::len);
+                choose(candidate.as_deref(), length, *content, substitute).map(KeyAnswer::Cek)
+            }
         }
     }
 
@@ -140,6 +151,12 @@ impl SoftwareKey {
             }
             (Secret::Ed25519(sign), SignatureScheme::Ed25519) => {
                 Ok(sign.try_sign(message).map_err(failed)?.as_ref().to_vec())
+            }
+            (Secret::MlDsa(sign, set), SignatureScheme::MlDsa(asked)) if *set == asked => {
+                let mut out = vec![0u8; sign.algorithm().signature_len()];
+                let length = sign.sign(message, &mut out).map_err(failed)?;
+                out.truncate(length);
+                Ok(out)
             }
             _ => Err(unsuitable),
         }
@@ -194,6 +211,28 @@ impl SoftwareKey {
         let derive = |secret: &[u8]| wrap::derive(how, secret, ukm, shared_info).map_err(drop);
         let kek = agreement::agree(agree, point, (), derive);
         Ok(kek.ok().and_then(|kek| wrap::unwrap(how.wrap, &kek, wrapped).ok()))
+    }
+}
+
+impl SoftwareKey {
+    /// The unwrapped key, or `None` whatever was wrong. Decapsulation itself rejects implicitly: in constant time, with a secret that
+    /// nobody knows, so that the wrap does not open.
+    fn decapsulate(
+        &self,
+        how: KeyEncapsulation,
+        ciphertext: &[u8],
+        info: &[u8],
+        wrapped: &[u8],
+    ) -> Result<Option<Cek>, KeyError> {
+        let Secret::MlKem(key, set) = &self.inner.secret else {
+            return Err(KeyError::Unsuitable("decapsulation needs an ML-KEM key"));
+        };
+        if how.kem != *set {
+            return Err(KeyError::Unsuitable("this ML-KEM key has another parameter set"));
+        }
+        let secret = key.decapsulate(Ciphertext::from(ciphertext)).ok();
+        let kek = secret.and_then(|secret| wrap::hkdf(how.kdf, secret.as_ref(), None, info, how.wrap.key_len()).ok());
+        Ok(kek.and_then(|kek| wrap::unwrap(how.wrap, &kek, wrapped).ok()))
     }
 }
 
@@ -288,6 +327,15 @@ fn ec_secret(der: &[u8], curve: Option<ObjectIdentifier>) -> Result<(Secret, Vec
         .as_ref()
         .to_vec();
     Ok((Secret::Ec { sign, agree }, spki))
+}
+
+/// An ML-DSA or ML-KEM key; `None`: another kind.
+fn post_quantum_secret(der: &[u8], oid: &ObjectIdentifier) -> Result<Option<(Secret, Vec<u8>)>, KeyError> {
+    if let Some(set) = MlDsa::from_oid(oid) {
+        return post_quantum::ml_dsa(der, set).map(|(pair, spki)| Some((Secret::MlDsa(Box::new(pair), set), spki)));
+    }
+    let Some(set) = MlKem::from_oid(oid) else { return Ok(None) };
+    post_quantum::ml_kem(der, set).map(|(key, spki)| Some((Secret::MlKem(key, set), spki)))
 }
 
 fn ed25519_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {

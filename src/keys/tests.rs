@@ -1,3 +1,4 @@
+mod post_quantum;
 pub(crate) mod wycheproof;
 
 use aws_lc_rs::encoding::AsDer;

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::header::{ContentType, Header, MimeError, skip_cfws};
+use super::header::{ContentType, Field, Header, MimeError, skip_cfws};
 
 mod boundary;
 mod decode;
@@ -80,6 +80,9 @@ impl Entity {
         if self.header.has_broken_lines() {
             return Err(MimeError::Ambiguous("a header with lines that are no field"));
         }
+        if self.header.fields.iter().any(|field| field.is_spaced() && is_mime_field(field)) {
+            return Err(MimeError::Ambiguous("white space before the colon of a MIME field"));
+        }
         self.content_type_lenient()
     }
     /// The Content-Type whatever else stands in the header, for showing a message; never for security decisions.
@@ -101,7 +104,12 @@ impl Entity {
         if !skip_cfws(rest)?.is_empty() {
             return Err(MimeError::Ambiguous("text after the Content-Transfer-Encoding"));
         }
-        match token.to_ascii_lowercase().as_str() {
+        let encoding = token.to_ascii_lowercase();
+        // Readers that see the comment in it take the body as it is.
+        if matches!(encoding.as_str(), "base64" | "quoted-printable") && token.len() != field.value().trim().len() {
+            return Err(MimeError::Ambiguous("a comment beside the Content-Transfer-Encoding"));
+        }
+        match encoding.as_str() {
             "7bit" | "8bit" | "binary" => Ok(TransferEncoding::Identity),
             "base64" => Ok(TransferEncoding::Base64),
             "quoted-printable" => Ok(TransferEncoding::QuotedPrintable),
@@ -127,6 +135,14 @@ impl Entity {
         let parts = spans.parts.into_iter().map(|part| Self::parse_at(self.body.slice(part), self.depth + 1, limits));
         parts.collect()
     }
+    /// The same entity, its body not decoded: to be kept beside one whose decoded body is to go with it.
+    pub(crate) fn undecoded(&self) -> Self {
+        Self { decoded: Arc::default(), ..self.clone() }
+    }
+    /// The header alone, in octets of its own: a large message goes once nobody else holds it.
+    pub(crate) fn header_alone(&self, limits: &MimeLimits) -> Option<Self> {
+        Self::parse([self.header.raw.as_ref(), b"\r\n"].concat().into(), limits).ok()
+    }
     /// The part that `octets`, found in this entity's body, are.
     pub(crate) fn child(&self, octets: Bytes, limits: &MimeLimits) -> Result<Entity, MimeError> {
         Self::parse_at(octets, self.depth + 1, limits)
@@ -151,6 +167,10 @@ impl Entity {
         };
         self.decoded.get_or_init(|| decode().map(Bytes::from)).clone()
     }
+}
+
+fn is_mime_field(field: &Field) -> bool {
+    field.is("Content-Type") || field.is("Content-Transfer-Encoding")
 }
 
 /// The boundary of a multipart (RFC 2046 section 5.1.1: 1 to 70 characters, the last no space).

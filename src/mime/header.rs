@@ -57,6 +57,10 @@ impl Field {
     pub fn is(&self, name: &str) -> bool {
         self.name().eq_ignore_ascii_case(name)
     }
+    /// White space stands before the colon (RFC 5322 section 4.5.8): there the header ends for some readers.
+    pub(crate) fn is_spaced(&self) -> bool {
+        self.raw.get(self.name_len) != Some(&b':')
+    }
     /// Everything after the colon, folds and the last line end included.
     pub fn raw_value(&self) -> &[u8] {
         let rest = self.raw.get(self.name_len..).unwrap_or_default();

@@ -16,7 +16,9 @@ use zeroize::Zeroizing;
 use super::asn1::{integer, number, oid, sequence, tag, write};
 use super::certificate::Certificate;
 use crate::address::Mailbox;
-use crate::keys::SoftwareKey;
+use crate::cms::algorithm::{MlDsa, MlKem, SignatureScheme};
+use crate::keys::{KeyAnswer, KeyOperation, SoftwareKey};
+use crate::pki::public_key::KeyKind;
 
 /// Which key to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +32,9 @@ pub enum NewKey {
     Ed25519,
     /// For encryption alone: somebody else has to sign its certificate.
     X25519,
+    MlDsa(MlDsa),
+    /// For leaves alone: such a key signs nothing.
+    MlKem(MlKem),
 }
 
 /// What a certificate is to say.
@@ -38,6 +43,8 @@ pub struct Recipe {
     pub common_name: String,
     /// rfc822Name entries of the SAN; SmtpUTF8Mailbox where the local part is not ASCII.
     pub mailboxes: Vec<String>,
+    /// emailAddress in the subject, as old CAs wrote it.
+    pub subject_email: Option<String>,
     /// dNSName entries of the SAN: the certificate of a server.
     pub hosts: Vec<String>,
     pub not_before: Timestamp,
@@ -61,6 +68,7 @@ impl Recipe {
         Self {
             common_name: common_name.to_owned(),
             mailboxes: Vec::new(),
+            subject_email: None,
             hosts: Vec::new(),
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 87_600 * HOUR),
@@ -72,17 +80,19 @@ impl Recipe {
             key,
         }
     }
-    /// A certificate to sign and to encrypt for one mailbox, valid from an hour before `now`, for a year.
+    /// A certificate to sign and to encrypt for one mailbox, as far as its key can, valid from an hour before `now`, for a year.
     pub fn mailbox(mailbox: &str, now: Timestamp, key: NewKey) -> Self {
         let key_usage = match key {
             NewKey::Rsa2048 | NewKey::Rsa3072 | NewKey::Rsa4096 => vec!["digitalSignature", "keyEncipherment"],
             NewKey::P256 | NewKey::P384 | NewKey::P521 => vec!["digitalSignature", "keyAgreement"],
-            NewKey::Ed25519 => vec!["digitalSignature"],
+            NewKey::Ed25519 | NewKey::MlDsa(_) => vec!["digitalSignature"],
             NewKey::X25519 => vec!["keyAgreement"],
+            NewKey::MlKem(_) => vec!["keyEncipherment"],
         };
         Self {
             common_name: mailbox.to_owned(),
             mailboxes: vec![mailbox.to_owned()],
+            subject_email: None,
             hosts: Vec::new(),
             not_before: whole_seconds(now, -HOUR),
             not_after: whole_seconds(now, 8_760 * HOUR),
@@ -175,7 +185,7 @@ pub fn cached_key(kind: NewKey, name: &str) -> Zeroizing<Vec<u8>> {
 #[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
 pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option<&Issued>) -> Issued {
     let spki = SoftwareKey::from_pkcs8(&pkcs8).expect("a PKCS#8 key of a kind made here").spki().to_vec();
-    let subject = common_name(&recipe.common_name);
+    let subject = subject(recipe);
     let (issuer_name, signer, issuer_spki) = match issuer {
         Some(issuer) => (
             issuer.certificate.subject().to_vec(),
@@ -252,8 +262,18 @@ fn generate(kind: NewKey) -> Zeroizing<Vec<u8>> {
             let octets = write(tag::OCTET_STRING, &[&write(tag::OCTET_STRING, &[seed.as_ref()])]);
             Ok(sequence(&[&number(0), &algorithm, &octets]))
         }),
+        NewKey::MlDsa(set) => seed(&set.oid(), 32),
+        NewKey::MlKem(set) => seed(&set.oid(), 64),
     };
     Zeroizing::new(made.expect("a new key"))
+}
+
+/// A private key of random octets, in the form that RFC 9881 and RFC 9935 prefer.
+fn seed(algorithm: &ObjectIdentifier, length: usize) -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
+    let mut octets = Zeroizing::new(vec![0u8; length]);
+    aws_lc_rs::rand::fill(&mut octets)?;
+    let key = Zeroizing::new(write(tag::context(0), &[&octets]));
+    Ok(sequence(&[&number(0), &sequence(&[&oid(algorithm)]), &write(tag::OCTET_STRING, &[&key])]))
 }
 
 static P256: &EcdsaSigningAlgorithm = &signature::ECDSA_P256_SHA256_ASN1_SIGNING;
@@ -265,29 +285,29 @@ enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, ObjectIdentifier),
     Ed25519(Ed25519KeyPair),
+    MlDsa(SoftwareKey, MlDsa),
 }
 
 impl Signer {
     fn read(pkcs8: &[u8]) -> Option<Self> {
-        RsaKeyPair::from_pkcs8(pkcs8)
-            .map(Self::Rsa)
-            .or_else(|_| {
-                EcdsaKeyPair::from_pkcs8(P256, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_256))
-            })
-            .or_else(|_| {
-                EcdsaKeyPair::from_pkcs8(P384, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_384))
-            })
-            .or_else(|_| {
-                EcdsaKeyPair::from_pkcs8(P521, pkcs8).map(|key| Self::Ec(key, db::rfc5912::ECDSA_WITH_SHA_512))
-            })
-            .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Self::Ed25519))
-            .ok()
+        let ec = |curve, algorithm| EcdsaKeyPair::from_pkcs8(curve, pkcs8).ok().map(|key| Self::Ec(key, algorithm));
+        let key = SoftwareKey::from_pkcs8(pkcs8).ok()?;
+        match key.public_key().kind() {
+            KeyKind::Rsa { .. } => RsaKeyPair::from_pkcs8(pkcs8).ok().map(Self::Rsa),
+            KeyKind::P256 => ec(P256, db::rfc5912::ECDSA_WITH_SHA_256),
+            KeyKind::P384 => ec(P384, db::rfc5912::ECDSA_WITH_SHA_384),
+            KeyKind::P521 => ec(P521, db::rfc5912::ECDSA_WITH_SHA_512),
+            KeyKind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok().map(Self::Ed25519),
+            KeyKind::MlDsa(set) => Some(Self::MlDsa(key, set)),
+            _ => None,
+        }
     }
     fn algorithm(&self) -> Vec<u8> {
         match self {
             Self::Rsa(_) => sequence(&[&oid(&db::rfc5912::SHA_256_WITH_RSA_ENCRYPTION), &write(tag::NULL, &[])]),
             Self::Ec(_, algorithm) => sequence(&[&oid(algorithm)]),
             Self::Ed25519(_) => sequence(&[&oid(&ObjectIdentifier::new_unwrap("1.3.101.112"))]),
+            Self::MlDsa(_, set) => sequence(&[&oid(&set.oid())]),
         }
     }
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
@@ -301,13 +321,27 @@ impl Signer {
                 key.sign(&SystemRandom::new(), message).ok().map(|signature| signature.as_ref().to_vec())
             }
             Self::Ed25519(key) => key.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),
+            Self::MlDsa(key, set) => {
+                let (scheme, message) = (SignatureScheme::MlDsa(*set), Bytes::copy_from_slice(message));
+                match key.perform(&KeyOperation::Sign { key: key.id(), scheme, message }) {
+                    Ok(KeyAnswer::Signature(signature)) => Some(signature),
+                    _ => None,
+                }
+            }
         }
     }
 }
 
-fn common_name(text: &str) -> Vec<u8> {
-    let attribute = sequence(&[&oid(&db::rfc4519::COMMON_NAME), &write(tag::UTF8_STRING, &[text.as_bytes()])]);
-    sequence(&[&write(tag::SET, &[&attribute])])
+fn subject(recipe: &Recipe) -> Vec<u8> {
+    const EMAIL_ADDRESS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.1");
+    let rdn = |id: &ObjectIdentifier, kind: u8, text: &str| {
+        write(tag::SET, &[&sequence(&[&oid(id), &write(kind, &[text.as_bytes()])])])
+    };
+    let mut rdns = rdn(&db::rfc4519::COMMON_NAME, tag::UTF8_STRING, &recipe.common_name);
+    if let Some(email) = &recipe.subject_email {
+        rdns.extend(rdn(&EMAIL_ADDRESS, tag::IA5_STRING, email));
+    }
+    sequence(&[&rdns])
 }
 
 /// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime after.

@@ -212,11 +212,29 @@ impl Certificate {
     pub fn is_for(&self, mailbox: &MailboxKey) -> bool {
         self.inner.mailboxes.iter().any(|own| own.key() == *mailbox)
     }
-    /// Whether it is a domain certificate for that domain (legacy `domain-confidentiality-authority@domain`, or a SAN of
-    /// rfc822Name `@domain`-like forms as RFC 3183 names them).
-    pub fn is_for_domain(&self, domain: &Domain) -> bool {
-        const LOCAL: &str = "domain-confidentiality-authority";
-        if self.inner.mailboxes.iter().any(|own| own.local().eq_ignore_ascii_case(LOCAL) && own.domain() == domain) {
+    /// The mailboxes in emailAddress attributes of the subject, where the SAN names no mailbox at all (RFC 8550 section 3: what old CAs
+    /// wrote). They count only where a setting says so.
+    pub fn subject_mailboxes(&self) -> Vec<Mailbox> {
+        let in_san = |name: GeneralName<'_>| matches!(name, GeneralName::Rfc822(_) | GeneralName::SmtpUtf8(_));
+        if self.alternative_names().any(in_san) {
+            return Vec::new();
+        }
+        let texts = name::email_addresses(self.subject()).unwrap_or_default();
+        texts.iter().take(MAX_NAMES).filter_map(|text| Mailbox::parse(text).ok()).collect()
+    }
+    /// Whether it names this mailbox: in the SAN, or with `in_subject` in the subject's emailAddress where the SAN names none.
+    pub fn names(&self, mailbox: &MailboxKey, in_subject: bool) -> bool {
+        self.is_for(mailbox) || (in_subject && self.subject_mailboxes().iter().any(|own| own.key() == *mailbox))
+    }
+    /// Whether it is a domain certificate for that domain: its SAN holds rfc822Name `@domain`, or the mailbox that RFC 3183 names for
+    /// the purpose: `domain-confidentiality-authority@domain` (section 4.1), `domain-signing-authority@domain` (section 3.1.1).
+    pub fn is_for_domain(&self, domain: &Domain, purpose: Purpose) -> bool {
+        let authority = match purpose {
+            Purpose::Encryption => "domain-confidentiality-authority",
+            Purpose::Signature => "domain-signing-authority",
+        };
+        let is_authority = |own: &Mailbox| own.local().eq_ignore_ascii_case(authority) && own.domain() == domain;
+        if self.inner.mailboxes.iter().any(is_authority) {
             return true;
         }
         self.alternative_names().any(|name| match name {
@@ -233,17 +251,40 @@ impl Certificate {
         let (wanted, names) = match (purpose, self.inner.public_key.kind()) {
             (Purpose::Signature, KeyKind::X25519) => return refuse("an X25519 key cannot sign"),
             (Purpose::Encryption, KeyKind::Ed25519) => return refuse("an Ed25519 key cannot encrypt"),
+            (Purpose::Signature, KeyKind::MlKem(_)) => return refuse("an ML-KEM key cannot sign"),
+            (Purpose::Encryption, KeyKind::MlDsa(_) | KeyKind::SlhDsa(_)) => {
+                return refuse("a key that signs cannot encrypt");
+            }
             (Purpose::Signature, _) => {
                 (usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION, "digitalSignature or nonRepudiation")
             }
-            (Purpose::Encryption, KeyKind::Rsa { .. }) => (usage::KEY_ENCIPHERMENT, "keyEncipherment"),
+            (Purpose::Encryption, KeyKind::Rsa { .. } | KeyKind::MlKem(_)) => {
+                (usage::KEY_ENCIPHERMENT, "keyEncipherment")
+            }
             (Purpose::Encryption, _) => (usage::KEY_AGREEMENT, "keyAgreement"),
         };
         if self.inner.extensions.key_usage.is_some_and(|bits| bits & wanted == 0) {
             return Err(CertificateError::Refused(format!("its keyUsage lacks {names}")));
         }
+        self.suits_its_key().map_err(CertificateError::Refused)?;
         if !self.allows_mail() {
             return refuse("its extendedKeyUsage lacks emailProtection");
+        }
+        Ok(())
+    }
+    /// What a post-quantum key's keyUsage may say (RFC 9881 section 5, RFC 9909 section 6, RFC 9935 section 5); says what it may not.
+    pub(crate) fn suits_its_key(&self) -> Result<(), String> {
+        let Some(bits) = self.inner.extensions.key_usage else { return Ok(()) };
+        let signing = usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION | usage::KEY_CERT_SIGN | usage::CRL_SIGN;
+        let (allowed, rule) = match self.inner.public_key.kind() {
+            KeyKind::MlDsa(_) => (signing, "RFC 9881 section 5"),
+            KeyKind::SlhDsa(_) => (signing, "RFC 9909 section 6"),
+            KeyKind::MlKem(_) => (usage::KEY_ENCIPHERMENT, "RFC 9935 section 5"),
+            _ => return Ok(()),
+        };
+        if bits & allowed == 0 || bits & !allowed != 0 {
+            let kind = self.inner.public_key.kind().name();
+            return Err(format!("its keyUsage does not fit a key of kind {kind} ({rule})"));
         }
         Ok(())
     }

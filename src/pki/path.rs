@@ -10,10 +10,13 @@ use crate::address::Domain;
 use crate::cms::algorithm::{Digest, SignatureScheme, signature_scheme};
 
 mod names;
+/// Certificate policies.
 mod policies;
 mod rules;
 #[cfg(test)]
 mod tests;
+
+pub use policies::InitialPolicies;
 
 /// Which mailboxes' certificates an anchor may vouch for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +42,8 @@ pub struct TrustSet {
     pub generation: u64,
 }
 
-/// Bounds (A11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bounds (A11), and what is asked of certificate policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathLimits {
     /// Certificates in a path, anchor included; default 8.
     pub length: usize,
@@ -52,6 +55,8 @@ pub struct PathLimits {
     pub sha1: bool,
     /// RSA keys of 1024 to 2047 bits alone.
     pub weak_keys: bool,
+    /// Which certificate policies are accepted; default: any, and none is needed.
+    pub policies: InitialPolicies,
 }
 
 impl PathLimits {
@@ -62,7 +67,14 @@ impl PathLimits {
 
 impl Default for PathLimits {
     fn default() -> Self {
-        Self { length: 8, signatures: 100, legacy: false, sha1: false, weak_keys: false }
+        Self {
+            length: 8,
+            signatures: 100,
+            legacy: false,
+            sha1: false,
+            weak_keys: false,
+            policies: InitialPolicies::default(),
+        }
     }
 }
 
@@ -100,7 +112,7 @@ impl ValidPath {
     }
 }
 
-/// What a path is asked for: what its result depends on, beside the limits, which are the default ones.
+/// What a path is asked for: what its result depends on, beside the limits, which are the memory's.
 #[derive(Debug, Clone, Copy)]
 pub struct PathQuestion<'q> {
     /// Whose path.
@@ -119,6 +131,8 @@ pub struct PathQuestion<'q> {
 
 /// Paths found before. What it recalls must be what [`validate`] would find now; its leaf is the same certificate, its key prepared.
 pub trait PathMemory: Send + Sync + std::fmt::Debug {
+    /// The limits that its paths were found with: it is asked where they are the same.
+    fn limits(&self) -> &PathLimits;
     /// The path, if it was found before and still holds.
     fn recall(&self, question: &PathQuestion<'_>) -> Option<ValidPath>;
     /// Takes note of a path that was found.
@@ -305,7 +319,7 @@ impl<'a> Search<'a> {
         let subject = path.last().copied().unwrap_or(leaf);
         self.check_issuer(subject, &anchor.certificate)?;
         let near = |error| (Near::Anchor, error);
-        rules::check(path, &anchor.certificate).map_err(near)?;
+        rules::check(path, &anchor.certificate, &self.limits.policies).map_err(near)?;
         self.check_scope(anchor).map_err(near)?;
         let chain: Vec<Certificate> = path.iter().copied().chain([&anchor.certificate]).cloned().collect();
         let not_after = chain.iter().map(Certificate::not_after).min().unwrap_or(self.at);
@@ -384,6 +398,9 @@ fn check_authority(issuer: &Certificate) -> Result<(), PathError> {
     }
     if issuer.extensions().key_usage.is_some_and(|bits| bits & usage::KEY_CERT_SIGN == 0) {
         return usage("its keyUsage lacks keyCertSign");
+    }
+    if let Err(why) = issuer.suits_its_key() {
+        return usage(&why);
     }
     if !issuer.allows_mail() {
         return usage("its extendedKeyUsage lacks emailProtection");

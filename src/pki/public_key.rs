@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use aws_lc_rs::kem::EncapsulationKey;
 use aws_lc_rs::rsa::{
     OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512, OaepAlgorithm,
     OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
@@ -13,11 +14,14 @@ use const_oid::ObjectIdentifier;
 use zeroize::Zeroizing;
 
 use crate::cms::algorithm::{
-    AlgorithmIdentifier, Digest, EC_PUBLIC_KEY, ED25519, KeyTransport, RSA_ENCRYPTION, RSASSA_PSS, SECP256R1,
-    SECP384R1, SECP521R1, SignatureScheme, X25519, name_of,
+    AlgorithmIdentifier, Digest, EC_PUBLIC_KEY, ED25519, KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, RSASSA_PSS,
+    SECP256R1, SECP384R1, SECP521R1, SignatureScheme, SlhDsa, X25519, name_of,
 };
 use crate::cms::ber::{Reader, slice, tag};
 use crate::cms::error::CmsError;
+
+/// ML-DSA, SLH-DSA and ML-KEM.
+pub(crate) mod post_quantum;
 
 /// Kinds of keys known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +35,12 @@ pub enum KeyKind {
     P521,
     Ed25519,
     X25519,
+    /// Signs (RFC 9881).
+    MlDsa(MlDsa),
+    /// Signs; verified here, not made (RFC 9909).
+    SlhDsa(SlhDsa),
+    /// Encapsulates (RFC 9935).
+    MlKem(MlKem),
 }
 
 impl KeyKind {
@@ -43,6 +53,9 @@ impl KeyKind {
             Self::P521 => "P-521".to_owned(),
             Self::Ed25519 => "Ed25519".to_owned(),
             Self::X25519 => "X25519".to_owned(),
+            Self::MlDsa(set) => set.name().to_owned(),
+            Self::SlhDsa(set) => set.name().to_owned(),
+            Self::MlKem(set) => set.name().to_owned(),
         }
     }
     /// Takes part in a key agreement: one of NIST's curves, or X25519.
@@ -52,6 +65,10 @@ impl KeyKind {
     /// An elliptic curve for ECDSA and ECDH.
     pub fn is_ec(self) -> bool {
         matches!(self, Self::P256 | Self::P384 | Self::P521)
+    }
+    /// ML-DSA, SLH-DSA or ML-KEM.
+    pub fn is_post_quantum(self) -> bool {
+        matches!(self, Self::MlDsa(_) | Self::SlhDsa(_) | Self::MlKem(_))
     }
 }
 
@@ -71,6 +88,7 @@ struct Inner {
     pss_only: bool,
     verifiers: [OnceLock<Option<ParsedPublicKey>>; VERIFIERS],
     transport: OnceLock<Option<Transport>>,
+    encapsulation: OnceLock<Option<EncapsulationKey>>,
 }
 
 struct Transport {
@@ -78,7 +96,7 @@ struct Transport {
     oaep: OaepPublicEncryptingKey,
 }
 
-/// Places in the cache of decoded verifiers: v1.5 and ECDSA by digest, then PSS by digest, then Ed25519.
+/// Places in the cache of decoded verifiers: v1.5 and ECDSA by digest, then PSS by digest, then Ed25519 or ML-DSA.
 const VERIFIERS: usize = 2 * PSS + 1;
 const PSS: usize = Digest::Sha512 as usize + 1;
 
@@ -118,14 +136,22 @@ impl PublicKey {
             oid if oid == EC_PUBLIC_KEY => ec_kind(&algorithm)?,
             oid if oid == ED25519 => raw_kind(KeyKind::Ed25519, bits)?,
             oid if oid == X25519 => raw_kind(KeyKind::X25519, bits)?,
-            oid => return Err(refused(format!("public key of a kind not known here: {}", name_of(&oid)))),
+            oid => post_quantum_kind(&algorithm, bits)?
+                .ok_or_else(|| refused(format!("public key of a kind not known here: {}", name_of(&oid))))?,
         };
         if kind.is_ec() {
             check_point(kind, bits)?;
         }
         let bits = slice(&der, bits);
-        let inner =
-            Inner { spki: der, kind, bits, pss_only, verifiers: Default::default(), transport: OnceLock::new() };
+        let inner = Inner {
+            spki: der,
+            kind,
+            bits,
+            pss_only,
+            verifiers: Default::default(),
+            transport: OnceLock::new(),
+            encapsulation: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
     /// What kind it is.
@@ -147,16 +173,22 @@ impl PublicKey {
     /// Verifies a signature over `message` (hashed here). Says `Unauthentic` where it does not fit, `Algorithm` where this key
     /// cannot make such signatures.
     pub fn verify(&self, scheme: SignatureScheme, message: &[u8], signature: &[u8]) -> Result<(), CmsError> {
+        if let SignatureScheme::SlhDsa(set) = scheme
+            && self.inner.kind == KeyKind::SlhDsa(set)
+        {
+            let verifies = post_quantum::verifies(set, &self.inner.bits, message, signature);
+            return if verifies { Ok(()) } else { Err(CmsError::Unauthentic("the signature")) };
+        }
         let result = self.with_verifier(scheme, |verifier| match verifier {
             Verifier::Cached(key) => key.verify_sig(message, signature),
             Verifier::Once(parameters, bits) => parameters.verify_sig(bits, message, signature),
         })?;
         result.map_err(|Unspecified| CmsError::Unauthentic("the signature"))
     }
-    /// The same over a digest computed before. Not for Ed25519, which signs the message itself.
+    /// The same over a digest computed before. Not for schemes that sign the message itself (`signs_message`).
     pub fn verify_digest(&self, scheme: SignatureScheme, digest: &[u8], signature: &[u8]) -> Result<(), CmsError> {
-        if scheme == SignatureScheme::Ed25519 {
-            return Err(refused("Ed25519 signs a message, not a digest"));
+        if scheme.signs_message() {
+            return Err(refused(format!("{} signs a message, not a digest", scheme.name())));
         }
         let digest = aws_lc_rs::digest::Digest::import_less_safe(digest, scheme.digest().algorithm())
             .map_err(|_| CmsError::Crypto)?;
@@ -192,6 +224,15 @@ impl PublicKey {
         };
         encrypted.truncate(length);
         Ok(encrypted)
+    }
+    /// Encapsulates to an ML-KEM key (FIPS 203 section 7.2): the ciphertext and the shared secret of 32 octets.
+    pub fn encapsulate(&self) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), CmsError> {
+        let KeyKind::MlKem(set) = self.inner.kind else {
+            return Err(refused(format!("{} is no key to encapsulate to", self.inner.kind.name())));
+        };
+        let decode = || EncapsulationKey::new(post_quantum::kem_algorithm(set), &self.inner.bits).ok();
+        let key = self.inner.encapsulation.get_or_init(decode).as_ref().ok_or(CmsError::Crypto)?;
+        post_quantum::encapsulate(key)
     }
     /// Ephemeral-static ECDH to this key (RFC 5753 section 3.1, RFC 8418 section 2): the ephemeral public point (uncompressed) or X25519
     /// public key, and the shared secret. A shared secret of zeroes alone is an error.
@@ -229,6 +270,9 @@ impl PublicKey {
                 (digest as usize, ecdsa_algorithm(self.inner.kind, digest).ok_or_else(unfit)?)
             }
             SignatureScheme::Ed25519 if self.inner.kind == KeyKind::Ed25519 => (2 * PSS, &signature::ED25519),
+            SignatureScheme::MlDsa(set) if self.inner.kind == KeyKind::MlDsa(set) => {
+                (2 * PSS, post_quantum::ml_dsa_algorithm(set))
+            }
             _ => return Err(unfit()),
         };
         let cached = self.inner.verifiers.get(place).ok_or(CmsError::Crypto)?;
@@ -287,6 +331,32 @@ fn raw_kind(kind: KeyKind, bits: &[u8]) -> Result<KeyKind, CmsError> {
         Ok(kind)
     } else {
         Err(refused(format!("{} key of {} octets, 32 are expected", kind.name(), bits.len())))
+    }
+}
+
+/// ML-DSA, SLH-DSA or ML-KEM: parameters absent, the length the set's, an encapsulation key reduced. `None`: another kind.
+fn post_quantum_kind(algorithm: &AlgorithmIdentifier<'_>, bits: &[u8]) -> Result<Option<KeyKind>, CmsError> {
+    let oid = &algorithm.oid;
+    let (kind, expected) = if let Some(set) = MlDsa::from_oid(oid) {
+        (KeyKind::MlDsa(set), set.public_key_len())
+    } else if let Some(set) = SlhDsa::from_oid(oid) {
+        (KeyKind::SlhDsa(set), set.public_key_len())
+    } else if let Some(set) = MlKem::from_oid(oid) {
+        (KeyKind::MlKem(set), set.public_key_len())
+    } else {
+        return Ok(None);
+    };
+    if algorithm.parameters.is_some() {
+        return Err(refused(format!("{}: parameters must be absent", kind.name())));
+    }
+    if bits.len() != expected {
+        return Err(refused(format!("{} key of {} octets, {expected} are expected", kind.name(), bits.len())));
+    }
+    match kind {
+        KeyKind::MlKem(set) if !post_quantum::is_encapsulation_key(set, bits) => {
+            Err(refused(format!("{} key with a coefficient that is not reduced (FIPS 203 section 7.2)", kind.name())))
+        }
+        _ => Ok(Some(kind)),
     }
 }
 
@@ -391,6 +461,10 @@ pub fn fuzz_public_key(data: &[u8]) {
         }
         let _ = key.verify(SignatureScheme::RsaPkcs1(Digest::Sha256), b"message", &[0u8; 256]);
         let _ = key.verify(SignatureScheme::Ecdsa(Digest::Sha256), b"message", &[0x30, 6, 2, 1, 1, 2, 1, 1]);
+        if let KeyKind::MlDsa(set) = key.kind() {
+            assert!(key.verify(SignatureScheme::MlDsa(set), b"message", &[0u8; 2420]).is_err());
+        }
+        assert_eq!(key.encapsulate().is_ok(), matches!(key.kind(), KeyKind::MlKem(_)));
         let again = PublicKey::from_spki(key.spki().clone());
         assert!(again.is_ok_and(|again| again == key && again.kind() == key.kind()));
     }

@@ -17,7 +17,7 @@ pub mod crl;
 pub mod ocsp;
 mod scope;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crl::Crl;
 pub use ocsp::OcspResponse;
@@ -238,6 +238,52 @@ pub fn check(
 ) -> Judgement {
     let judge = Judge { source, brought, extra, trust, at, limits, checks: 0, open: Vec::new(), needs: Vec::new() };
     judge.judgement(path)
+}
+
+/// The state of one certificate of a path, judged by itself.
+#[derive(Debug, Clone)]
+pub struct CertificateState {
+    /// Which.
+    pub certificate: Certificate,
+    /// What is known of it.
+    pub status: Status,
+    /// Where the certificate says that it is told, whether that is needed or not: OCSP responders first.
+    pub told_at: Vec<Need>,
+}
+
+/// As [`check`], for each certificate of the path by itself, leaf first, the anchor left out.
+pub fn each(
+    path: &ValidPath,
+    source: &dyn Source,
+    extra: &[Certificate],
+    trust: &TrustSet,
+    at: Timestamp,
+    limits: &PathLimits,
+) -> Vec<CertificateState> {
+    let (chain, brought) = (path.chain(), Evidence::default());
+    let pairs = chain.iter().zip(chain.iter().skip(1));
+    pairs
+        .map(|(certificate, issuer)| {
+            let mut judge = Judge {
+                source,
+                brought: &brought,
+                extra,
+                trust,
+                at,
+                limits,
+                checks: 0,
+                open: Vec::new(),
+                needs: Vec::new(),
+            };
+            let subject = certificate.subject_text();
+            let status = match judge.certificate(certificate, issuer, chain) {
+                One::Good(until) => Status::Good { until },
+                One::Revoked(at, reason) => Status::Revoked { subject, at, reason },
+                One::Unknown(why) => Status::Unknown { subject, why },
+            };
+            CertificateState { certificate: certificate.clone(), status, told_at: wanted(certificate, issuer) }
+        })
+        .collect()
 }
 
 /// What is known of one certificate.

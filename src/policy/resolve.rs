@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Known, MaySign, Missing, Plan, Policy,
-    Profile, Resolution, Rule, SignMode, Signer, Treatment, TrustState,
+    Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Family, Known, MaySign, Missing, Plan, Policy,
+    Profile, Resolution, Rule, SignMode, SignWith, Signatures, Signer, Treatment, TrustState,
 };
 use crate::cms::algorithm::ContentEncryption;
 use crate::pki::certificate::Purpose;
@@ -75,11 +75,12 @@ fn treat(
     // Encryption first: what is refused for lack of a certificate should say so, whatever the signer lacks.
     let profile = profile(policy, rule)?;
     let encrypt = encrypt(rule, &profile, &facts.recipient, now, considered)?;
-    let sign = sign(rule, &profile, facts, now, considered)?;
+    let (sign, second) = sign(rule, &profile, facts, now, considered)?;
     if sign.is_none() && encrypt.is_none() {
         return Ok(Treatment::Clear(ClearByPolicy { rule: rule.name.clone() }));
     }
-    Ok(Treatment::Protect(Plan { rule: rule.name.clone(), sign, encrypt, profile, form: action.form, bcc: action.bcc }))
+    let (rule, form, bcc) = (rule.name.clone(), action.form, action.bcc);
+    Ok(Treatment::Protect(Plan { rule, sign, second, encrypt, profile, form, bcc }))
 }
 
 fn profile(policy: &Policy, rule: &Rule) -> Result<Profile, Stop> {
@@ -130,7 +131,8 @@ fn encrypt(
         }
         Known::Candidates(candidates) => candidates,
     };
-    let mut usable = usable("recipient", Purpose::Encryption, candidates, action.domain_key, now, considered);
+    let first = profile.encrypt_first;
+    let mut usable = usable("recipient", Purpose::Encryption, candidates, action.domain_key, first, now, considered);
     if usable.is_empty() {
         let all_unusable = considered
             .iter()
@@ -158,22 +160,22 @@ fn only_foreign_domain(candidates: &[Candidate], domain_key: bool) -> bool {
     !domain_key && candidates.iter().all(|candidate| candidate.domain)
 }
 
-/// Who signs; `None`: nobody, and policy allows it.
+/// Who signs, and with which second key; `None`: nobody, and policy allows it.
 fn sign(
     rule: &Rule,
     profile: &Profile,
     facts: &Facts,
     now: Timestamp,
     considered: &mut Vec<Considered>,
-) -> Result<Option<Signer>, Stop> {
+) -> Result<(Option<Signer>, Option<Box<Signer>>), Stop> {
     let required = match rule.action.sign {
-        SignMode::Never => return Ok(None),
+        SignMode::Never => return Ok((None, None)),
         SignMode::IfKey => false,
         SignMode::Require => true,
     };
     match &facts.may_sign {
-        MaySign::NotNeeded(_) => return Ok(None),
-        MaySign::No(_) if !required => return Ok(None),
+        MaySign::NotNeeded(_) => return Ok((None, None)),
+        MaySign::No(_) if !required => return Ok((None, None)),
         MaySign::No(why) => {
             return Err(Stop::permanent(POLICY, format!("may not be signed, and a signature is required: {why}")));
         }
@@ -183,7 +185,7 @@ fn sign(
         Known::Unknown(why) => {
             return Err(Stop::transient(DIRECTORY, format!("cannot tell now which key signs: {why}")));
         }
-        Known::Disabled if !required => return Ok(None),
+        Known::Disabled if !required => return Ok((None, None)),
         Known::Disabled => {
             return Err(Stop::permanent(
                 POLICY,
@@ -192,14 +194,26 @@ fn sign(
         }
         Known::Candidates(candidates) => candidates,
     };
-    let usable = usable("signer", Purpose::Signature, candidates, false, now, considered);
-    let chosen = usable.iter().find_map(|candidate| {
-        profile.signature_scheme(candidate.certificate.public_key().kind())?;
-        Some((*candidate, candidate.key?, candidate.path.as_ref().ok()?))
-    });
-    let Some((candidate, key, path)) = chosen else {
+    let domain_key = rule.action.sign_with != SignWith::Author;
+    let first = match profile.signatures {
+        Signatures::One(family) => family,
+        Signatures::Both => Family::Classical,
+    };
+    let usable = usable("signer", Purpose::Signature, candidates, domain_key, first, now, considered);
+    let able: Vec<_> = usable
+        .iter()
+        .filter_map(|candidate| {
+            profile.signature_scheme(candidate.certificate.public_key().kind())?;
+            Some((*candidate, signer(candidate)?))
+        })
+        .collect();
+    let second = match profile.signatures {
+        Signatures::Both => second(&able),
+        Signatures::One(_) => None,
+    };
+    let Some((candidate, chosen)) = able.first().cloned() else {
         if !required {
-            return Ok(None);
+            return Ok((None, None));
         }
         let why: Vec<_> = considered
             .iter()
@@ -212,8 +226,23 @@ fn sign(
             format!("no signing key that may be used, and a signature is required ({why})"),
         ));
     };
-    mark_used("signer", &[candidate], considered);
-    Ok(Some(Signer { key, certificate: candidate.certificate.clone(), chain: intermediates(path) }))
+    let used: Vec<_> = std::iter::once(candidate).chain(second.as_ref().map(|(candidate, _)| *candidate)).collect();
+    mark_used("signer", &used, considered);
+    Ok((Some(chosen), second.map(|(_, signer)| Box::new(signer))))
+}
+
+/// The key that signs beside the first of `able`, which is the best classical one where there is one: the best ML-DSA key.
+fn second<'c>(able: &[(&'c Candidate, Signer)]) -> Option<(&'c Candidate, Signer)> {
+    let family = |one: &Candidate| Family::of(one.certificate.public_key().kind());
+    let (first, _) = able.first().filter(|(first, _)| family(first) == Family::Classical)?;
+    let beside = |one: &Candidate| family(one) == Family::PostQuantum && one.domain == first.domain;
+    able.iter().find(|(candidate, _)| beside(candidate)).cloned()
+}
+
+fn signer(candidate: &Candidate) -> Option<Signer> {
+    let (key, path) = (candidate.key?, candidate.path.as_ref().ok()?);
+    let (certificate, chain) = (candidate.certificate.clone(), intermediates(path));
+    Some(Signer { key, domain: candidate.domain, certificate, chain })
 }
 
 /// The path without its leaf and its anchor.
@@ -230,6 +259,7 @@ fn usable<'c>(
     purpose: Purpose,
     candidates: &'c [Candidate],
     domain_key: bool,
+    first: Family,
     now: Timestamp,
     considered: &mut Vec<Considered>,
 ) -> Vec<&'c Candidate> {
@@ -250,8 +280,12 @@ fn usable<'c>(
     usable.sort_by_key(|candidate| {
         let certificate = &candidate.certificate;
         let preferred = purpose == Purpose::Encryption && candidate.preferred;
+        let other = Family::of(certificate.public_key().kind()) != first;
         let age = std::cmp::Reverse(certificate.not_before());
-        (candidate.domain, candidate.trust != TrustState::Pinned, !preferred, age, certificate.fingerprint())
+        let pinned = candidate.trust == TrustState::Pinned;
+        // Two signatures are of two kinds: what is pinned does not put the wrong one first.
+        let kind_first = purpose == Purpose::Signature && other;
+        (candidate.domain, kind_first, !pinned, !preferred, other, age, certificate.fingerprint())
     });
     usable
 }
@@ -272,11 +306,12 @@ fn judge(candidate: &Candidate, purpose: Purpose, domain_key: bool, now: Timesta
         TrustState::Pending => return Err("pending until an administrator approves it".into()),
         TrustState::Pinned | TrustState::Trusted => {}
     }
-    if candidate.domain && (purpose == Purpose::Signature || !domain_key) {
+    if candidate.domain && !domain_key {
         return Err("a domain certificate, which this rule does not use".into());
     }
     if !candidate.names_owner {
-        return Err("its subjectAltName does not hold the address".into());
+        let what = if candidate.domain { "domain" } else { "address" };
+        return Err(format!("its subjectAltName does not hold the {what}"));
     }
     if now < certificate.not_before() {
         return Err(format!("not valid before {}", certificate.not_before()));

@@ -1,6 +1,6 @@
 //! Which rule holds: first match wins.
 
-use super::{Match, MessageFacts, Pattern, Policy, Rule};
+use super::{DECRYPTED_THREAD, Match, MessageFacts, Pattern, Policy, Rule};
 use crate::address::{Mailbox, ReversePath};
 
 /// The first rule that matches, else the default.
@@ -15,6 +15,7 @@ impl Match {
             && self.larger_than.is_none_or(|size| facts.size > size)
             && self.signed.is_none_or(|signed| signed == facts.signed)
             && self.encrypted.is_none_or(|encrypted| encrypted == facts.encrypted)
+            && self.replies_to_decrypted.is_none_or(|wanted| wanted == replies_to_decrypted(facts))
             && any_or_empty(&self.listener, |name| name == facts.listener)
             && any_or_empty(&self.user, |user| facts.user.is_some_and(|name| glob(user, name)))
             && any_or_empty(&self.recipient, |pattern| pattern.matches(recipient))
@@ -29,6 +30,11 @@ impl Match {
 
 fn any_or_empty<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(holds)
+}
+
+fn replies_to_decrypted(facts: &MessageFacts<'_>) -> bool {
+    let mut named = ["References", "In-Reply-To"].into_iter().flat_map(|name| facts.header.all(name));
+    named.any(|field| field.value().contains(DECRYPTED_THREAD))
 }
 
 /// Only trusted senders may steer policy by words in the Subject.

@@ -1,3 +1,5 @@
+mod post_quantum;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -28,6 +30,7 @@ impl House {
             &Recipe {
                 common_name: "Root".into(),
                 mailboxes: vec![],
+                subject_email: None,
                 hosts: Vec::new(),
                 not_before: at(-1000),
                 not_after: at(1000),
@@ -48,6 +51,7 @@ impl House {
         let recipe = Recipe {
             common_name: format!("{address} {from}"),
             mailboxes: vec![address.into()],
+            subject_email: None,
             hosts: Vec::new(),
             not_before: at(from),
             not_after: at(to),
@@ -294,6 +298,8 @@ fn capabilities_choose_within_the_profile() {
     assert_eq!(content(Some(vec![TripleDesCbc]), "modern"), Aes128Cbc);
     assert_eq!(content(Some(vec![Aes256Gcm]), "compatible"), Aes128Cbc);
     assert_eq!(content(None, "edi-energy"), Aes128Cbc);
+    assert_eq!(content(None, "post-quantum"), Aes256Gcm);
+    assert_eq!(content(Some(vec![ContentEncryption::Aes128Gcm]), "post-quantum"), Aes256Cbc);
 }
 
 fn header(text: &str) -> Header {

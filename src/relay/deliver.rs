@@ -2,6 +2,8 @@
 
 /// Delivery status notifications.
 mod dsn;
+/// Mail that policy holds for too long.
+mod held;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -15,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 
 use self::dsn::{Action, Report, Told};
+use super::current::Current;
 use super::hop::health::{Health, Pick};
 use super::hop::{Delivered, HopError, Hops};
 use crate::address::{Domain, Mailbox, ReversePath};
@@ -54,13 +57,14 @@ impl Transport for Hops {
 
 /// What the deliverer asks the rest of the gateway.
 pub trait Handover: Send + Sync + 'static {
-    /// Opens a message spooled as received: positions in `envelope.recipients` and the content for them, every recipient in exactly
-    /// one. `Err`: the reply that holds for all of them (4xx: tried again).
+    /// Opens a message spooled as received for the recipients of `envelope`, those of the entry that wait. `Err`: the reply that holds for
+    /// all of them (4xx: tried again).
     fn open(
         &self,
+        entry: &Entry,
         envelope: &Envelope,
         received: Bytes,
-    ) -> impl Future<Output = Result<Vec<(Vec<usize>, Rope)>, Reply>> + Send;
+    ) -> impl Future<Output = Result<OpenedMail, Reply>> + Send;
     /// Whether a mailbox is one of ours: only then may a DSN go there (R8).
     fn is_ours(&self, mailbox: &Mailbox) -> bool;
     /// Where mail for a mailbox of ours goes.
@@ -73,6 +77,15 @@ pub trait Handover: Send + Sync + 'static {
     fn alert(&self, entry: &Entry, why: &str) {
         tracing::error!(entry = %entry.id, reverse_path = %entry.reverse_path, %why, "mail held");
     }
+}
+
+/// What a message spooled as received is handed over as: every position in the envelope's recipients stands in exactly one place.
+#[derive(Debug, Default)]
+pub struct OpenedMail {
+    /// Recipients, and the content for them.
+    pub parts: Vec<(Vec<usize>, Rope)>,
+    /// Recipients for whom policy keeps it back, and why.
+    pub quarantined: Vec<(usize, String)>,
 }
 
 /// The time, in one place.
@@ -119,7 +132,7 @@ pub struct Counts {
     pub failed: AtomicU64,
     /// DSNs committed.
     pub notified: AtomicU64,
-    /// Recipients held since nobody may be told.
+    /// Recipients held since nobody may be told, or by quarantine.
     pub held: AtomicU64,
     /// Deliveries whose end is unknown, and which are repeated (R5).
     pub dup_possible: AtomicU64,
@@ -135,12 +148,24 @@ pub struct Deliverer {
 impl Deliverer {
     /// Starts delivering what is due. Must be called within a tokio runtime.
     pub fn start<T: Transport, H: Handover>(spool: Spool, transport: T, handover: H, settings: Settings) -> Self {
+        Self::start_with(spool, transport, handover, Arc::new(Current::new(settings)))
+    }
+
+    /// As [`Deliverer::start`], with settings that may be replaced; the health of the next hops and the clock may not.
+    pub fn start_with<T: Transport, H: Handover>(
+        spool: Spool,
+        transport: T,
+        handover: H,
+        settings: Arc<Current<Settings>>,
+    ) -> Self {
         let (stop, stopping) = watch::channel(false);
         let counts = Arc::new(Counts::default());
         let work = Arc::new(Work {
             spool,
             transport,
             handover,
+            health: settings.get().health.clone(),
+            clock: settings.get().clock.clone(),
             settings,
             counts: Arc::clone(&counts),
             hops: Mutex::default(),
@@ -171,7 +196,9 @@ struct Work<T, H> {
     spool: Spool,
     transport: T,
     handover: H,
-    settings: Settings,
+    settings: Arc<Current<Settings>>,
+    health: Health,
+    clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     hops: Mutex<HashMap<NextHop, HopState>>,
     /// Nothing more is begun.
@@ -203,12 +230,13 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
     let mut running = HashMap::new();
     let mut time_check = Timestamp::MIN;
     while !*stopping.borrow() {
-        let now = work.settings.clock.now();
+        let now = work.clock.now();
         let mut claimed = work.claim(now);
         // Either way: the clock may have been set back.
         if now >= time_check || time_check > after(now, TIME_CHECK) {
             let out_of_time = work.claim_out_of_time(now);
-            let more = out_of_time.len() >= OUT_OF_TIME_AT_ONCE;
+            let held = work.held_too_long(now).await;
+            let more = out_of_time.len().max(held) >= OUT_OF_TIME_AT_ONCE;
             time_check = after(now, if more { MORE_OUT_OF_TIME } else { TIME_CHECK });
             claimed.extend(out_of_time);
         }
@@ -217,10 +245,10 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
             let work = Arc::clone(&work);
             running.insert(tasks.spawn(async move { work.attempt(entry).await }).id(), key);
         }
-        let wait = work.sleep_for(work.settings.clock.now(), time_check);
+        let wait = work.sleep_for(work.clock.now(), time_check);
         tokio::select! {
             () = work.spool.changed() => {}
-            () = work.settings.health.changed() => {}
+            () = work.health.changed() => {}
             Some(ended) = tasks.join_next_with_id() => work.ended(&mut running, ended).await,
             () = tokio::time::sleep(wait) => {}
             _ = stopping.changed() => {}
@@ -237,7 +265,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let mut hops = lock(&self.hops);
         let entries = self.spool.claim(now, |first| {
             let under_way = hops.get(&first.next_hop).map_or(0, |state| state.under_way);
-            self.settings.health.room(&self.handover.route(first), under_way, now)
+            self.health.room(&self.handover.route(first), under_way, now)
         });
         for entry in &entries {
             self.begun(&mut hops, entry);
@@ -247,7 +275,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     }
 
     fn claim_out_of_time(&self, now: Timestamp) -> Vec<Arc<Entry>> {
-        let Retry { longest, expire, warn, .. } = self.settings.retry;
+        let Retry { longest, expire, warn, .. } = self.settings.get().retry;
         let beyond = after(now, longest.saturating_add(CLOCK_ERROR));
         let (expired, late) = (before(now, expire), before(now, warn));
         let claimed = self.spool.claim_out_of_time(OUT_OF_TIME_AT_ONCE, |entry| {
@@ -270,7 +298,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// KiB of content that may be in memory for one next hop.
     fn contents(&self) -> u32 {
-        u32::try_from(self.settings.contents / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
+        u32::try_from(self.settings.get().contents / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
     }
 
     /// Waits until the entry's content may be in memory too: a next hop that hangs must not fill it.
@@ -304,7 +332,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// Until something falls due that may be done then. What is due already waits for room: the end of another delivery, or the end of a pause.
     fn sleep_for(&self, now: Timestamp, time_check: Timestamp) -> Duration {
         let due = self.spool.next_due().filter(|at| *at > now);
-        let next = due.into_iter().chain(self.settings.health.next_trial(now)).chain([time_check]).min();
+        let next = due.into_iter().chain(self.health.next_trial(now)).chain([time_check]).min();
         let wait = next.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(SLEEP_MAX);
         wait.clamp(Duration::from_millis(1), SLEEP_MAX)
     }
@@ -322,7 +350,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
             Err(error) => return self.unreadable(&entry, &envelope, &error).await,
         };
         let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
-        let now = self.settings.clock.now();
+        let now = self.clock.now();
         let outcome = self.judge(&entry, &envelope, verdicts, &content, now);
         self.settle(entry.id, outcome).await;
     }
@@ -330,8 +358,8 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// The content cannot be read. Damaged, or for as long as mail is kept: a person should look. Else tried again later, so that it
     /// takes no place from mail that can be read.
     async fn unreadable(&self, entry: &Entry, envelope: &Envelope, error: &SpoolError) {
-        let now = self.settings.clock.now();
-        let expired = now >= after(entry.created, self.settings.retry.expire);
+        let now = self.clock.now();
+        let expired = now >= after(entry.created, self.settings.get().retry.expire);
         if expired || matches!(error, SpoolError::Damaged(_)) {
             self.handover.alert(entry, &error.to_string());
             let _ = self.spool.hold(entry.id, &error.to_string()).await;
@@ -347,17 +375,25 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// Delivers to all recipients that wait; their verdicts in the order of `envelope.recipients`.
     async fn deliver(&self, entry: &Entry, envelope: &Envelope, content: Bytes) -> Vec<Verdict> {
         let parts = match entry.treatment {
-            Treatment::Finished => Ok(vec![((0..envelope.recipients.len()).collect(), Rope::from(content))]),
-            Treatment::AsReceived => self.handover.open(envelope, content).await,
+            Treatment::Finished => Ok(OpenedMail {
+                parts: vec![((0..envelope.recipients.len()).collect(), Rope::from(content))],
+                quarantined: Vec::new(),
+            }),
+            Treatment::AsReceived => self.handover.open(entry, envelope, content).await,
             // The spool never gives one to deliver.
             Treatment::AsSubmitted => Err(Reply::new(451, Enhanced(4, 7, 0), "not treated by policy yet")),
         };
-        let parts: Vec<(Vec<usize>, Rope)> = match parts {
-            Ok(parts) => parts,
+        let OpenedMail { parts, quarantined } = match parts {
+            Ok(opened) => opened,
             Err(reply) => return vec![Verdict::ours(&reply); envelope.recipients.len()],
         };
         let none = Verdict::put_off("no content was made for this recipient");
         let mut verdicts = vec![none; envelope.recipients.len()];
+        for (at, why) in quarantined {
+            if let Some(verdict) = verdicts.get_mut(at) {
+                *verdict = Verdict { state: RecipientState::Quarantined, ..Verdict::put_off(&why) };
+            }
+        }
         for (positions, rope) in parts {
             let recipients = positions.iter().filter_map(|at| envelope.recipients.get(*at)).cloned().collect();
             let mut part = Envelope { recipients, ..envelope.clone() };
@@ -377,11 +413,11 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// To the best next hop that there is; where the mail was surely not taken, the one after it is tried at once.
     async fn exchange(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
-        let (route, health) = (self.handover.route(entry), &self.settings.health);
+        let (route, health) = (self.handover.route(entry), &self.health);
         let all = |verdict| vec![verdict; part.recipients.len()];
         let (mut tried, mut last) = (Vec::new(), None);
         loop {
-            let (hop, slot) = match health.pick(&route, &tried, true, self.settings.clock.now()) {
+            let (hop, slot) = match health.pick(&route, &tried, true, self.clock.now()) {
                 Pick::Hop(one, slot) => (one.hop, slot),
                 Pick::Aside(why) => return last.unwrap_or_else(|| all(Verdict::put_off(&format!("set aside: {why}")))),
                 Pick::Full if self.stopping.load(Ordering::Relaxed) => {
@@ -393,7 +429,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 }
             };
             let result = self.transport.deliver(&hop, part, rope).await;
-            let now = self.settings.clock.now();
+            let now = self.clock.now();
             match result {
                 Ok(delivered) => {
                     let verdicts =
@@ -434,7 +470,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         content: &Bytes,
         now: Timestamp,
     ) -> Outcome {
-        let Retry { expire, warn, .. } = self.settings.retry;
+        let Retry { expire, warn, .. } = self.settings.get().retry;
         let expired = now >= after(entry.created, expire);
         let late = entry.delay_told.is_none() && now >= after(entry.created, warn);
         let sender = self.may_notify(entry);
@@ -442,7 +478,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let mut told: Vec<(Action, Told<'_>)> = Vec::new();
         let mut recipients = Vec::with_capacity(entry.recipients.len());
         for one in &entry.recipients {
-            let verdict = if one.state == RecipientState::Waiting { verdicts.next() } else { None };
+            let verdict = if one.state.waits() { verdicts.next() } else { None };
             let Some(mut verdict) = verdict else {
                 recipients.push((one.state, one.last.clone()));
                 continue;
@@ -461,10 +497,15 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 told.push((action, Told { recipient: &one.recipient, verdict: verdict.clone() }));
             }
             self.count(entry, &one.recipient.mailbox, &verdict);
-            recipients.push((verdict.state, Some(verdict.text)));
+            // What a person released stays so for as long as it waits.
+            let state = if verdict.state.waits() { one.state } else { verdict.state };
+            recipients.push((state, Some(verdict.text)));
         }
-        if recipients.iter().any(|(state, _)| *state == RecipientState::Stuck) {
+        let any = |wanted| recipients.iter().any(|(state, _)| *state == wanted);
+        if any(RecipientState::Stuck) {
             self.handover.alert(entry, "failed for good, and nobody may be told");
+        } else if any(RecipientState::Quarantined) {
+            self.handover.alert(entry, "quarantined by policy");
         }
         let delay_told = told.iter().any(|(action, _)| *action == Action::Delayed).then_some(now);
         let new_entries = sender.map(|sender| self.reports(entry, sender, told, content, now)).unwrap_or_default();
@@ -481,13 +522,14 @@ impl<T: Transport, H: Handover> Work<T, H> {
         content: &Bytes,
         now: Timestamp,
     ) -> Vec<NewEntry> {
+        let settings = self.settings.get();
         let mut reports = Vec::new();
         while let Some((action, _)) = told.first() {
             let action = *action;
             let (these, others): (Vec<_>, Vec<_>) = told.into_iter().partition(|(other, _)| *other == action);
             told = others;
             let told = these.into_iter().map(|(_, told)| told).collect();
-            let report = Report { settings: &self.settings, entry, sender, action, told, content, now };
+            let report = Report { settings: &settings, entry, sender, action, told, content, now };
             reports.push(report.entry(self.handover.hop_to(sender)));
             self.counts.notified.fetch_add(1, Ordering::Relaxed);
         }
@@ -496,9 +538,9 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// Whether this mail's sender would hear of a delay, had it one.
     fn hears_of_delay(&self, entry: &Entry) -> bool {
-        let waiting = entry.recipients.iter().filter(|one| one.state == RecipientState::Waiting);
+        let mut waiting = entry.recipients.iter().filter(|one| one.state.waits());
         self.may_notify(entry).is_some()
-            && waiting.into_iter().any(|one| one.recipient.parameters.notify.is_none_or(|notify| notify.delay))
+            && waiting.any(|one| one.recipient.parameters.notify.is_none_or(|notify| notify.delay))
     }
 
     /// Who may be told of a failure: a sender of ours (R8), unless a private key was tried (A4).
@@ -512,9 +554,9 @@ impl<T: Transport, H: Handover> Work<T, H> {
     fn count(&self, entry: &Entry, recipient: &Mailbox, verdict: &Verdict) {
         let count = match verdict.state {
             RecipientState::Delivered => &self.counts.delivered,
-            RecipientState::Waiting => &self.counts.deferred,
+            RecipientState::Waiting | RecipientState::Released => &self.counts.deferred,
             RecipientState::Failed => &self.counts.failed,
-            RecipientState::Stuck => &self.counts.held,
+            RecipientState::Stuck | RecipientState::Quarantined => &self.counts.held,
         };
         count.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
@@ -538,7 +580,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
 
     /// The wait after so many attempts: doubled each time, a quarter of it at random, within first and longest.
     fn wait(&self, attempts: u32) -> Duration {
-        let Retry { first, longest, .. } = self.settings.retry;
+        let Retry { first, longest, .. } = self.settings.get().retry;
         let full = first.saturating_mul(1u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX)).min(longest);
         jittered(full).max(first.min(longest))
     }
@@ -584,7 +626,11 @@ fn action(verdict: &Verdict, notify: Option<Notify>, late: bool) -> Option<Actio
             let delivers = verdict.said_by.as_ref().is_some_and(|hop| hop.lmtp);
             Some(if delivers { Action::Delivered } else { Action::Relayed })
         }
-        RecipientState::Waiting | RecipientState::Delivered | RecipientState::Stuck => None,
+        RecipientState::Waiting
+        | RecipientState::Released
+        | RecipientState::Delivered
+        | RecipientState::Stuck
+        | RecipientState::Quarantined => None,
     }
 }
 

@@ -16,7 +16,7 @@ use quick_cache::sync::Cache;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::config::Fetch;
+use crate::config::{Fetch, Nonce};
 use crate::pki::certificate::Certificate;
 use crate::pki::revocation::{Crl, Evidence, Need, OcspResponse, Source, ocsp};
 
@@ -63,6 +63,17 @@ struct Kept {
     found: Found,
     came: Timestamp,
     again: Timestamp,
+    /// Why the last try failed.
+    failed: Option<Arc<str>>,
+}
+
+/// What became of the last try to fetch something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// When what is at hand came; `None`: nothing is.
+    pub came: Option<Timestamp>,
+    /// Why the last try failed.
+    pub failed: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +97,8 @@ pub struct Fetcher {
     kept: Cache<Key, Kept, Octets>,
     /// Who fetches at the moment: others wait for him.
     flights: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
+    /// Hosts that did not answer in time, and until when nothing is asked of them: one stalled responder speaks for many certificates.
+    stalled: Mutex<HashMap<Box<str>, Timestamp>>,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -112,7 +125,14 @@ impl Fetcher {
     /// Nothing is fetched yet.
     pub fn new(limits: Fetch) -> Self {
         let kept = Cache::with_weighter(10_000, limits.memory, Octets);
-        Self { limits, kept, flights: Mutex::default() }
+        Self { limits, kept, flights: Mutex::default(), stalled: Mutex::default() }
+    }
+
+    /// What became of the last try; `None`: it was never tried.
+    pub fn tried(&self, need: &Need) -> Option<Tried> {
+        let kept = self.kept.get(&Key::of(need))?;
+        let came = (!matches!(kept.found, Found::Nothing)).then_some(kept.came);
+        Some(Tried { came, failed: kept.failed })
     }
 
     /// Fetches what is needed and not at hand, all at once, for as long as the limit allows; true if something came since `asked`, when
@@ -132,8 +152,10 @@ impl Fetcher {
                 new |= done.unwrap_or(false);
             }
         };
-        // What is late is given up here for this mail.
-        let _ = tokio::time::timeout(self.limits.timeout, all).await;
+        // What is late is given up here for this mail. It goes on, so that the next one finds what came, or that nothing did.
+        if tokio::time::timeout(self.limits.timeout, all).await.is_err() {
+            tasks.detach_all();
+        }
         new
     }
 
@@ -145,23 +167,42 @@ impl Fetcher {
         if let Some(kept) = self.kept.get(&key).filter(|kept| now < kept.again) {
             return kept.came >= asked && !matches!(kept.found, Found::Nothing);
         }
-        let fetched = tokio::time::timeout(self.limits.timeout, self.get(&need)).await;
-        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.limits.timeout)));
+        let fetched = self.in_time(&need, now).await;
         let kept = match fetched {
             Ok((found, renewed)) => {
                 let soonest = now.checked_add(SOONEST).unwrap_or(now);
-                Kept { found, came: Timestamp::now(), again: renewed.unwrap_or(now).max(soonest) }
+                Kept { found, came: Timestamp::now(), again: renewed.unwrap_or(now).max(soonest), failed: None }
             }
             Err(why) => {
                 tracing::warn!(uri = &*key.uri, why, "revocation could not be fetched");
                 let again = now.checked_add(FAILURE_HOLDS).unwrap_or(now);
-                let nothing = Kept { found: Found::Nothing, came: Timestamp::UNIX_EPOCH, again };
-                self.kept.get(&key).map_or(nothing, |old| Kept { again, ..old })
+                let failed = Some(Arc::from(why));
+                let nothing = Kept { found: Found::Nothing, came: Timestamp::UNIX_EPOCH, again, failed: None };
+                Kept { again, failed, ..self.kept.get(&key).unwrap_or(nothing) }
             }
         };
         let new = kept.came >= asked;
         self.kept.insert(key, kept);
         new
+    }
+
+    /// Asks, unless the host did not answer in time just now.
+    async fn in_time(&self, need: &Need, now: Timestamp) -> Result<(Found, Option<Timestamp>), String> {
+        let (Need::Crl { uri } | Need::Ocsp { uri, .. }) = need;
+        let host: Option<Box<str>> = uri.parse::<Uri>().ok().and_then(|uri| Some(uri.authority()?.as_str().into()));
+        let lock = || self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if host.as_ref().is_some_and(|host| lock().get(host).is_some_and(|until| now < *until)) {
+            return Err("its host did not answer in time just now".to_owned());
+        }
+        let answer = tokio::time::timeout(self.limits.timeout, self.get(need)).await;
+        answer.unwrap_or_else(|_| {
+            if let (Some(host), Ok(until)) = (host, Timestamp::now().checked_add(FAILURE_HOLDS)) {
+                let mut stalled = lock();
+                stalled.retain(|_, until| now < *until);
+                stalled.insert(host, until);
+            }
+            Err(format!("no answer within {:?}", self.limits.timeout))
+        })
     }
 
     fn flight(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
@@ -193,10 +234,26 @@ impl Fetcher {
     }
 
     async fn ocsp(&self, uri: &str, certificate: &Certificate, issuer: &Certificate) -> Result<OcspResponse, String> {
-        // Without a nonce: what responders sign ahead is as good, for as long as it says (RFC 5019).
-        let request = ocsp::request(certificate, issuer, None);
+        let mut nonce = [0; 32];
+        let nonce = match self.limits.nonce {
+            Nonce::Off => None,
+            Nonce::Prefer | Nonce::Require => {
+                aws_lc_rs::rand::fill(&mut nonce).map_err(|_| "no randomness for a nonce".to_owned())?;
+                Some(nonce.as_slice())
+            }
+        };
+        let request = ocsp::request(certificate, issuer, nonce);
         let answer = self.http(uri, Some(request.into())).await?;
-        OcspResponse::from_der(answer).map_err(|error| error.to_string())
+        let response = OcspResponse::from_der(answer).map_err(|error| error.to_string())?;
+        match nonce.map(|nonce| response.answers(nonce)) {
+            Some(Some(false)) => {
+                Err("the answer carries another nonce than the request: it answers another one".to_owned())
+            }
+            Some(None) if self.limits.nonce == Nonce::Require => {
+                Err("the answer carries no nonce, and one is required".to_owned())
+            }
+            _ => Ok(response),
+        }
     }
 
     /// GET, or POST of an OCSP request.

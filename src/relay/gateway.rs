@@ -1,22 +1,30 @@
 //! A gateway at work: store, spool, listeners and deliverer put together from a configuration.
 
+/// Another configuration while it works.
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
-use super::deliver::{Deliverer, Handover, Settings, SystemClock};
-use super::hop::{Health, HopStatus, Hops, Roots};
-use super::listen::{self, Handle, ListenError};
-use super::pipeline::{Committing, Pipeline, Queue, QueueEntry, QueueError};
+use self::reload::{Core, Listeners, Serving};
+use super::current::Current;
+use super::deliver::{Deliverer, Handover, OpenedMail, Settings, SystemClock, Transport};
+use super::hop::{Delivered, Health, HopError, HopStatus, Hops, Roots};
+use super::listen::{self, ListenError};
+use super::pipeline::{Came, Committing, Pipeline, Queue, QueueEntry, QueueError};
+use super::release::{Releaser, keep_looking};
 use crate::address::Mailbox;
+use crate::admin::{queue::Desk, server};
 use crate::config::{Config, Direction, NextHop, Route};
 use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
-use crate::spool::{Entry, Folder, Limits, NewEntry, Recovered, Spool, SpoolError, Treatment};
+use crate::spool::{Entry, Folder, Limits, NewEntry, RecipientState, Recovered, Spool, SpoolError, Treatment};
 use crate::store::keyring::Kek;
 use crate::store::{CertStore, StoreError};
 
@@ -51,15 +59,87 @@ pub enum StartError {
     /// The key-encryption key.
     #[error(transparent)]
     Kek(#[from] StoreError),
+    /// The control socket.
+    #[error("control socket {}: {why}", path.display())]
+    Control {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says.
+        why: std::io::Error,
+    },
+}
+
+/// What is in use for mail that comes now, from one configuration.
+pub struct Live {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// What treats messages.
+    pub pipeline: Arc<Pipeline>,
+    /// Connections to next hops.
+    pub hops: Hops,
+    /// Grows with each configuration.
+    pub generation: u64,
+}
+
+impl Live {
+    /// From a first configuration.
+    ///
+    /// # Errors
+    /// TLS with a next hop cannot be done as it says.
+    pub fn new(
+        config: Arc<Config>,
+        store: Arc<dyn CertStore>,
+        keys: Arc<dyn KeyHolder>,
+        spool: &Spool,
+        health: &Health,
+        loop_secret: &[u8],
+    ) -> Result<Self, StartError> {
+        let hops = hops(&config, health)?;
+        let queue = Arc::new(spool.clone());
+        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), queue, loop_secret));
+        Ok(Self { config, pipeline, hops, generation: 0 })
+    }
+}
+
+/// Next hops that can be spoken to as the configuration says.
+fn hops(config: &Config, health: &Health) -> Result<Hops, StartError> {
+    let hops = Hops::new(config.hostname.clone(), config.limits.hop, health.clone(), Roots::system());
+    for (name, route) in [("outbound", &config.outbound), ("inbound", &config.inbound)] {
+        for one in route.hops() {
+            hops.check(&one.hop).map_err(|why| StartError::Hop { name, why })?;
+        }
+    }
+    Ok(hops)
+}
+
+/// The spool's bounds.
+pub fn spool_limits(config: &Config) -> Limits {
+    let bounds = &config.spool_limits;
+    Limits {
+        quota: bounds.quota,
+        entries: bounds.entries,
+        reserve: bounds.reserve,
+        commit: bounds.commit_timeout,
+        ..Limits::default()
+    }
 }
 
 /// A gateway at work. Dropping it stops accepting; [`Gateway::shut_down`] finishes what it has.
 pub struct Gateway {
-    listeners: Vec<(String, Handle)>,
+    core: Arc<Core>,
     deliverer: Deliverer,
-    health: Health,
-    spool: Spool,
+    control: Option<server::Handle>,
+    keeper: Keeper,
     recovered: Recovered,
+}
+
+/// Ends with the gateway.
+struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Gateway {
@@ -74,59 +154,55 @@ impl Gateway {
         let config = Arc::new(config);
         let folder =
             Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
-        let bounds = &config.spool_limits;
-        let limits = Limits {
-            quota: bounds.quota,
-            entries: bounds.entries,
-            reserve: bounds.reserve,
-            commit: bounds.commit_timeout,
-            ..Limits::default()
-        };
-        let (spool, recovered) = Spool::open_sealed(Arc::new(folder), limits, &Kek::read(&config.kek)?)?;
+        let (spool, recovered) = Spool::open_sealed(Arc::new(folder), spool_limits(&config), &Kek::read(&config.kek)?)?;
         let mut bound = Vec::new();
         for listener in &config.listeners {
-            bound.push(
-                listen::bind(
-                    Arc::new(listener.clone()),
-                    config.hostname.clone(),
-                    config.postmaster.clone(),
-                    &config.limits,
-                )
-                .await?,
-            );
+            let (listener, limits) = (Arc::new(listener.clone()), &config.limits);
+            bound.push(listen::bind(listener, config.hostname.clone(), config.postmaster.clone(), limits).await?);
         }
+        let path = config.control_socket();
+        let control = control_socket(path)?;
         let health = Health::new(&config.retry);
-        let hops = Hops::new(config.hostname.clone(), config.limits.hop, health.clone(), Roots::system());
-        for (name, route) in [("outbound", &config.outbound), ("inbound", &config.inbound)] {
-            for one in route.hops() {
-                hops.check(&one.hop).map_err(|why| StartError::Hop { name, why })?;
-            }
-        }
-        let pipeline =
-            Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), Arc::new(spool.clone()), loop_secret));
-        let settings = Settings {
-            retry: config.retry.clone(),
-            hostname: config.hostname.clone(),
-            postmaster: config.postmaster.clone(),
-            health: health.clone(),
-            contents: CONTENTS,
-            clock: Arc::new(SystemClock),
+        let live = Live::new(config.clone(), store.clone(), keys, &spool, &health, loop_secret)?;
+        let pipeline = live.pipeline.clone();
+        let live = Arc::new(Current::new(live));
+        let settings = Arc::new(Current::new(settings(&config, &health)));
+        let deliverer =
+            Deliverer::start_with(spool.clone(), Sending(live.clone()), Opening(live.clone()), settings.clone());
+        let releaser = Releaser::new(spool.clone(), live.clone());
+        let keeper = Keeper(tokio::spawn(keep_looking(releaser.clone(), store)));
+        let serving = config.listeners.iter().zip(bound).map(|(listener, bound)| {
+            let (handle, terms) = bound.serve_on_terms(pipeline.clone());
+            Serving { name: listener.name.clone(), configured: listener.address, handle, terms }
+        });
+        let listeners = Mutex::new(Listeners { serving: serving.collect(), retired: Vec::new() });
+        let core = Arc::new(Core {
+            live,
+            settings,
+            health,
+            spool,
+            listeners,
+            reloading: Default::default(),
+            source: Mutex::default(),
+        });
+        let desk = Desk {
+            spool: core.spool.clone(),
+            releaser,
+            health: Some(core.health.clone()),
+            kek: config.kek.clone(),
+            reload: Some(reload::asked(&core)),
         };
-        let opening = Opening { pipeline: pipeline.clone(), config: config.clone() };
-        let deliverer = Deliverer::start(spool.clone(), hops, opening, settings);
-        let names = config.listeners.iter().map(|listener| listener.name.clone());
-        let listeners = names.zip(bound.into_iter().map(|bound| bound.serve(pipeline.clone()))).collect();
-        Ok(Self { listeners, deliverer, health, spool, recovered })
+        Ok(Self { control: control.map(|control| control.serve(desk)), core, deliverer, keeper, recovered })
     }
 
     /// The address of a listener.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        self.listeners.iter().find(|(name, _)| name == listener).map(|(_, handle)| handle.address())
+        self.addresses().into_iter().find(|(name, _)| name == listener).map(|(_, address)| address)
     }
 
     /// Every listener's name and address.
-    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
-        self.listeners.iter().map(|(name, handle)| (name.as_str(), handle.address()))
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.core.addresses()
     }
 
     /// What was found in the spool at start.
@@ -136,19 +212,34 @@ impl Gateway {
 
     /// The next hops that were used, and their health.
     pub fn next_hops(&self) -> Vec<HopStatus> {
-        self.health.status()
+        self.core.health.status()
     }
 
     /// The spool.
     pub fn spool(&self) -> &Spool {
-        &self.spool
+        &self.core.spool
+    }
+
+    /// From where [`Gateway::reload`] reads the configuration; it gives every error found.
+    pub fn reads_from(&self, source: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static) {
+        self.core.reads_from(Arc::new(source));
+    }
+
+    /// Reads the configuration again and uses it for what comes from now on. Sessions and deliveries under way go on with what they
+    /// began with; a listener whose address stays keeps its socket. Gives what stays as it was until the next start.
+    ///
+    /// # Errors
+    /// Every error found: nothing was changed then.
+    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        self.core.reload().await
     }
 
     /// Stops accepting, lets sessions finish for up to `grace`; what is not delivered stays in the spool. Says whether all sessions
     /// ended by themselves.
     pub async fn shut_down(self, grace: Duration) -> bool {
+        drop((self.control, self.keeper));
         let mut ending = tokio::task::JoinSet::new();
-        for (_, handle) in self.listeners {
+        for handle in self.core.close() {
             ending.spawn(handle.shut_down(grace));
         }
         let ended = ending.join_all().await.into_iter().all(|ended| ended);
@@ -157,28 +248,67 @@ impl Gateway {
     }
 }
 
-/// What the deliverer asks of us.
-struct Opening {
-    pipeline: Arc<Pipeline>,
-    config: Arc<Config>,
+/// The control socket. On a disk that is full or cannot be written, and where the path is too long for one, mail goes on without.
+fn control_socket(path: PathBuf) -> Result<Option<server::Bound>, StartError> {
+    use std::io::ErrorKind::{InvalidInput, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match server::bind(&path) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(why) if matches!(why.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | InvalidInput) => {
+            tracing::error!(path = %path.display(), %why, "no control socket: the queue cannot be looked at while this works");
+            Ok(None)
+        }
+        Err(why) => Err(StartError::Control { path, why }),
+    }
 }
 
+/// How the deliverer works by this configuration.
+fn settings(config: &Config, health: &Health) -> Settings {
+    Settings {
+        retry: config.retry.clone(),
+        hostname: config.hostname.clone(),
+        postmaster: config.postmaster.clone(),
+        health: health.clone(),
+        contents: CONTENTS,
+        clock: Arc::new(SystemClock),
+    }
+}
+
+/// The next hops in use.
+struct Sending(Arc<Current<Live>>);
+
+impl Transport for Sending {
+    async fn deliver(&self, hop: &NextHop, envelope: &Envelope, content: &Rope) -> Result<Delivered, HopError> {
+        let live = self.0.get();
+        live.hops.deliver(hop, envelope, content).await
+    }
+}
+
+/// What the deliverer asks of us.
+struct Opening(Arc<Current<Live>>);
+
 impl Handover for Opening {
-    async fn open(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Reply> {
-        self.pipeline.open_received(envelope, received).await.map_err(|refusal| refusal.reply())
+    async fn open(&self, entry: &Entry, envelope: &Envelope, received: Bytes) -> Result<OpenedMail, Reply> {
+        let waiting = entry.recipients.iter().filter(|one| one.state.waits());
+        let came = Came {
+            envelope: envelope.clone(),
+            listener: entry.listener.clone(),
+            user: entry.user.clone(),
+            released: waiting.map(|one| one.state == RecipientState::Released).collect(),
+        };
+        self.0.get().pipeline.open_received(came, received).await.map_err(|refusal| refusal.reply())
     }
 
     fn is_ours(&self, mailbox: &Mailbox) -> bool {
-        self.config.domains.contains(mailbox.domain())
+        self.0.get().config.domains.contains(mailbox.domain())
     }
 
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction) {
         let direction = if self.is_ours(mailbox) { Direction::Inbound } else { Direction::Outbound };
-        (self.config.route(direction).best().clone(), direction)
+        (self.0.get().config.route(direction).best().clone(), direction)
     }
 
     fn route(&self, entry: &Entry) -> Arc<Route> {
-        self.config.route(entry.direction).clone()
+        self.0.get().config.route(entry.direction).clone()
     }
 }
 
@@ -202,7 +332,8 @@ impl Queue for Spool {
     }
 }
 
-fn new_entry(entry: QueueEntry) -> NewEntry {
+/// As the spool takes it.
+pub(super) fn new_entry(entry: QueueEntry) -> NewEntry {
     if entry.dup_possible {
         tracing::warn!(id = entry.id, "the next hop may have this message already (dup_possible)");
     }
@@ -219,6 +350,8 @@ fn new_entry(entry: QueueEntry) -> NewEntry {
         encrypted: entry.encrypted,
         treatment,
         private_key_tried: entry.closed,
+        // Nothing else holds what comes in, before it was tried.
+        quarantined: treatment == Treatment::AsReceived && entry.held.is_some(),
         held: entry.held,
         ..NewEntry::new(entry.envelope, entry.hop, entry.direction, entry.content)
     }

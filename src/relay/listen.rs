@@ -104,14 +104,22 @@ pub enum ListenError {
     },
 }
 
-/// A listener that has its address and accepts nothing yet; the kernel lets clients wait.
-pub struct Bound {
-    socket: TcpListener,
-    address: SocketAddr,
+/// What a listener offers its clients: settings, limits, TLS. No address is taken yet.
+pub struct Offer {
     listener: Arc<Listener>,
     settings: Arc<Settings>,
     limits: Limits,
     tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// What connections get that are accepted from now on.
+pub struct Terms<R>(Arc<Context<R>>);
+
+/// A listener that has its address and accepts nothing yet; the kernel lets clients wait.
+pub struct Bound {
+    socket: TcpListener,
+    address: SocketAddr,
+    offer: Offer,
 }
 
 /// Takes a listener's address and reads its TLS files. Port 0 takes a free port: see [`Bound::address`].
@@ -121,10 +129,21 @@ pub async fn bind(
     postmaster: Mailbox,
     limits: &Limits,
 ) -> Result<Bound, ListenError> {
-    let tls = tls::acceptor(&listener)?;
+    let offer = offer(Arc::clone(&listener), hostname, postmaster, limits)?;
     let error = |why| ListenError::Bind { name: listener.name.clone(), address: listener.address, why };
     let socket = open(listener.address).map_err(error)?;
     let address = socket.local_addr().map_err(error)?;
+    Ok(Bound { socket, address, offer })
+}
+
+/// Reads a listener's TLS files.
+pub fn offer(
+    listener: Arc<Listener>,
+    hostname: Domain,
+    postmaster: Mailbox,
+    limits: &Limits,
+) -> Result<Offer, ListenError> {
+    let tls = tls::acceptor(&listener)?;
     let settings = Arc::new(Settings {
         hostname,
         postmaster,
@@ -134,7 +153,15 @@ pub async fn bind(
         message_size: limits.message_size,
         recipients: limits.recipients,
     });
-    Ok(Bound { socket, address, listener, settings, limits: limits.clone(), tls })
+    Ok(Offer { listener, settings, limits: limits.clone(), tls })
+}
+
+impl Offer {
+    /// With who is asked at each step.
+    pub fn with<R: Relay>(self, relay: Arc<R>) -> Terms<R> {
+        let Offer { listener, settings, limits, tls } = self;
+        Terms(Arc::new(Context { relay, listener, settings, limits, tls }))
+    }
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
@@ -152,17 +179,16 @@ impl Bound {
 
     /// Accepts connections until [`Handle::shut_down`], or until the handle is dropped.
     pub fn serve<R: Relay>(self, relay: Arc<R>) -> Handle {
+        self.serve_on_terms(relay).0
+    }
+
+    /// As [`Bound::serve`]; what is sent holds for connections that are accepted from then on, and the others keep what they have.
+    pub fn serve_on_terms<R: Relay>(self, relay: Arc<R>) -> (Handle, watch::Sender<Terms<R>>) {
         let (stop, stopping) = watch::channel(false);
-        let address = self.address;
-        let context = Arc::new(Context {
-            relay,
-            listener: self.listener,
-            settings: self.settings,
-            limits: self.limits,
-            tls: self.tls,
-        });
-        let task = tokio::spawn(accept(self.socket, context, stopping));
-        Handle { address, stop, task }
+        let (retire, retiring) = watch::channel(false);
+        let (change, terms) = watch::channel(self.offer.with(relay));
+        let task = tokio::spawn(accept(self.socket, terms, stopping, retiring));
+        (Handle { address: self.address, stop, retire, task }, change)
     }
 }
 
@@ -172,6 +198,7 @@ impl Bound {
 pub struct Handle {
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    retire: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -179,6 +206,16 @@ impl Handle {
     /// The address that was taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it accepts no more and its last session has ended.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Stops accepting and gives the address up; sessions go on as they began.
+    pub fn retire(&self) {
+        let _ = self.retire.send(true);
     }
 
     /// Stops accepting at once, ends idle sessions with 421, lets open transactions finish for up to `grace`, then cuts the rest off. A
@@ -194,16 +231,23 @@ impl Handle {
     }
 }
 
-async fn accept<R: Relay>(socket: TcpListener, context: Arc<Context<R>>, mut stopping: watch::Receiver<bool>) {
+async fn accept<R: Relay>(
+    socket: TcpListener,
+    terms: watch::Receiver<Terms<R>>,
+    mut stopping: watch::Receiver<bool>,
+    mut retiring: watch::Receiver<bool>,
+) {
     let clients = Arc::new(Clients::default());
     let mut sessions = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stopping.changed() => break,
+            _ = retiring.changed() => break,
             Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
             accepted = socket.accept() => accepted,
         };
+        let context = Arc::clone(&terms.borrow().0);
         let (stream, address) = match accepted {
             Ok((stream, address)) => (stream, SocketAddr::new(address.ip().to_canonical(), address.port())),
             Err(error) => {
@@ -223,7 +267,7 @@ async fn accept<R: Relay>(socket: TcpListener, context: Arc<Context<R>>, mut sto
             turn_away(stream, &context);
             continue;
         };
-        let (context, stopping) = (Arc::clone(&context), stopping.clone());
+        let stopping = stopping.clone();
         sessions.spawn(async move {
             let _place = place;
             let _ = stream.set_nodelay(true);

@@ -4,6 +4,7 @@
 //! leaves the octets as received for the moment of handing over where a private key is needed (A4). [`handover`] gives a
 //! single output straight to the next hop (R2), and everything else to the spool (R1, R3).
 
+mod again;
 mod decide;
 mod event;
 mod explain;
@@ -13,8 +14,10 @@ mod inbound;
 mod outbound;
 mod paths;
 mod quoted;
+mod threads;
 mod trace;
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
@@ -23,9 +26,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget::{Budget, Reservation};
+use super::deliver::OpenedMail;
 use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::refusal::{Refusal, Unserved};
@@ -35,18 +39,25 @@ use crate::config::{Config, Delivery, Direction};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
+use crate::pki::revocation::Need;
 use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
 use crate::store::CertStore;
 
-pub use explain::{ExplainError, Explained, Explanation, Question, explain};
+pub use again::{Again, Submitted};
+pub use explain::{ExplainError, Explained, Explainer, Explanation, Outcome, Question, Weaker};
 pub use facts::StrictlyEncrypted;
 pub use handover::{Committing, Queue, QueueEntry, QueueError};
 
 /// Bodies larger than this are worked on in the bounded pool.
 const HEAVY: usize = 256 * 1024;
+
+tokio::task_local! {
+    /// The place that heavy work has in the pool.
+    static PLACE: RefCell<Option<OwnedSemaphorePermit>>;
+}
 
 /// The pipeline: a [`Relay`]. Cheap to clone.
 #[derive(Clone)]
@@ -57,17 +68,17 @@ pub struct Pipeline {
 /// What all messages share.
 struct Inner {
     config: Arc<Config>,
-    lookup: facts::Lookup,
+    lookup: Arc<facts::Lookup>,
     keys: Arc<dyn KeyHolder>,
     hops: Hops,
     queue: Arc<dyn Queue>,
     budget: Budget,
     marks: Marks,
-    tokens: trace::LoopTokens,
+    tokens: Arc<trace::LoopTokens>,
     /// One heavy message per core.
     pool: Arc<Semaphore>,
     /// Ids of messages: start time and a count.
-    ids: AtomicU64,
+    ids: Arc<AtomicU64>,
 }
 
 /// A transaction with a client.
@@ -107,6 +118,8 @@ struct Message {
     entity: Entity,
     at: Timestamp,
     began: Instant,
+    /// It was held and has the trace of its arrival.
+    again: bool,
 }
 
 /// One thing that is handed over: a content for some of the recipients.
@@ -133,6 +146,19 @@ enum Content {
     Held(String, Rope),
 }
 
+/// What is known of how a spooled inbound message came.
+#[derive(Debug, Clone)]
+pub struct Came {
+    /// Reverse-path, parameters, and the recipients that wait.
+    pub envelope: Envelope,
+    /// Name of the listener.
+    pub listener: String,
+    /// The authenticated user who submitted it.
+    pub user: Option<String>,
+    /// Of each recipient: a person released it from quarantine.
+    pub released: Vec<bool>,
+}
+
 /// What became of a message's recipients.
 #[derive(Default)]
 struct Treated {
@@ -157,10 +183,10 @@ impl Pipeline {
         let inner = Inner {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
-            tokens: trace::LoopTokens::new(loop_secret),
-            lookup: facts::Lookup::new(store, config.fetch),
+            tokens: Arc::new(trace::LoopTokens::new(loop_secret)),
+            lookup: Arc::new(facts::Lookup::new(store, config.fetch, &config.certificates)),
             pool: Arc::new(Semaphore::new(cores)),
-            ids: AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs()),
+            ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             config,
             keys,
             hops,
@@ -169,19 +195,36 @@ impl Pipeline {
         Self { inner: Arc::new(inner) }
     }
 
+    /// The same with another configuration and other next hops. What was found out stays known; messages under way in this one go on
+    /// as they began.
+    pub fn renewed(&self, config: Arc<Config>, hops: Hops) -> Self {
+        let before = &self.inner;
+        let same = config.fetch == before.config.fetch && config.certificates == before.config.certificates;
+        let same_room = config.limits.bytes_in_flight == before.config.limits.bytes_in_flight;
+        let inner = Inner {
+            lookup: match same {
+                true => before.lookup.clone(),
+                false => Arc::new(before.lookup.renewed(config.fetch, &config.certificates)),
+            },
+            keys: before.keys.clone(),
+            hops,
+            queue: before.queue.clone(),
+            budget: if same_room { before.budget.clone() } else { Budget::new(config.limits.bytes_in_flight) },
+            marks: Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags },
+            tokens: before.tokens.clone(),
+            pool: before.pool.clone(),
+            ids: before.ids.clone(),
+            config,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// What a spooled inbound message is handed over as: opened again from the octets received (R5), for each recipient with his
-    /// own keys (A30). Positions in `envelope.recipients`, and their content; every recipient is in exactly one.
-    pub async fn open_received(
-        &self,
-        envelope: &Envelope,
-        received: Bytes,
-    ) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+    /// own keys (A30); or kept back, where the rule says so and nobody has released it.
+    pub async fn open_received(&self, came: Came, received: Bytes) -> Result<OpenedMail, Refusal> {
         let pipeline = self.clone();
-        let envelope = envelope.clone();
         let heavy = received.len() > HEAVY;
-        self.inner
-            .work(heavy, async move { inbound::open_received(&pipeline.inner, &envelope, received).await })
-            .await?
+        self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &came, received).await }).await?
     }
 }
 
@@ -308,8 +351,17 @@ impl Inner {
             }
         };
         event.message_id(&entity);
-        let message =
-            Arc::new(Message { id, peer, reverse_path, parameters, recipients, entity, at: Timestamp::now(), began });
+        let message = Arc::new(Message {
+            id,
+            peer,
+            reverse_path,
+            parameters,
+            recipients,
+            entity,
+            at: Timestamp::now(),
+            began,
+            again: false,
+        });
         let treated = self.clone().treat(message.clone()).await;
         event.treated(message.began.elapsed());
         let treated = match treated {
@@ -373,17 +425,28 @@ impl Inner {
             }
             let permit = self.pool.clone().acquire_owned().await.map_err(|_| Refusal::Internal)?;
             let runtime = tokio::runtime::Handle::current();
-            let task = tokio::task::spawn_blocking(move || {
-                let result = runtime.block_on(work);
-                drop(permit);
-                result
-            });
+            let place = RefCell::new(Some(permit));
+            let task = tokio::task::spawn_blocking(move || runtime.block_on(PLACE.scope(place, work)));
             task.await.map_err(|error| {
                 tracing::error!(%error, "work on a message ended in a defect");
                 Refusal::Internal
             })
         };
         tokio::time::timeout(self.config.limits.work_timeout, run).await.unwrap_or(Err(Refusal::WorkTimeout))
+    }
+
+    /// Fetches what would tell more of certificates that may be revoked. Meanwhile others have this work's place in the pool: a
+    /// responder that stalls holds up no other mail.
+    async fn fetch(&self, needs: Vec<Need>, asked: Timestamp) -> bool {
+        if needs.is_empty() || !self.config.fetch.enabled {
+            return false;
+        }
+        let held = PLACE.try_with(|place| place.borrow_mut().take().is_some()).unwrap_or(false);
+        let new = self.lookup.fetcher().fetch(needs, asked).await;
+        if held && let Ok(permit) = self.pool.clone().acquire_owned().await {
+            let _ = PLACE.try_with(|place| place.borrow_mut().replace(permit));
+        }
+        new
     }
 
     /// Asks the key holder.
@@ -433,15 +496,14 @@ impl Message {
             _ => None,
         };
         let mut fields = inner.tokens.fields(&self.entity.header, direction);
-        fields.push_str(&trace::received(
-            &inner.config.hostname,
-            &self.peer,
-            self.parameters.smtputf8,
-            &self.id,
-            only,
-            self.at,
-        ));
+        if !self.again {
+            fields.push_str(&self.received(inner, only));
+        }
         fields
+    }
+
+    fn received(&self, inner: &Inner, only: Option<&Mailbox>) -> String {
+        trace::received(&inner.config.hostname, &self.peer, self.parameters.smtputf8, &self.id, only, self.at)
     }
 }
 

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use jiff::fmt::rfc2822;
 
+use crate::address::Mailbox;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::{Field, Header, HeaderWriter, MimeError, Parameters};
 use crate::smime::seal::{is_content_field, push_field};
@@ -166,13 +167,13 @@ fn named_outer(field: &[u8]) -> Vec<u8> {
 }
 
 /// The fields that stand for the outer ones: those of the innermost content that says that it carries them (RFC 9788, the older
-/// protected-headers="v1"), or of a wrapped message (RFC 8551 section 3.1: message/rfc822 with forwarded=no). From is not among them:
-/// whose mail it is, is the verdict's to say. One that may stand once and stands twice is left out, as is one that no next hop would take.
-pub(super) fn replacing(content: &Entity, limits: &MimeLimits) -> Vec<Field> {
-    match carrier(content, limits) {
+/// protected-headers="v1"), or of a wrapped message (see [`wrapped`]). From is not among them: whose mail it is, is the verdict's to say.
+/// One that may stand once and stands twice is left out, as is one that no next hop would take.
+pub(super) fn replacing(content: &Entity, author: Option<&Mailbox>, limits: &MimeLimits) -> Vec<Field> {
+    match carrier(content, author, limits) {
         Some(header) => SHOWN
             .iter()
-            .filter(|name| !matches!(**name, "From" | "Sender"))
+            .filter(|name| **name != "From")
             .filter_map(|name| header.one(name).ok().flatten())
             .filter(|field| field.raw.ends_with(b"\r\n") && super::open::is_well_lined(&field.raw))
             .cloned()
@@ -181,8 +182,18 @@ pub(super) fn replacing(content: &Entity, limits: &MimeLimits) -> Vec<Field> {
     }
 }
 
-/// The header that carries protected fields.
-pub(super) fn carrier(content: &Entity, limits: &MimeLimits) -> Option<Header> {
+/// Fields that people see, which stand outside and not under the protection of a content that protects its fields (RFC 9788): somebody
+/// may have added them on the way.
+pub(super) fn unprotected<'o>(outer: &'o Header, content: &Entity) -> Vec<&'o str> {
+    let protects = content.header.defects.is_empty()
+        && content.content_type().is_ok_and(|content_type| content_type.parameter("hp").is_some());
+    let shown =
+        outer.fields.iter().map(Field::name).filter(|name| SHOWN.iter().any(|one| one.eq_ignore_ascii_case(name)));
+    shown.filter(|name| protects && content.header.all(name).next().is_none()).collect()
+}
+
+/// The header that carries protected fields; `author` is the one in From outside.
+pub(super) fn carrier(content: &Entity, author: Option<&Mailbox>, limits: &MimeLimits) -> Option<Header> {
     if !content.header.defects.is_empty() {
         return None;
     }
@@ -192,19 +203,21 @@ pub(super) fn carrier(content: &Entity, limits: &MimeLimits) -> Option<Header> {
     if says("hp", "cipher") || says("hp", "clear") || says("protected-headers", "v1") {
         return Some(content.header.clone());
     }
-    if content_type.essence == "message/rfc822" && says("forwarded", "no") {
-        let wrapped = content.message(limits).ok()?;
-        return wrapped.header.defects.is_empty().then_some(wrapped.header);
-    }
-    None
+    wrapped(content, author, limits).map(|message| message.header)
 }
 
-/// The message wrapped in decrypted content as RFC 8551 section 3.1 has it, which is what people are to see.
-pub(super) fn unwrapped(content: &Entity, limits: &MimeLimits) -> Option<Entity> {
-    let content_type = content.content_type().ok()?;
-    let wraps = content_type.essence == "message/rfc822"
-        && content_type.parameter("forwarded").is_some_and(|value| value.eq_ignore_ascii_case("no"));
-    wraps.then(|| content.message(limits).ok()).flatten().filter(|message| message.header.defects.is_empty())
+/// The message wrapped in content as RFC 8551 section 3.1 has it, which is what people are to see: message/rfc822 with `forwarded=no`, or
+/// without a word of that where it is of the same author as the message. One that is forwarded stays what it is.
+pub(super) fn wrapped(content: &Entity, author: Option<&Mailbox>, limits: &MimeLimits) -> Option<Entity> {
+    let content_type = content.content_type().ok().filter(|one| one.essence == "message/rfc822")?;
+    let message = content.message(limits).ok().filter(|message| message.header.defects.is_empty())?;
+    let same_author =
+        || author.is_some_and(|author| message.header.single_from().is_ok_and(|from| from.key() == author.key()));
+    let wraps = match content_type.parameter("forwarded") {
+        Some(value) => value.eq_ignore_ascii_case("no"),
+        None => same_author(),
+    };
+    wraps.then_some(message)
 }
 
 /// A Content-Type field written anew.

@@ -17,9 +17,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::header_protection;
-use super::verdict::{Layer, SmimeResult, Verdict, VerifiedSigner};
+use super::verdict::{Layer, SmimeResult, Verdict, VerifiedDomain, VerifiedSigner};
 use crate::address::{Mailbox, MailboxKey};
-use crate::cms::algorithm::{Digest, Legacy};
+use crate::cms::algorithm::{ContentEncryption, Digest, Legacy};
 use crate::cms::enveloped::{EnvelopedData, SharedSecret};
 use crate::cms::error::CmsError;
 use crate::cms::signed::{self, CertificateId, SignedData};
@@ -54,11 +54,13 @@ pub struct OpenContext {
     pub legacy: Legacy,
     pub mime: MimeLimits,
     pub path: PathLimits,
+    /// emailAddress in the subject counts where the SAN names no mailbox (RFC 8550 section 3).
+    pub email_in_subject: bool,
     /// Whether signers' certificates may be revoked, or of unknown state.
     pub revocation: Demand,
     /// CRLs and OCSP responses that are kept; those in the message are looked at too.
     pub evidence: Arc<dyn Source>,
-    /// Paths found before, where they are kept; used with the default limits alone.
+    /// Paths found before, where they are kept; used where its limits are those of `path`.
     pub paths: Option<Arc<dyn PathMemory>>,
     /// Layers undone at most; default 4 (A13).
     pub layers: usize,
@@ -80,6 +82,7 @@ impl OpenContext {
             legacy: Legacy::default(),
             mime: MimeLimits::default(),
             path: PathLimits::default(),
+            email_in_subject: false,
             revocation: Demand::Off,
             evidence: Arc::new(Evidence::default()),
             paths: None,
@@ -165,13 +168,17 @@ pub struct Opener {
 
 /// An envelope that is being opened.
 struct Envelope {
-    data: EnvelopedData,
+    /// `None`: its last CEK was tried.
+    data: Option<EnvelopedData>,
+    content: ContentEncryption,
     /// RecipientInfos with the own key that each names, still to be tried.
     candidates: VecDeque<(usize, KeyId)>,
     /// The key holder did not answer: nothing is proven of the message.
     unavailable: bool,
     /// Why a shared secret opened nothing.
     secret_failed: Option<String>,
+    /// The key that is asked now is the last one.
+    last: bool,
 }
 
 /// What is known so far.
@@ -181,6 +188,8 @@ struct Findings {
     notes: Vec<String>,
     /// Signed layers that lie inside every encrypted one so far.
     inner: Vec<(Standing, Option<VerifiedSigner>)>,
+    /// The domain that signed the outermost of them, where it is no person.
+    domain: Option<VerifiedDomain>,
     /// Signed layers outside of an encryption: they prove nothing of the plaintext's author.
     outer: Vec<Standing>,
     cek_digests: Vec<[u8; 32]>,
@@ -242,10 +251,11 @@ impl Opener {
             if self.operations >= self.context.operations || self.used.contains(&key) {
                 continue;
             }
-            let Some(info) = envelope.data.recipients.get(index) else { continue };
+            let Some(info) = envelope.data.as_ref().and_then(|data| data.recipients.get(index)) else { continue };
             let mut substitute = (self.substitute)();
-            substitute.truncate(envelope.data.content.key_len());
-            if let Ok(operation) = info.operation(key, envelope.data.content, substitute) {
+            substitute.truncate(envelope.content.key_len());
+            if let Ok(operation) = info.operation(key, envelope.content, substitute) {
+                envelope.last = envelope.candidates.is_empty();
                 self.used.push(key);
                 self.operations = self.operations.saturating_add(1);
                 return Some(operation);
@@ -281,10 +291,18 @@ impl Opener {
                 return;
             }
         };
-        let Ok(plain) = envelope.data.open(&cek) else { return };
+        let weak = envelope.data.as_ref().and_then(EnvelopedData::weakness);
+        let opened = if envelope.last {
+            // Nothing is tried after this: the ciphertext is not needed beside its content.
+            self.message = self.message.undecoded();
+            envelope.data.take().map(|data| data.open_last(&cek))
+        } else {
+            envelope.data.as_ref().map(|data| data.open(&cek))
+        };
+        let Some(Ok(plain)) = opened else { return };
         let Some(entity) = fresh::is_mime_entity(&plain, &self.context.mime) else { return };
-        let authenticated = envelope.data.is_authenticated();
-        self.found.weak.extend(envelope.data.weakness());
+        let authenticated = envelope.content.is_authenticated();
+        self.found.weak.extend(weak);
         self.envelope = None;
         let digest = signed::digest(Digest::Sha256, &cek);
         self.found.cek_digests.extend(<[u8; 32]>::try_from(digest));
@@ -292,6 +310,10 @@ impl Opener {
         self.found.decrypted = true;
         self.found.cbc |= !authenticated;
         self.found.seal_off();
+        // What came out is not held beside what came in: the header is all that is still needed.
+        if let Some(header) = self.message.header_alone(&self.context.mime) {
+            self.message = header;
+        }
         self.content = plain;
         self.lined = fresh::is_well_lined(&entity.raw);
         self.inside = true;
@@ -464,6 +486,7 @@ impl Opener {
         if let Some(why) = refused {
             judgement.standing = Standing::Bad(why.clone());
             judgement.signer = None;
+            judgement.domain = None;
             judgement.certificates.clear();
             for report in &mut judgement.reports {
                 report.signature = Err(why.clone());
@@ -478,6 +501,9 @@ impl Opener {
         self.found.certificates.append(&mut judgement.certificates);
         self.found.needs.append(&mut judgement.needs);
         self.found.layers.push(Layer::Signed { clear, signers: judgement.reports });
+        if self.found.inner.is_empty() {
+            self.found.domain = judgement.domain;
+        }
         self.found.inner.push((judgement.standing, judgement.signer));
     }
 
@@ -519,7 +545,14 @@ impl Opener {
                 .collect(),
             outcome: Err("not opened".into()),
         });
-        self.envelope = Some(Envelope { data, candidates, unavailable: false, secret_failed: None });
+        self.envelope = Some(Envelope {
+            content: data.content,
+            data: Some(data),
+            candidates,
+            unavailable: false,
+            secret_failed: None,
+            last: false,
+        });
         self.try_secrets();
         true
     }
@@ -531,10 +564,13 @@ impl Opener {
         let needs = std::mem::take(&mut found.needs);
         let cbc = found.cbc;
         let mut verdict = found.verdict();
-        let rebuilt = self.rebuilt.take().filter(|_| cbc && verdict.signer.is_some());
-        let message = self.deliverable(rebuilt, &mut verdict.notes);
+        let proven = verdict.signer.is_some() || verdict.domain.is_some();
+        let rebuilt = self.rebuilt.take().filter(|_| cbc && proven);
+        let message = self.deliverable(rebuilt, verdict.signer.is_some(), &mut verdict.notes);
         let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
-        let addressed = verdict.signer.as_ref().and_then(|_| addressed::addressed(&self.content, &self.context.mime));
+        let author = self.author.as_ref().ok();
+        let signed = verdict.signer.as_ref();
+        let addressed = signed.and_then(|_| addressed::addressed(&self.content, author, &self.context.mime));
         Opened {
             message,
             addressed,
@@ -548,14 +584,17 @@ impl Opener {
     }
 
     /// The message to deliver: see [`Opened::message`].
-    fn deliverable(&self, rebuilt: Option<(Rope, bool)>, notes: &mut Vec<String>) -> Bytes {
+    fn deliverable(&self, rebuilt: Option<(Rope, bool)>, signed: bool, notes: &mut Vec<String>) -> Bytes {
         let (outer, limits) = (&self.message.header, &self.context.mime);
+        let author = self.author.as_ref().ok();
         let content = Entity::parse(self.content.clone(), limits).ok();
-        let Some(decrypted) = &self.decrypted else {
-            notes.extend(content.and_then(|content| differing(outer, &content, limits)));
-            return self.message.raw.clone();
-        };
-        let protected = content.as_ref().map(|one| header_protection::replacing(one, limits)).unwrap_or_default();
+        let protected =
+            content.as_ref().map(|one| header_protection::replacing(one, author, limits)).unwrap_or_default();
+        let unprotected = content.as_ref().map(|one| header_protection::unprotected(outer, one)).unwrap_or_default();
+        if !unprotected.is_empty() {
+            notes.push(format!("fields outside that are not under protection: {}", unprotected.join(", ")));
+        }
+        let Some(decrypted) = &self.decrypted else { return self.as_received(&protected, signed, notes) };
         if !protected.is_empty() {
             let names: Vec<&str> = protected.iter().map(Field::name).collect();
             notes.push(format!("fields under protection stand for the outer ones: {}", names.join(", ")));
@@ -564,8 +603,10 @@ impl Opener {
             Some((rope, true)) => return fresh::message_around(outer, &protected, rope),
             Some((rope, false)) => Entity::parse(rope.to_bytes(), limits).ok(),
             // Nothing signed lies between: what told of the protection goes with it.
-            None if self.content.as_ptr() == decrypted.raw.as_ptr() => header_protection::unwrapped(decrypted, limits)
-                .or_else(|| header_protection::without_display(decrypted, limits)),
+            None if self.content.as_ptr() == decrypted.raw.as_ptr() => {
+                header_protection::wrapped(decrypted, author, limits)
+                    .or_else(|| header_protection::without_display(decrypted, limits))
+            }
             None => None,
         };
         let (message, note) = match &reread {
@@ -575,12 +616,30 @@ impl Opener {
         notes.extend(note.map(str::to_owned));
         message
     }
+
+    /// Nothing was decrypted: the octets received. Fields under a valid signature take the place of outer ones that differ.
+    fn as_received(&self, protected: &[Field], signed: bool, notes: &mut Vec<String>) -> Bytes {
+        let outer = &self.message.header;
+        let differs = |field: &&Field| outer.all(field.name()).all(|other| other.unfolded() != field.unfolded());
+        let differing: Vec<Field> = protected.iter().filter(differs).cloned().collect();
+        if differing.is_empty() {
+            return self.message.raw.clone();
+        }
+        let names = differing.iter().map(Field::name).collect::<Vec<_>>().join(", ");
+        if !signed || !outer.defects.is_empty() {
+            notes.push(format!("fields under the signature differ from those outside: {names}"));
+            return self.message.raw.clone();
+        }
+        notes.push(format!("fields under the signature stand for the outer ones, which differ: {names}"));
+        fresh::with_fields(&self.message, &differing)
+    }
 }
 
 impl Findings {
     /// What was signed so far lies outside of an encryption.
     fn seal_off(&mut self) {
         self.certificates.clear();
+        self.domain = None;
         self.outer.extend(self.inner.drain(..).map(|(standing, _)| standing));
     }
 
@@ -591,6 +650,9 @@ impl Findings {
             reason = "what is signed was not opened here: the signature says nothing of what is in it".into();
         }
         let signer = if result == SmimeResult::Pass { signer } else { None };
+        let by_domain = matches!(self.inner.first(), Some((Standing::Domain(why), _)) if *why == reason);
+        let domain =
+            self.domain.take().filter(|_| result == SmimeResult::Policy && by_domain && self.unopened.is_none());
         if !self.weak.is_empty() {
             reason.push_str(&format!("; weak: {}", self.weak.join(", ")));
         }
@@ -605,13 +667,14 @@ impl Findings {
             });
         }
         self.notes.dedup();
-        let unauthenticated = self.cbc && signer.is_none();
+        let unauthenticated = self.cbc && signer.is_none() && domain.is_none();
         if unauthenticated {
             self.notes.push("nothing proves that the decrypted content is what its sender wrote: CBC without a valid signature inside".into());
         }
         Verdict {
             layers: self.layers,
             signer,
+            domain,
             result,
             reason,
             decrypted: self.decrypted,
@@ -643,7 +706,7 @@ impl Findings {
         if let Some((standing, _)) = self.inner.first() {
             return match standing {
                 Standing::OtherAuthor(why) => (SmimeResult::Fail, why.clone(), None),
-                Standing::Unaccepted(why) => (SmimeResult::Policy, why.clone(), None),
+                Standing::Unaccepted(why) | Standing::Domain(why) => (SmimeResult::Policy, why.clone(), None),
                 Standing::Unchecked(why) | Standing::Bad(why) => (SmimeResult::Neutral, why.clone(), None),
                 Standing::Verified => (SmimeResult::Neutral, "the signature names nobody".into(), None),
             };
@@ -668,6 +731,7 @@ impl Findings {
                 (
                     Standing::OtherAuthor(why)
                     | Standing::Unaccepted(why)
+                    | Standing::Domain(why)
                     | Standing::Unchecked(why)
                     | Standing::Bad(why),
                     _,
@@ -677,14 +741,6 @@ impl Findings {
             }
         }
     }
-}
-
-/// A note where fields under a signature say something else than those outside, which are what people see.
-fn differing(outer: &Header, content: &Entity, limits: &MimeLimits) -> Option<String> {
-    let inner = header_protection::replacing(content, limits);
-    let differs = |field: &&Field| outer.all(field.name()).all(|other| other.unfolded() != field.unfolded());
-    let names: Vec<&str> = inner.iter().filter(differs).map(Field::name).collect();
-    (!names.is_empty()).then(|| format!("fields under the signature differ from those outside: {}", names.join(", ")))
 }
 
 /// The envelope that a message is, unopened: algorithms and RecipientInfos. `None` where the root is no envelope, or one that
@@ -703,8 +759,10 @@ pub fn envelope(message: &Entity, limits: &MimeLimits, legacy: Legacy) -> Option
 /// (A16). `None`: the header of `content` can be read two ways (A14).
 pub fn unwrapped(outer: &Header, content: &Bytes, limits: &MimeLimits) -> Option<Bytes> {
     let inner = Entity::parse(content.clone(), limits).ok().filter(|inner| inner.header.defects.is_empty())?;
-    let protected = header_protection::replacing(&inner, limits);
-    let bare = header_protection::without_display(&inner, limits);
+    let author = outer.single_from().ok();
+    let protected = header_protection::replacing(&inner, author.as_ref(), limits);
+    let bare = header_protection::wrapped(&inner, author.as_ref(), limits)
+        .or_else(|| header_protection::without_display(&inner, limits));
     Some(fresh::message(outer, &protected, bare.as_ref().unwrap_or(&inner), false, limits).0)
 }
 

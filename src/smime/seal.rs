@@ -39,9 +39,12 @@ pub struct SignPlan {
     pub form: Form,
     pub signing_time: Timestamp,
     pub capabilities: Vec<ContentEncryption>,
+    /// A second signature of the same signer's, by another key: classical and ML-DSA. Each says that the other belongs beside it
+    /// (RFC 5752).
+    pub second: Option<CoSigner>,
 }
 
-/// A further signer beside the plan's: a SignerInfo of his own over the same content.
+/// A further signer beside the plan's, or another key of the same one's: a SignerInfo of its own over the same content.
 #[derive(Debug, Clone)]
 pub struct CoSigner {
     pub key: KeyId,
@@ -194,29 +197,8 @@ impl Draft {
         if self.kept {
             plan.form = Form::Opaque;
         }
-        let first = SignParameters {
-            signer: &plan.certificate,
-            chain: &plan.chain,
-            scheme: plan.scheme,
-            digest: plan.digest,
-            signing_time: plan.signing_time,
-            capabilities: &plan.capabilities,
-            encryption_certificate: plan.encryption_certificate.as_ref(),
-        };
-        let further = others.iter().map(|other| SignParameters {
-            signer: &other.certificate,
-            chain: &other.chain,
-            scheme: other.scheme,
-            digest: other.scheme.digest(),
-            encryption_certificate: None,
-            ..first.clone()
-        });
-        let all: Vec<SignParameters<'_>> = std::iter::once(first.clone()).chain(further).collect();
-        let digests: Vec<Vec<u8>> =
-            all.iter().map(|how| signed::digest_of(how.digest, self.entity.chunks(CHUNK))).collect();
-        let signers: Vec<_> = all.iter().zip(digests.iter().map(Vec::as_slice)).collect();
         let econtent = (plan.form == Form::Opaque).then(|| self.entity.to_bytes());
-        let prepared = signed::prepare_all(&signers, econtent)?;
+        let prepared = prepare(&plan, &others, &self.entity, econtent)?;
         Ok(Signing { outer: self.outer, content: self.entity, prepared, plan, others })
     }
     /// Encrypts what is there (signed or not) for one group of recipients; the draft stays for the next group. With
@@ -261,10 +243,10 @@ impl Signing {
     pub fn operation(&self) -> KeyOperation {
         KeyOperation::Sign { key: self.plan.key, scheme: self.plan.scheme, message: self.prepared.to_sign() }
     }
-    /// What the keys have to do, the plan's first.
+    /// What the keys have to do: the plan's first, its second one where it has one, then the others'.
     pub fn operations(&self) -> Vec<KeyOperation> {
-        let keys = std::iter::once((self.plan.key, self.plan.scheme));
-        let keys = keys.chain(self.others.iter().map(|other| (other.key, other.scheme)));
+        let further = self.plan.second.iter().chain(&self.others).map(|other| (other.key, other.scheme));
+        let keys = std::iter::once((self.plan.key, self.plan.scheme)).chain(further);
         keys.zip(self.prepared.all_to_sign())
             .map(|((key, scheme), message)| KeyOperation::Sign { key, scheme, message })
             .collect()
@@ -285,13 +267,13 @@ impl Signing {
         let signatures = signatures.collect::<Result<Vec<_>, _>>()?;
         let object = self.prepared.finish_all(&signatures)?;
         if self_check {
-            check_signature(&object, &self.content.to_bytes(), &self.plan, &self.others)?;
+            check_signatures(&object, &self.content.to_bytes(), &self.plan, &self.others)?;
         }
         let entity = match self.plan.form {
             Form::Opaque => pkcs7_mime("signed-data", object),
             Form::Clear => {
                 let mut digests = vec![self.plan.digest];
-                digests.extend(self.others.iter().map(|other| other.scheme.digest()));
+                digests.extend(self.plan.second.iter().chain(&self.others).map(|other| other.scheme.digest()));
                 multipart_signed(self.content, object, &micalg(&digests), self_check)?
             }
         };
@@ -418,8 +400,37 @@ fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
 /// Octets of a rope looked at in one go.
 const CHUNK: usize = 64 * 1024;
 
-/// The signature read back and verified over the content as it will be seen.
-fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan, others: &[CoSigner]) -> Result<(), SealError> {
+/// A SignerInfo for each signature: those of the plan name each other, the others stand for themselves.
+fn prepare(
+    plan: &SignPlan,
+    others: &[CoSigner],
+    entity: &Rope,
+    econtent: Option<Bytes>,
+) -> Result<PreparedSignedData, SealError> {
+    let first = SignParameters {
+        signer: &plan.certificate,
+        chain: &plan.chain,
+        scheme: plan.scheme,
+        digest: plan.digest,
+        signing_time: plan.signing_time,
+        capabilities: &plan.capabilities,
+        encryption_certificate: plan.encryption_certificate.as_ref(),
+    };
+    let further = |other| {
+        let CoSigner { certificate: signer, chain, scheme, .. }: &CoSigner = other;
+        SignParameters { signer, chain, scheme: *scheme, digest: scheme.digest(), ..first.clone() }
+    };
+    let of_others = others.iter().map(|other| SignParameters { encryption_certificate: None, ..further(other) });
+    let all: Vec<SignParameters<'_>> =
+        std::iter::once(first.clone()).chain(plan.second.iter().map(further)).chain(of_others).collect();
+    let digests: Vec<Vec<u8>> = all.iter().map(|how| signed::digest_of(how.digest, entity.chunks(CHUNK))).collect();
+    let signers: Vec<_> = all.iter().zip(digests.iter().map(Vec::as_slice)).collect();
+    let own = if plan.second.is_some() { 2 } else { 1 };
+    Ok(signed::prepare_guarded(&signers, own, econtent)?)
+}
+
+/// The signatures read back and verified over the content as it will be seen.
+fn check_signatures(object: &Bytes, content: &Bytes, plan: &SignPlan, others: &[CoSigner]) -> Result<(), SealError> {
     if plan.form == Form::Clear && !canonical::is_seven_bit_safe(content) {
         return Err(SealError::SelfCheck("the signed content would not survive a 7-bit hop"));
     }
@@ -429,11 +440,12 @@ fn check_signature(object: &Bytes, content: &Bytes, plan: &SignPlan, others: &[C
         (Some(econtent), Form::Opaque) if econtent == content => {}
         _ => return Err(SealError::SelfCheck("the SignedData does not carry the content that was signed")),
     }
-    if data.signers.len() != others.len() + 1 {
+    let further = || plan.second.iter().chain(others).map(|other| &other.certificate);
+    if data.signers.len() != further().count() + 1 {
         return Err(SealError::SelfCheck("the SignedData has other signers than those that signed"));
     }
     let digests = ContentDigests::new(content);
-    for certificate in std::iter::once(&plan.certificate).chain(others.iter().map(|other| &other.certificate)) {
+    for certificate in std::iter::once(&plan.certificate).chain(further()) {
         let signer = data.signers.iter().find(|signer| signer.id.names(certificate));
         let signer = signer.ok_or(SealError::SelfCheck("the SignerInfo names another certificate"))?;
         signer

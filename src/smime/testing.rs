@@ -83,6 +83,7 @@ pub fn scheme_of(issued: &Issued) -> SignatureScheme {
     use crate::pki::public_key::KeyKind;
     match issued.certificate.public_key().kind() {
         KeyKind::Rsa { .. } => SignatureScheme::RsaPkcs1(Digest::Sha256),
+        KeyKind::MlDsa(set) => SignatureScheme::MlDsa(set),
         _ => SignatureScheme::Ecdsa(Digest::Sha256),
     }
 }
@@ -94,10 +95,11 @@ pub fn sign_plan(pki: &DemoPki, signer: &Issued, form: Form) -> SignPlan {
         chain: vec![pki.intermediate.certificate.clone()],
         encryption_certificate: None,
         scheme: scheme_of(signer),
-        digest: Digest::Sha256,
+        digest: scheme_of(signer).digest(),
         form,
         signing_time: now(),
         capabilities: vec![ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Cbc],
+        second: None,
     }
 }
 

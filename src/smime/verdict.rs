@@ -113,12 +113,35 @@ impl VerifiedSigner {
     }
 }
 
+/// Proof that a message was signed with the key of its author's domain: every signer checked, path valid, the certificate names the
+/// domain of From. It says nothing of who in the domain wrote it, and is never a [`VerifiedSigner`].
+#[derive(Debug, Clone)]
+pub struct VerifiedDomain {
+    domain: Domain,
+    certificate: Certificate,
+}
+
+impl VerifiedDomain {
+    /// Only `smime::open` makes one, after all checks.
+    pub(in crate::smime) fn new(domain: Domain, certificate: Certificate) -> Self {
+        Self { domain, certificate }
+    }
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+}
+
 /// What was found, all layers, outermost first.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     pub layers: Vec<Layer>,
     /// `Some` is the only way to `pass`.
     pub signer: Option<VerifiedSigner>,
+    /// The author's domain signed, and no person: `result` is `policy` then, never `pass`.
+    pub domain: Option<VerifiedDomain>,
     pub result: SmimeResult,
     /// One line that says why, for people.
     pub reason: String,

@@ -91,6 +91,10 @@ pub enum RecipientState {
     Failed,
     /// Failed for good where nobody may be told: the entry is held for a person to look at.
     Stuck,
+    /// Kept back by policy: the entry is held until a person releases it.
+    Quarantined,
+    /// A person released it from quarantine: to be delivered, and not kept back again.
+    Released,
 }
 
 impl RecipientState {
@@ -100,10 +104,23 @@ impl RecipientState {
             RecipientState::Delivered => 1,
             RecipientState::Failed => 2,
             RecipientState::Stuck => 3,
+            RecipientState::Quarantined => 4,
+            RecipientState::Released => 5,
         }
     }
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        [Self::Waiting, Self::Delivered, Self::Failed, Self::Stuck].get(usize::from(number)).copied()
+        let all = [Self::Waiting, Self::Delivered, Self::Failed, Self::Stuck, Self::Quarantined, Self::Released];
+        all.get(usize::from(number)).copied()
+    }
+
+    /// Whether it is to be delivered.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::Waiting | Self::Released)
+    }
+
+    /// Whether it waits for a person.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Stuck | Self::Quarantined)
     }
 }
 
@@ -149,6 +166,11 @@ pub struct NewEntry {
     pub next_attempt: Option<Timestamp>,
     /// Why it is held (quarantine, policy), if it is. [`Treatment::AsSubmitted`] is always held.
     pub held: Option<String>,
+    /// It is held by quarantine: who releases it says that it may be delivered whatever the verdict.
+    pub quarantined: bool,
+    /// When the mail was committed first, and when its sender was told of the delay: of an entry that takes the place of another. `None`:
+    /// now, and not told.
+    pub before: Option<(Timestamp, Option<Timestamp>)>,
 }
 
 impl NewEntry {
@@ -169,15 +191,19 @@ impl NewEntry {
             content,
             next_attempt: None,
             held: None,
+            quarantined: false,
+            before: None,
         }
     }
 
     pub(super) fn into_entry(self, id: EntryId, now: Timestamp, size: u64) -> (Rope, Entry) {
-        let waiting = |recipient| SpooledRecipient { recipient, state: RecipientState::Waiting, last: None };
+        let state = if self.quarantined { RecipientState::Quarantined } else { RecipientState::Waiting };
+        let waiting = |recipient| SpooledRecipient { recipient, state, last: None };
         let held = match self.treatment {
             Treatment::AsSubmitted => Some(self.held.unwrap_or_else(|| "to be treated by policy anew".to_owned())),
             Treatment::Finished | Treatment::AsReceived => self.held,
         };
+        let (created, delay_told) = self.before.unwrap_or((now, None));
         let entry = Entry {
             id,
             reverse_path: self.envelope.reverse_path,
@@ -195,8 +221,8 @@ impl NewEntry {
             encrypted: self.encrypted,
             attempts: 0,
             next_attempt: micros(self.next_attempt.unwrap_or(now)),
-            created: micros(now),
-            delay_told: None,
+            created: micros(created),
+            delay_told: delay_told.map(micros),
             held,
             size,
         };
@@ -249,10 +275,18 @@ pub struct Entry {
     pub size: u64,
 }
 
+/// How `held` begins where a person said so: nothing but a person releases it.
+pub const BY_HAND: &str = "by hand";
+
 impl Entry {
+    /// Whether a person holds it.
+    pub fn is_held_by_hand(&self) -> bool {
+        self.held.as_ref().is_some_and(|why| why.starts_with(BY_HAND))
+    }
+
     /// The envelope of what is still to be delivered.
     pub fn remaining(&self) -> Envelope {
-        let waiting = self.recipients.iter().filter(|one| one.state == RecipientState::Waiting);
+        let waiting = self.recipients.iter().filter(|one| one.state.waits());
         let recipients = waiting.map(|one| one.recipient.clone()).collect();
         Envelope { reverse_path: self.reverse_path.clone(), parameters: self.parameters.clone(), recipients }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::entry::{Entry, EntryId, RecipientState, micros};
+use super::entry::{Entry, EntryId, RecipientState, Treatment, micros};
 use super::recent::Recent;
 use super::record::{BodyAt, Change, Digest, Sealing, Settlement, Stored};
 use super::{SpoolError, entry_octets, octets};
@@ -14,6 +14,8 @@ use crate::config::{HopTls, NextHop};
 
 /// Why an entry is held whose recipients failed where nobody may be told.
 const STUCK: &str = "failed for good, and no DSN may be sent";
+/// The same where policy keeps mail back.
+const QUARANTINED: &str = "quarantine: see each recipient";
 
 #[derive(Default)]
 pub(super) struct Index {
@@ -107,8 +109,13 @@ impl Index {
             Change::Released(id, at) => self.edit(id, |slot| {
                 let entry = Arc::make_mut(&mut slot.entry);
                 (entry.held, entry.next_attempt) = (None, micros(at));
-                let stuck = entry.recipients.iter_mut().filter(|one| one.state == RecipientState::Stuck);
-                stuck.for_each(|one| one.state = RecipientState::Waiting);
+                for one in &mut entry.recipients {
+                    one.state = match one.state {
+                        RecipientState::Stuck => RecipientState::Waiting,
+                        RecipientState::Quarantined => RecipientState::Released,
+                        other => other,
+                    };
+                }
             }),
             Change::Retried(id, at) => {
                 self.edit(id, |slot| Arc::make_mut(&mut slot.entry).next_attempt = micros(at));
@@ -191,13 +198,20 @@ impl Index {
 fn settle(slot: &mut Slot, settlement: Settlement) {
     slot.claimed = false;
     let entry = Arc::make_mut(&mut slot.entry);
-    entry.attempts = entry.attempts.saturating_add(1);
+    // What policy has not treated is never tried: its sender was told that it waits.
+    let tried = entry.treatment != Treatment::AsSubmitted;
+    entry.attempts = entry.attempts.saturating_add(tried.into());
     entry.next_attempt = micros(settlement.next_attempt);
     entry.delay_told = settlement.delay_told.map(micros).or(entry.delay_told);
     set_recipients(entry, settlement.recipients);
     let any = |state| entry.recipients.iter().any(|one| one.state == state);
-    if !any(RecipientState::Waiting) && any(RecipientState::Stuck) && entry.held.is_none() {
-        entry.held = Some(STUCK.to_owned());
+    let why = match (any(RecipientState::Quarantined), any(RecipientState::Stuck)) {
+        (true, _) => Some(QUARANTINED),
+        (false, true) => Some(STUCK),
+        (false, false) => None,
+    };
+    if entry.held.is_none() && !entry.recipients.iter().any(|one| one.state.waits()) {
+        entry.held = why.map(str::to_owned);
     }
 }
 

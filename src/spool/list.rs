@@ -56,6 +56,10 @@ pub struct Filter {
     pub sender: Option<String>,
     /// One of the recipients: an address or `@domain`.
     pub recipient: Option<String>,
+    /// Committed at this time or before.
+    pub created_until: Option<Timestamp>,
+    /// Committed at this time or after.
+    pub created_from: Option<Timestamp>,
 }
 
 /// An entry and where it stands.
@@ -149,6 +153,11 @@ impl HopStats {
 }
 
 impl Filter {
+    /// Whether it says nothing, so that every entry is meant.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn holds(&self, state: EntryState, entry: &Entry) -> bool {
         let sender = || match &entry.reverse_path {
             ReversePath::Null => "<>".to_owned(),
@@ -156,6 +165,8 @@ impl Filter {
         };
         let hop = &entry.next_hop;
         self.state.is_none_or(|wanted| wanted == state)
+            && self.created_until.is_none_or(|until| entry.created <= until)
+            && self.created_from.is_none_or(|from| entry.created >= from)
             && self.next_hop.as_deref().is_none_or(|wanted| {
                 wanted.eq_ignore_ascii_case(&hop.host)
                     || wanted.eq_ignore_ascii_case(&format!("{}:{}", hop.host, hop.port))
@@ -204,6 +215,18 @@ impl Spool {
             true
         });
         page
+    }
+
+    /// Held entries, oldest first, at most so many. `wanted` is asked under the index's lock.
+    pub fn held(&self, most: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        let mut held = Vec::new();
+        self.walk(None, |slot| {
+            if slot.state() == EntryState::Held && slot.adopting.is_none() && wanted(&slot.entry) {
+                held.push(Arc::clone(&slot.entry));
+            }
+            held.len() < most
+        });
+        held
     }
 
     /// Every entry, oldest first.

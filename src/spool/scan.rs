@@ -31,7 +31,7 @@ impl<'d> Scan<'d> {
     pub(super) fn next(&mut self) -> io::Result<Option<(u64, Record<'_>)>> {
         while self.at < self.end {
             let Some((frame, index, count, len)) = self.record_here()? else {
-                let skipped = self.to_next_magic()?;
+                let skipped = self.skip_to_next_magic()?;
                 self.bad = self.bad.saturating_add(skipped);
                 continue;
             };
@@ -57,7 +57,7 @@ impl<'d> Scan<'d> {
     }
 
     /// Goes to where the next record may begin; gives how far that was.
-    fn to_next_magic(&mut self) -> io::Result<u64> {
+    fn skip_to_next_magic(&mut self) -> io::Result<u64> {
         let from = self.at;
         self.at = from.saturating_add(1);
         let magic = MAGIC.to_le_bytes();

@@ -135,7 +135,10 @@ async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone(
         spool.replace(id, vec![new_entry("sealed twice"), new_entry(&text(2, 5000))]),
     );
     // Whichever came first.
-    let (new, other) = if both.0.is_ok() { (both.0.unwrap(), both.1) } else { (both.1.unwrap(), both.0) };
+    let (new, other) = match both {
+        (Ok(new), other) => (new, other),
+        (other, new) => (new.unwrap(), other),
+    };
     assert_eq!(other, Err(SpoolError::NoEntry(id)));
     let left: Vec<_> = spool.entries().iter().map(|entry| entry.id).collect();
     assert_eq!(left, new);
@@ -470,8 +473,8 @@ const UNVERSIONED: &str = "\
 
 #[test]
 fn records_of_older_versions_are_read() {
-    let octets: Vec<u8> =
-        (0..UNVERSIONED.len()).step_by(2).map(|at| u8::from_str_radix(&UNVERSIONED[at..at + 2], 16).unwrap()).collect();
+    let digits = UNVERSIONED.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+    let octets: Vec<u8> = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
     fuzz_spool_record(&octets);
     let changes = record::read_payload(&octets).unwrap();
     let mut index = Index::default();

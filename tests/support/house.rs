@@ -122,6 +122,10 @@ impl House {
     }
 
     pub fn add(&self, address: &str, recipe: Recipe, with_key: bool, trust: TrustState) -> Certificate {
+        self.add_for(&Owner::Mailbox(mailbox(address).key()), recipe, with_key, trust)
+    }
+
+    pub fn add_for(&self, owner: &Owner, recipe: Recipe, with_key: bool, trust: TrustState) -> Certificate {
         let issued = issue(&recipe, Some(&self.ca));
         let provenance = Provenance { source: "import".into(), detail: "test".into(), at: Timestamp::now() };
         let new = NewCertificate {
@@ -130,7 +134,7 @@ impl House {
             trust,
             key: with_key.then(|| issued.pkcs8.clone()),
         };
-        self.store.add_certificates(&Owner::Mailbox(mailbox(address).key()), vec![new]).unwrap();
+        self.store.add_certificates(owner, vec![new]).unwrap();
         issued.certificate
     }
 

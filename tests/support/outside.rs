@@ -35,3 +35,14 @@ pub fn peers(programs: &[&str]) -> bool {
     }
     missing.is_empty()
 }
+
+/// An OpenSSL with post-quantum CMS (3.6 or later), which `scripts/openssl-peer` builds.
+pub fn openssl_pq() -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/openssl-peer");
+    let told = std::process::Command::new(script).arg("--if-there").output().ok().filter(|told| told.status.success());
+    let path = told.map(|told| PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()));
+    if path.is_none() {
+        left_out("peer left out: OpenSSL 3.6 (build it with scripts/openssl-peer)", "WAXWING_REQUIRE_PEERS");
+    }
+    path
+}

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::super::{CommandResult, Failure, NOT_GOOD, read_file, shown};
 use super::short;
 use crate::keys::{KeyId, SoftwareKey};
-use crate::pki::certificate::Certificate;
+use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::pkcs12::{Bundle, read_any};
 use crate::policy::TrustState;
 use crate::store::embedded::EmbeddedStore;
@@ -182,9 +182,14 @@ impl Import<'_> {
         if let Some(owner) = &self.owner {
             let names = match owner {
                 Owner::Mailbox(mailbox) => leaf.is_for(mailbox),
-                Owner::Domain(domain) => leaf.is_for_domain(domain),
+                Owner::Domain(domain) => {
+                    [Purpose::Encryption, Purpose::Signature].iter().any(|purpose| leaf.is_for_domain(domain, *purpose))
+                }
             };
-            if !names {
+            let in_subject = matches!(owner, Owner::Mailbox(mailbox) if leaf.names(mailbox, true));
+            if !names && in_subject {
+                notes.push(format!("warning: the certificate names {} in its subject alone: it is used to encrypt or sign with email_in_subject = true in [certificates]", shown(&owner.to_string())));
+            } else if !names {
                 let addresses: Vec<String> = leaf.mailboxes().iter().map(ToString::to_string).collect();
                 let addresses =
                     if addresses.is_empty() { "no address".to_owned() } else { shown(&addresses.join(", ")) };

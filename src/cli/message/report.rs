@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cms::algorithm::Digest;
-use crate::cms::signed::digest;
+use crate::cms::signed::{digest, digest_of};
 use crate::pki::revocation::Status;
 use crate::smime::open::Opened;
 use crate::smime::verdict::{Layer, SignerReport, SmimeResult};
@@ -37,27 +37,31 @@ pub fn of_opened(opened: &Opened) -> Value {
             "mailbox": signer.mailbox().to_string(),
             "certificate_sha256": hex(&signer.certificate().fingerprint()),
         })),
+        "domain": verdict.domain.as_ref().map(|domain| json!({
+            "domain": domain.domain().to_string(),
+            "certificate_sha256": hex(&domain.certificate().fingerprint()),
+        })),
         "decrypted": verdict.decrypted,
         "unauthenticated": verdict.unauthenticated,
         "layers": verdict.layers.iter().map(layer).collect::<Vec<_>>(),
         "weak": verdict.weak,
         "notes": verdict.notes,
-        "content_sha256": hex(&digest(Digest::Sha256, &without_cr(&opened.content))),
+        "content_sha256": hex(&digest_of(Digest::Sha256, without_cr(&opened.content))),
         "content_sha256_crlf": hex(&digest(Digest::Sha256, &opened.content)),
         "content_octets": opened.content.len(),
     })
 }
 
-/// CRLF turned into LF.
-pub fn without_cr(octets: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(octets.len());
-    let mut octets = octets.iter().copied().peekable();
-    while let Some(octet) = octets.next() {
-        if octet != b'\r' || octets.peek() != Some(&b'\n') {
-            out.push(octet);
-        }
-    }
-    out
+/// CRLF turned into LF, in pieces.
+fn without_cr(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(octets);
+    std::iter::from_fn(move || {
+        let left = rest?;
+        let Some(at) = memchr::memmem::find(left, b"\r\n") else { return rest.take() };
+        let (piece, after) = left.split_at_checked(at)?;
+        rest = after.get(1..);
+        Some(piece)
+    })
 }
 
 fn layer(layer: &Layer) -> Value {
@@ -124,6 +128,8 @@ mod tests {
 
     #[test]
     fn only_crlf_becomes_lf() {
-        assert_eq!(without_cr(b"a\r\nb\rc\r\r\n\n\r"), b"a\nb\rc\r\n\n\r");
+        let of = |octets| without_cr(octets).collect::<Vec<_>>().concat();
+        assert_eq!(of(b"a\r\nb\rc\r\r\n\n\r".as_slice()), b"a\nb\rc\r\n\n\r");
+        assert_eq!((of(b""), of(b"\r\n"), of(b"x")), (b"".to_vec(), b"\n".to_vec(), b"x".to_vec()));
     }
 }

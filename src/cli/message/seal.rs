@@ -9,13 +9,13 @@ use super::material::{Material, MaterialArgs};
 use super::{key_failure, mailboxes, print, read_message, report, write};
 use crate::address::Mailbox;
 use crate::cli::{CommandResult, Context, Failure};
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport};
+use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
 use crate::config::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 use crate::mime::entity::Entity;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{self, PathLimits};
-use crate::policy::Profile;
+use crate::policy::{Family, Profile, Signatures};
 use crate::smime::header_protection::{Confidentiality, HeaderProtection};
 use crate::smime::open::OwnKey;
 use crate::smime::seal::{CoSigner, Draft, EncryptPlan, Form, SealError, Sealed, SignPlan};
@@ -37,7 +37,7 @@ pub struct SealArgs {
     /// Whom to encrypt to; default: To and Cc. Repeatable, or separated by commas.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     to: Vec<String>,
-    /// Algorithms: modern, compatible or edi-energy.
+    /// Algorithms: modern, compatible, edi-energy or post-quantum.
     #[arg(long, value_name = "NAME", default_value = "compatible")]
     profile: String,
     #[command(flatten)]
@@ -126,7 +126,7 @@ pub fn run(args: SealArgs, context: &Context) -> CommandResult {
     let profile = Profile::builtin(&args.profile).ok_or_else(|| {
         Failure::new(
             format!("there is no profile {:?}", args.profile),
-            "the profiles are modern, compatible and edi-energy",
+            "the profiles are modern, compatible, edi-energy and post-quantum",
         )
     })?;
     let profile = args.algorithms.applied_to(profile);
@@ -177,13 +177,17 @@ fn sign(
     let from = message.header.single_from().map_err(|error| {
         Failure::new(format!("From names no single author: {error}"), "a message is signed in the name of one mailbox")
     })?;
-    let own = signer(&from, material)?;
-    let scheme = profile.signature_scheme(own.certificate.public_key().kind()).ok_or_else(|| {
-        Failure::new(
-            format!("the key of {from} cannot sign with the profile {:?}", profile.name),
-            "use another key or --profile",
-        )
-    })?;
+    let (own, second) = signers(&from, profile, material)?;
+    let scheme = scheme(&own, &from, profile)?;
+    let second = match second {
+        None => None,
+        Some(second) => Some(CoSigner {
+            key: second.key,
+            chain: chain(&second.certificate, material),
+            scheme: self::scheme(&second, &from, profile)?,
+            certificate: second.certificate,
+        }),
+    };
     let plan = SignPlan {
         key: own.key,
         chain: chain(&own.certificate, material),
@@ -194,6 +198,7 @@ fn sign(
         form: if args.opaque { Form::Opaque } else { Form::Clear },
         signing_time: material.at,
         capabilities: profile.content.clone(),
+        second,
     };
     let signing = draft.sign_with(plan, co_signers(args, profile, material)?)?;
     let answers = signing.operations().into_iter().map(|operation| material.perform(operation));
@@ -218,20 +223,42 @@ fn co_signers(args: &SealArgs, profile: &Profile, material: &mut Material) -> Re
     Ok(signers)
 }
 
-/// The key of the author, fit to sign at the time: the newest.
-fn signer(from: &Mailbox, material: &mut Material) -> Result<OwnKey, Failure> {
+fn scheme(own: &OwnKey, from: &Mailbox, profile: &Profile) -> Result<SignatureScheme, Failure> {
+    profile.signature_scheme(own.certificate.public_key().kind()).ok_or_else(|| {
+        Failure::new(
+            format!("the key of {from} cannot sign with the profile {:?}", profile.name),
+            "use another key or --profile",
+        )
+    })
+}
+
+/// The key of the author, fit to sign at the time: the newest of the kind that the profile puts first, and the second one where it
+/// wants both kinds.
+fn signers(from: &Mailbox, profile: &Profile, material: &mut Material) -> Result<(OwnKey, Option<OwnKey>), Failure> {
     let mut why_not = Vec::new();
-    let mut best: Option<OwnKey> = None;
+    let mut able: Vec<OwnKey> = Vec::new();
     for own in material.own_keys(std::slice::from_ref(from))? {
         match fits(&own.certificate, from, Purpose::Signature, material) {
-            Ok(()) if best.as_ref().is_none_or(|best| best.certificate.not_before() < own.certificate.not_before()) => {
-                best = Some(own)
-            }
-            Ok(()) => {}
+            Ok(()) => able.push(own),
             Err(why) => why_not.push(format!("{}: {why}", own.certificate.subject_text())),
         }
     }
-    best.ok_or_else(|| {
+    able.sort_by_key(|own| std::cmp::Reverse(own.certificate.not_before()));
+    let mut take = |family: Family| {
+        let of = |own: &OwnKey| Family::of(own.certificate.public_key().kind()) == family;
+        able.iter().position(of).map(|place| able.remove(place))
+    };
+    let first = match profile.signatures {
+        Signatures::One(Family::PostQuantum) => Family::PostQuantum,
+        Signatures::One(Family::Classical) | Signatures::Both => Family::Classical,
+    };
+    let other = if first == Family::Classical { Family::PostQuantum } else { Family::Classical };
+    let pair = match (take(first), profile.signatures) {
+        (Some(own), Signatures::Both) => Some((own, take(other))),
+        (Some(own), Signatures::One(_)) => Some((own, None)),
+        (None, _) => take(other).map(|own| (own, None)),
+    };
+    pair.ok_or_else(|| {
         let reasons = if why_not.is_empty() { String::new() } else { format!(" ({})", why_not.join("; ")) };
         Failure::new(
             format!("no key to sign for {from}{reasons}"),
@@ -296,7 +323,7 @@ fn encrypt_plan(recipients: &[Mailbox], profile: &Profile, material: &Material) 
     })?;
     let mut plan = EncryptPlan { recipients: Vec::new(), content, derive_cek: profile.derive_cek };
     for mailbox in recipients {
-        let certificate = recipient(mailbox, material)?;
+        let certificate = recipient(mailbox, profile, material)?;
         if !plan.recipients.iter().any(|(known, _)| *known == certificate) {
             plan.recipients.push((certificate, RecipientScheme { rsa: profile.transport, kdf: profile.kdf }));
         }
@@ -310,13 +337,13 @@ fn encrypt_plan(recipients: &[Mailbox], profile: &Profile, material: &Material) 
     Ok(plan)
 }
 
-/// The newest certificate of a mailbox that is fit for encryption.
-fn recipient(mailbox: &Mailbox, material: &Material) -> Result<Certificate, Failure> {
+/// The newest certificate of a mailbox that is fit for encryption, of the kind that the profile puts first where there is one.
+fn recipient(mailbox: &Mailbox, profile: &Profile, material: &Material) -> Result<Certificate, Failure> {
     let mut why_not = Vec::new();
     let mut best: Option<Certificate> = None;
     for certificate in material.candidates(mailbox)? {
         match fits(&certificate, mailbox, Purpose::Encryption, material) {
-            Ok(()) if best.as_ref().is_none_or(|best| best.not_before() < certificate.not_before()) => {
+            Ok(()) if best.as_ref().is_none_or(|best| rank(best, profile) < rank(&certificate, profile)) => {
                 best = Some(certificate)
             }
             Ok(()) => {}
@@ -330,4 +357,10 @@ fn recipient(mailbox: &Mailbox, material: &Material) -> Result<Certificate, Fail
             "give it with --cert FILE, or store it with `waxwing cert import FILE`",
         )
     })
+}
+
+/// What makes one certificate better than another: its kind, then its age.
+fn rank(certificate: &Certificate, profile: &Profile) -> (bool, jiff::Timestamp) {
+    let first = Family::of(certificate.public_key().kind()) == profile.encrypt_first;
+    (first, certificate.not_before())
 }

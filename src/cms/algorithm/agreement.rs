@@ -34,7 +34,7 @@ impl KeyWrap {
             Self::Aes256 => "AES-256 wrap",
         }
     }
-    fn oid(self) -> ObjectIdentifier {
+    pub(super) fn oid(self) -> ObjectIdentifier {
         match self {
             Self::Aes128 => AES128_WRAP,
             Self::Aes192 => AES192_WRAP,

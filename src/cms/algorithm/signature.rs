@@ -1,10 +1,12 @@
-//! Signature algorithms: RSA PKCS#1 v1.5 and PSS (RFC 4055, RFC 4056), ECDSA (RFC 5758), Ed25519 (RFC 8419).
+//! Signature algorithms: RSA PKCS#1 v1.5 and PSS (RFC 4055, RFC 4056), ECDSA (RFC 5758), Ed25519 (RFC 8419), ML-DSA (RFC 9882), SLH-DSA
+//! (RFC 9814).
 
 use const_oid::ObjectIdentifier;
 
 use super::digest::Digest;
 use super::key::{ED25519, RSA_ENCRYPTION, RSASSA_PSS};
 use super::mask::{hash_and_mask, hash_and_mask_der};
+use super::post_quantum::{MlDsa, SlhDsa};
 use super::{AlgorithmIdentifier, NULL, id};
 use crate::cms::ber::{tag, write};
 use crate::cms::error::CmsError;
@@ -19,11 +21,15 @@ pub enum SignatureScheme {
     /// ECDSA over the signer's curve.
     Ecdsa(Digest),
     Ed25519,
+    /// Pure mode, empty context.
+    MlDsa(MlDsa),
+    /// Pure mode, empty context; reading only.
+    SlhDsa(SlhDsa),
 }
 
 impl SignatureScheme {
     /// The scheme a key of this kind signs with by default: RSA PKCS#1 v1.5 (or PSS) with SHA-256, ECDSA with the digest of
-    /// the curve's size, Ed25519. `None`: the key does not sign.
+    /// the curve's size, Ed25519, ML-DSA. `None`: the key does not sign, or nothing is signed with it here.
     pub fn for_key(kind: KeyKind, pss: bool) -> Option<Self> {
         match kind {
             KeyKind::Rsa { .. } if pss => Some(Self::RsaPss(Digest::Sha256, 32)),
@@ -32,15 +38,29 @@ impl SignatureScheme {
             KeyKind::P384 => Some(Self::Ecdsa(Digest::Sha384)),
             KeyKind::P521 => Some(Self::Ecdsa(Digest::Sha512)),
             KeyKind::Ed25519 => Some(Self::Ed25519),
-            KeyKind::X25519 => None,
+            KeyKind::MlDsa(set) => Some(Self::MlDsa(set)),
+            KeyKind::X25519 | KeyKind::SlhDsa(_) | KeyKind::MlKem(_) => None,
         }
     }
-    /// The digest that CMS's digestAlgorithm has to name beside it (Ed25519: SHA-512, RFC 8419 section 2.3).
+    /// The digest that CMS's digestAlgorithm has to name beside it (Ed25519: SHA-512, RFC 8419 section 2.3), or names here (ML-DSA: SHA-512,
+    /// which everybody must read, RFC 9882 section 3.3; SLH-DSA: of its own strength).
     pub fn digest(self) -> Digest {
         match self {
             Self::RsaPkcs1(digest) | Self::RsaPss(digest, _) | Self::Ecdsa(digest) => digest,
-            Self::Ed25519 => Digest::Sha512,
+            Self::SlhDsa(set) if set.public_key_len() == 32 => Digest::Sha256,
+            Self::Ed25519 | Self::MlDsa(_) | Self::SlhDsa(_) => Digest::Sha512,
         }
+    }
+    /// Whether digestAlgorithm may name `digest` beside it: the scheme's own; beside ML-DSA and SLH-DSA, which name none, any of SHA-2.
+    pub fn goes_with(self, digest: Digest) -> bool {
+        match self {
+            Self::MlDsa(_) | Self::SlhDsa(_) => matches!(digest, Digest::Sha256 | Digest::Sha384 | Digest::Sha512),
+            _ => digest == self.digest(),
+        }
+    }
+    /// It signs the message itself, and no digest of it made before.
+    pub fn signs_message(self) -> bool {
+        matches!(self, Self::Ed25519 | Self::MlDsa(_) | Self::SlhDsa(_))
     }
     /// The name people know: "RSA PKCS#1 v1.5 with SHA-256".
     pub fn name(self) -> String {
@@ -49,6 +69,8 @@ impl SignatureScheme {
             Self::RsaPss(digest, _) => format!("RSA-PSS with {}", digest.name()),
             Self::Ecdsa(digest) => format!("ECDSA with {}", digest.name()),
             Self::Ed25519 => "Ed25519".to_owned(),
+            Self::MlDsa(set) => set.name().to_owned(),
+            Self::SlhDsa(set) => set.name().to_owned(),
         }
     }
 }
@@ -87,15 +109,23 @@ pub fn signature_scheme(algorithm_der: &[u8], digest: Option<Digest>) -> Result<
             } else if let Some(digest) = ecdsa_digest(oid) {
                 found.absent()?;
                 SignatureScheme::Ecdsa(digest)
+            } else if let Some(scheme) = post_quantum(&oid) {
+                found.absent()?;
+                scheme
             } else {
                 return Err(found.refused("not a signature algorithm known here"));
             }
         }
     };
-    if digest.is_some_and(|digest| digest != scheme.digest()) {
-        return Err(found.refused("digestAlgorithm and signatureAlgorithm name different digests"));
+    if digest.is_some_and(|digest| !scheme.goes_with(digest)) {
+        return Err(found.refused("digestAlgorithm and signatureAlgorithm do not go together"));
     }
     Ok(scheme)
+}
+
+fn post_quantum(oid: &ObjectIdentifier) -> Option<SignatureScheme> {
+    let ml_dsa = MlDsa::from_oid(oid).map(SignatureScheme::MlDsa);
+    ml_dsa.or_else(|| SlhDsa::from_oid(oid).map(SignatureScheme::SlhDsa))
 }
 
 fn rsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
@@ -195,5 +225,7 @@ pub fn certificate_signature_der(scheme: SignatureScheme) -> Vec<u8> {
             write::sequence(&[&write::oid(&oid)])
         }
         SignatureScheme::Ed25519 => write::sequence(&[&write::oid(&ED25519)]),
+        SignatureScheme::MlDsa(set) => write::sequence(&[&write::oid(&set.oid())]),
+        SignatureScheme::SlhDsa(set) => write::sequence(&[&write::oid(&set.oid())]),
     }
 }

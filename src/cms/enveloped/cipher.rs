@@ -8,6 +8,7 @@ use aws_lc_rs::cipher::{
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
+use bytes::{Bytes, BytesMut};
 use rc2::Rc2;
 use rc2::cipher::{Array, BlockCipherDecrypt};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeGreater};
@@ -112,6 +113,30 @@ pub(super) fn open(
     }
 }
 
+/// The same where the octets lie, so that a large content is in memory once. They are lost where a check fails.
+pub(super) fn open_in_place(
+    algorithm: &ContentAlgorithm,
+    cek: &[u8],
+    mut buffer: BytesMut,
+    attributes: &[u8],
+    mac: &[u8],
+) -> Result<Bytes, CmsError> {
+    let derived = algorithm.derivation().map(|info| derive(cek, info));
+    let key = derived.as_ref().map_or(cek, |key| key.as_slice());
+    let length = match (algorithm.cipher.is_authenticated(), mac.len()) {
+        (true, 16) => {
+            let nonce = Nonce::try_assume_unique_for_key(algorithm.iv()).map_err(failed)?;
+            buffer.extend_from_slice(mac);
+            let opened = gcm_key(algorithm.cipher, key)?.open_in_place(nonce, Aad::from(attributes), &mut buffer);
+            opened.map_err(failed)?.len()
+        }
+        (false, 0) => decrypt_cbc(algorithm, key, &mut buffer)?,
+        _ => return open(algorithm, cek, &buffer, attributes, mac).map(Bytes::from),
+    };
+    buffer.truncate(length);
+    Ok(buffer.freeze())
+}
+
 /// GCM with a tag of 12 to 15 octets, which aws-lc-rs does not check: decrypt in counter mode, seal again, compare the tag's beginning.
 fn open_short_tag(
     algorithm: &ContentAlgorithm,
@@ -139,22 +164,32 @@ fn open_short_tag(
 }
 
 fn open_cbc(algorithm: &ContentAlgorithm, cek: &[u8], encrypted: &[u8]) -> Result<Vec<u8>, CmsError> {
-    let block = algorithm.iv().len();
-    if encrypted.is_empty() || block == 0 || !encrypted.len().is_multiple_of(block) {
-        return Err(FAILED);
-    }
     let mut plain = encrypted.to_vec();
-    match block_cipher(algorithm.cipher) {
-        Some(cipher) => decrypt_cbc(cipher, cek, algorithm.iv(), &mut plain)?,
-        None => decrypt_rc2(algorithm.cipher, cek, algorithm.iv(), &mut plain)?,
-    }
-    let length = padded_length(&plain, block).ok_or(FAILED)?;
+    let length = decrypt_cbc(algorithm, cek, &mut plain)?;
     plain.truncate(length);
     Ok(plain)
 }
 
+/// Decrypts where the octets lie; gives the length without padding.
+fn decrypt_cbc(algorithm: &ContentAlgorithm, cek: &[u8], in_out: &mut [u8]) -> Result<usize, CmsError> {
+    let block = algorithm.iv().len();
+    if in_out.is_empty() || block == 0 || !in_out.len().is_multiple_of(block) {
+        return Err(FAILED);
+    }
+    match block_cipher(algorithm.cipher) {
+        Some(cipher) => decrypt_blocks_in_place(cipher, cek, algorithm.iv(), in_out)?,
+        None => decrypt_rc2(algorithm.cipher, cek, algorithm.iv(), in_out)?,
+    }
+    padded_length(in_out, block).ok_or(FAILED)
+}
+
 /// CBC over whole blocks, without a look at any padding.
-fn decrypt_cbc(cipher: &'static Algorithm, key: &[u8], iv: &[u8], in_out: &mut [u8]) -> Result<(), CmsError> {
+fn decrypt_blocks_in_place(
+    cipher: &'static Algorithm,
+    key: &[u8],
+    iv: &[u8],
+    in_out: &mut [u8],
+) -> Result<(), CmsError> {
     let context = match iv {
         iv @ [_, _, _, _, _, _, _, _] => DecryptionContext::Iv64(FixedLength::try_from(iv).map_err(failed)?),
         iv => DecryptionContext::Iv128(FixedLength::try_from(iv).map_err(failed)?),
@@ -177,7 +212,7 @@ pub(super) fn decrypt_blocks(
     blocks: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, CmsError> {
     let mut plain = Zeroizing::new(blocks.to_vec());
-    decrypt_cbc(block_cipher(cipher).ok_or(FAILED)?, key, iv, &mut plain)?;
+    decrypt_blocks_in_place(block_cipher(cipher).ok_or(FAILED)?, key, iv, &mut plain)?;
     Ok(plain)
 }
 

@@ -1,8 +1,8 @@
-//! Reading RecipientInfos (RFC 5652 section 6.2, RFC 5753, RFC 8418, RFC 5990's successors only by name).
+//! Reading RecipientInfos (RFC 5652 section 6.2, RFC 5753, RFC 8418, RFC 9629).
 
 use bytes::Bytes;
 
-use super::{MAX_RECIPIENTS, RecipientInfo, RecipientKind, shared};
+use super::{MAX_RECIPIENTS, RecipientInfo, RecipientKind, kem, shared};
 use crate::cms::algorithm::{
     AlgorithmIdentifier, EC_PUBLIC_KEY, KeyWrap, Legacy, X25519, key_agreement, key_transport, name_of,
 };
@@ -26,7 +26,7 @@ pub(super) fn read(set: &Element<'_>, input: &Bytes, legacy: Legacy) -> Result<V
             octet if octet == tag::context(1) => key_agreement_recipients(&element, input, &mut recipients)?,
             octet if octet == tag::context(2) => recipients.push(shared::kek_recipient(&element, input)?),
             octet if octet == tag::context(3) => recipients.push(shared::password_recipient(&element, input, legacy)?),
-            octet if octet == tag::context(4) => recipients.push(other_recipient(&element)),
+            octet if octet == tag::context(4) => recipients.push(other_recipient(&element, input)?),
             _ => {
                 return Err(CmsError::Malformed {
                     what: "RecipientInfo",
@@ -43,13 +43,16 @@ fn other(name: String) -> RecipientInfo {
     RecipientInfo::without_agreement(None, RecipientKind::Other(name), Bytes::new())
 }
 
-/// OtherRecipientInfo: named by its type.
-fn other_recipient(element: &Element<'_>) -> RecipientInfo {
-    let name = element.reader().oid("oriType").map_or_else(
-        |_| "an OtherRecipientInfo".to_owned(),
-        |oid| format!("an OtherRecipientInfo of type {}", name_of(&oid)),
-    );
-    other(name)
+/// OtherRecipientInfo: a KEMRecipientInfo, or named by its type.
+fn other_recipient(element: &Element<'_>, input: &Bytes) -> Result<RecipientInfo, CmsError> {
+    let mut fields = element.reader();
+    let Ok(kind) = fields.oid("oriType") else { return Ok(other("an OtherRecipientInfo".to_owned())) };
+    if kind != kem::ID_ORI_KEM {
+        return Ok(other(format!("an OtherRecipientInfo of type {}", name_of(&kind))));
+    }
+    let info = kem::read(&fields.expect(tag::SEQUENCE, "KEMRecipientInfo")?, input)?;
+    fields.end("OtherRecipientInfo")?;
+    Ok(info)
 }
 
 fn key_transport_recipient(element: &Element<'_>, input: &Bytes) -> Result<RecipientInfo, CmsError> {

@@ -3,7 +3,7 @@
 use aws_lc_rs::rand;
 use bytes::Bytes;
 
-use super::{ID_AUTH_ENVELOPED_DATA, ID_ENVELOPED_DATA, RecipientScheme, cipher, recipients};
+use super::{ID_AUTH_ENVELOPED_DATA, ID_ENVELOPED_DATA, RecipientScheme, cipher, kem, recipients};
 use crate::cms::algorithm::{
     ContentAlgorithm, ContentEncryption, EC_PUBLIC_KEY, KeyAgreement, SECP256R1, SECP384R1, SECP521R1, X25519,
     content_encryption_der, key_agreement_der, key_transport_der,
@@ -61,10 +61,15 @@ pub fn seal_with(
     if cek.len() != how.key_len() {
         return Err(CmsError::Crypto);
     }
-    let mut agreed = false;
+    // RFC 5652 section 6.1: 3 where there is an OtherRecipientInfo, 2 where a RecipientInfo is of a version other than 0.
+    let mut version = 0;
     let mut infos = Vec::with_capacity(recipients.len());
     for (certificate, scheme) in recipients {
-        agreed |= certificate.public_key().kind().agrees();
+        version = version.max(match certificate.public_key().kind() {
+            KeyKind::MlKem(_) => 3,
+            kind if kind.agrees() => 2,
+            _ => 0,
+        });
         infos.push(recipient_info(certificate, *scheme, how, cek)?);
     }
     let infos = write::set_of(tag::SET, infos);
@@ -72,7 +77,7 @@ pub fn seal_with(
     if derived {
         algorithm = algorithm.with_derivation()?;
     }
-    let frame = Frame::new(&algorithm, &infos, agreed, length)?;
+    let frame = Frame::new(&algorithm, &infos, version, length)?;
 
     let mut whole = Vec::with_capacity(frame.total);
     whole.extend_from_slice(&frame.head);
@@ -107,12 +112,12 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(algorithm: &ContentAlgorithm, infos: &[u8], agreed: bool, length: usize) -> Result<Self, CmsError> {
+    fn new(algorithm: &ContentAlgorithm, infos: &[u8], version: u32, length: usize) -> Result<Self, CmsError> {
         let authenticated = algorithm.cipher.is_authenticated();
         let too_big = CmsError::Limit("the content is too big");
         let encrypted = cipher::encrypted_len(algorithm.cipher, length).ok_or(too_big.clone())?;
-        // RFC 5083 section 2.1: 0; RFC 5652 section 6.1: 2 as soon as a RecipientInfo is of a version other than 0.
-        let version = write::integer(if !authenticated && agreed { 2 } else { 0 });
+        // RFC 5083 section 2.1: 0.
+        let version = write::integer(if authenticated { 0 } else { version });
         let string = header(tag::context_primitive(0), encrypted);
         let kind = write::oid(&ID_DATA);
         let cipher = content_encryption_der(algorithm)?;
@@ -141,7 +146,7 @@ fn header(tag: u8, length: usize) -> Vec<u8> {
     out
 }
 
-/// One recipient: KeyTransRecipientInfo for RSA, KeyAgreeRecipientInfo with an ephemeral key for EC and X25519.
+/// One recipient: KeyTransRecipientInfo for RSA, KeyAgreeRecipientInfo with an ephemeral key for EC and X25519, KEMRecipientInfo for ML-KEM.
 fn recipient_info(
     certificate: &Certificate,
     scheme: RecipientScheme,
@@ -149,6 +154,9 @@ fn recipient_info(
     cek: &Cek,
 ) -> Result<Vec<u8>, CmsError> {
     let key = certificate.public_key();
+    if matches!(key.kind(), KeyKind::MlKem(_)) {
+        return kem::write(certificate, how, cek);
+    }
     let id = CertificateId::issuer_and_serial_der(certificate, tag::SEQUENCE);
     if !key.kind().agrees() {
         let encrypted = key.transport(scheme.rsa, cek)?;

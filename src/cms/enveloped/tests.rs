@@ -7,6 +7,9 @@ use crate::keys::{KeyAnswer, SoftwareKey, new_cek};
 use crate::pki::authority::{Issued, NewKey};
 use crate::pki::certificate::Certificate;
 
+#[path = "tests/kem.rs"]
+mod with_kem;
+
 const CIPHERS: [ContentEncryption; 6] = [
     ContentEncryption::Aes128Cbc,
     ContentEncryption::Aes192Cbc,
@@ -139,6 +142,31 @@ fn every_length_of_content_comes_out_as_it_went_in() {
                 EnvelopedData::parse(&sealed(&content, how, &[(&issued.certificate, scheme(OAEP))]), Legacy::default())
                     .unwrap();
             assert_eq!(open_for(&envelope, &key(&issued), &issued.certificate).unwrap(), content, "{length}");
+        }
+    }
+}
+
+#[test]
+fn the_last_cek_opens_where_the_octets_lie_and_the_same_comes_out() {
+    let issued = identity(NewKey::P256);
+    for how in CIPHERS {
+        for length in [0, 1, 15, 16, 17, 70_000] {
+            let (content, cek) = (vec![7; length], new_cek(how).unwrap());
+            let object = seal(content.clone(), how, &[(&issued.certificate, scheme(OAEP))], &cek).unwrap();
+            let read = |octets: Vec<u8>| EnvelopedData::parse(&Bytes::from(octets), Legacy::default()).unwrap();
+            let shared = EnvelopedData::parse(&object, Legacy::default()).unwrap();
+            assert_eq!(shared.open_last(&cek).unwrap(), content, "held by others");
+            let alone = read(object.to_vec());
+            let place = alone.encrypted.as_ptr();
+            let opened = alone.open_last(&cek).unwrap();
+            assert_eq!(opened, content);
+            assert!(length == 0 || opened.as_ptr() == place, "{how:?} {length}: copied");
+            let other = read(object.to_vec()).open_last(&new_cek(how).unwrap());
+            assert!(other.is_err() || (!how.is_authenticated() && other.unwrap() != content), "{how:?} {length}");
+            let mut tampered = object.to_vec();
+            *tampered.last_mut().unwrap() ^= 1;
+            let tampered = read(tampered).open_last(&cek);
+            assert!(tampered.is_err() || (!how.is_authenticated() && tampered.unwrap() != content), "{how:?} {length}");
         }
     }
 }

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::CertificateId;
 use super::countersignature::{Countersignature, MAX_COUNTERSIGNATURES};
+use super::multiple_signatures::Guard;
 use crate::cms::algorithm::{Digest, digest_algorithm};
 use crate::cms::ber::{Element, Reader, slice, tag, to_der, write};
 use crate::cms::error::CmsError;
@@ -38,6 +39,8 @@ pub struct Attributes {
     pub(super) encryption_key_preference: Option<CertificateId>,
     /// Digest and hash of the certificate that signingCertificate(V2) names first.
     signing_certificate: Vec<(Digest, Bytes)>,
+    /// multiple-signatures (RFC 5752).
+    pub(super) guard: Option<Guard>,
 }
 
 const fn rule(why: &'static str) -> CmsError {
@@ -66,6 +69,7 @@ impl Attributes {
             }
             candidates.push(sent);
         }
+        let guard = Guard::read(&each)?;
         let sorted = write::set_of(tag::SET, each);
         if !candidates.contains(&sorted) {
             candidates.push(sorted);
@@ -78,6 +82,7 @@ impl Attributes {
             capabilities: found.capabilities,
             encryption_key_preference: found.encryption_key_preference,
             signing_certificate: found.signing_certificate,
+            guard,
         })
     }
 
@@ -177,12 +182,17 @@ fn key_preference(element: &Element<'_>, input: &Bytes) -> Result<Option<Certifi
 /// The first ESSCertID or ESSCertIDv2.
 fn first_certificate(element: &Element<'_>, default: Digest, input: &Bytes) -> Result<(Digest, Bytes), CmsError> {
     let mut list = element.reader().expect(tag::SEQUENCE, "signingCertificate")?.reader();
-    let mut id = list.expect(tag::SEQUENCE, "ESSCertID")?.reader();
+    let id = list.expect(tag::SEQUENCE, "ESSCertID")?.reader();
+    certificate_hash(id, default).map(|(digest, hash)| (digest, slice(input, &hash)))
+}
+
+/// Digest and certHash of an ESSCertID or ESSCertIDv2 (RFC 5035 sections 3 and 4).
+pub(super) fn certificate_hash(mut id: Reader<'_>, default: Digest) -> Result<(Digest, Vec<u8>), CmsError> {
     let digest = match id.optional(tag::SEQUENCE)? {
         Some(algorithm) => digest_algorithm(algorithm.raw)?,
         None => default,
     };
-    Ok((digest, slice(input, id.expect(tag::OCTET_STRING, "certHash")?.content)))
+    Ok((digest, id.expect(tag::OCTET_STRING, "certHash")?.content.to_vec()))
 }
 
 /// UTCTime or GeneralizedTime as RFC 5652 section 11.3 wants them: with seconds, in Z.

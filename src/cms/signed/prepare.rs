@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::attributes::{
     CONTENT_TYPE, KEY_PREFERENCE, MESSAGE_DIGEST, SIGNING_CERTIFICATE_V2, SIGNING_TIME, SMIME_CAPABILITIES,
 };
-use super::{CertificateId, ID_DATA, ID_SIGNED_DATA, MAX_SIGNERS};
+use super::{CertificateId, ID_DATA, ID_SIGNED_DATA, MAX_SIGNERS, multiple_signatures};
 use crate::cms::algorithm::{
     ContentEncryption, Digest, SignatureScheme, capabilities_der, digest_algorithm_der, signature_scheme_der,
 };
@@ -42,7 +42,10 @@ pub struct PreparedSignedData {
 /// A SignerInfo that waits for its signature.
 #[derive(Debug, Clone)]
 struct PreparedSigner {
+    /// The DER SET OF signed attributes.
     attributes: Bytes,
+    /// The same, each on its own.
+    list: Vec<Vec<u8>>,
     /// SignerInfo up to signedAttrs, and signatureAlgorithm.
     before: Vec<u8>,
     algorithm: Vec<u8>,
@@ -82,8 +85,38 @@ pub fn prepare_all(
     Ok(PreparedSignedData { signers, certificates: write::set_of(tag::context(0), certificates), econtent })
 }
 
+/// `prepare_all` where the first `own` signatures are of one signer's: each of their SignerInfos says which others belong beside it
+/// (RFC 5752), so that one that is taken away is missed. At most 16 of them.
+pub fn prepare_guarded(
+    signers: &[(&SignParameters<'_>, &[u8])],
+    own: usize,
+    econtent: Option<Bytes>,
+) -> Result<PreparedSignedData, CmsError> {
+    let mut prepared = prepare_all(signers, econtent)?;
+    if own < 2 {
+        return Ok(prepared);
+    }
+    let all: Vec<_> = signers
+        .iter()
+        .zip(&prepared.signers)
+        .take(own)
+        .map(|((how, _), made)| multiple_signatures::Prepared {
+            digest: how.digest,
+            signature_algorithm: &made.algorithm,
+            certificate: how.signer,
+            attributes: &made.list,
+        })
+        .collect();
+    let guards = multiple_signatures::attributes(&all)?;
+    for (signer, guard) in prepared.signers.iter_mut().zip(guards) {
+        signer.list.push(guard);
+        signer.attributes = Bytes::from(write::set_of(tag::SET, signer.list.clone()));
+    }
+    Ok(prepared)
+}
+
 fn prepare_signer(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<PreparedSigner, CmsError> {
-    if parameters.digest != parameters.scheme.digest() {
+    if !parameters.scheme.goes_with(parameters.digest) {
         let (digest, scheme) = (parameters.digest.name(), parameters.scheme.name());
         return Err(CmsError::Algorithm(format!("{digest} does not go with {scheme}")));
     }
@@ -93,21 +126,22 @@ fn prepare_signer(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Res
     if content_digest.len() != parameters.digest.output_len() {
         return Err(CmsError::Crypto);
     }
-    let attributes = signed_attributes(parameters, content_digest)?;
+    let list = signed_attributes(parameters, content_digest)?;
     let digest_algorithm = digest_algorithm_der(parameters.digest);
     let mut before = write::integer(1);
     before.extend(CertificateId::issuer_and_serial_der(parameters.signer, tag::SEQUENCE));
     before.extend_from_slice(&digest_algorithm);
     Ok(PreparedSigner {
-        attributes: Bytes::from(attributes),
+        attributes: Bytes::from(write::set_of(tag::SET, list.clone())),
+        list,
         before,
         algorithm: signature_scheme_der(parameters.scheme),
         digest_algorithm,
     })
 }
 
-/// The DER SET OF signed attributes.
-fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<Vec<u8>, CmsError> {
+/// The signed attributes, each DER.
+fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> Result<Vec<Vec<u8>>, CmsError> {
     let attribute = |oid, value: &[u8]| write::sequence(&[&write::oid(&oid), &write::element(tag::SET, &[value])]);
     let mut attributes = vec![
         attribute(CONTENT_TYPE, &write::oid(&ID_DATA)),
@@ -127,7 +161,7 @@ fn signed_attributes(parameters: &SignParameters<'_>, content_digest: &[u8]) -> 
     if let Some(preferred) = parameters.encryption_certificate {
         attributes.push(attribute(KEY_PREFERENCE, &CertificateId::issuer_and_serial_der(preferred, tag::context(0))));
     }
-    Ok(write::set_of(tag::SET, attributes))
+    Ok(attributes)
 }
 
 /// UTCTime through 2049, GeneralizedTime after (RFC 5652 section 11.3).

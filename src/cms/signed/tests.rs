@@ -1,3 +1,5 @@
+mod post_quantum;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 
 use super::attributes::looks_like_attributes;
 use super::{ID_DATA, SignedData, SignerInfo};
-use crate::cms::algorithm::{Digest, Legacy, SignatureScheme};
+use crate::cms::algorithm::{Digest, Legacy};
 use crate::cms::error::CmsError;
 use crate::pki::certificate::Certificate;
 use crate::pki::public_key::PublicKey;
@@ -66,6 +66,7 @@ impl SignerInfo {
             });
         }
         let scheme = self.scheme.clone()?;
+        let digest = self.digest.unwrap_or(scheme.digest());
         if scheme.digest() == Digest::Sha1 && !legacy.sha1_signatures {
             return Err(CmsError::Algorithm(
                 "SHA-1 in a signature, which the legacy switch `sha1_signatures` would allow".to_owned(),
@@ -92,15 +93,19 @@ impl SignerInfo {
                     why: "without signed attributes the content must not be a set of attributes",
                 });
             }
-            return match scheme {
-                SignatureScheme::Ed25519 => key.verify(scheme, content.content, &self.signature),
-                _ => key.verify_digest(scheme, content.get(scheme.digest()).as_ref(), &self.signature),
+            return match scheme.signs_message() {
+                true => key.verify(scheme, content.content, &self.signature),
+                false => key.verify_digest(scheme, content.get(scheme.digest()).as_ref(), &self.signature),
             };
         };
         if attributes.content_type.to_string() != data.econtent_type {
             return Err(CmsError::Rule { rule: "RFC 5652 section 11.1", why: "contentType differs from eContentType" });
         }
-        if attributes.message_digest.as_ref() != content.get(scheme.digest()).as_ref() {
+        let fits = match self.shake {
+            Some(shake) => attributes.message_digest.as_ref() == shake.of(content.content),
+            None => attributes.message_digest.as_ref() == content.get(digest).as_ref(),
+        };
+        if !fits {
             return Err(CmsError::Unauthentic("the content's digest"));
         }
         if !attributes.names(certificate) {

@@ -147,6 +147,7 @@ fn signed(draft: Draft, writer: &Person, profile: &Profile) -> Result<Draft, Sea
         form: Form::Clear,
         signing_time: Timestamp::now(),
         capabilities: profile.content.clone(),
+        second: None,
     })?;
     let answer = key.perform(&signing.operation())?;
     signing.finish(answer, false)

@@ -134,7 +134,7 @@ fn a14_base64_is_read_strictly() {
 #[test]
 fn quoted_printable_is_decoded() {
     let decode =
-        |body: &str| entity(&format!("Content-Transfer-Encoding: quoted-printable (x)\r\n\r\n{body}")).decoded_body();
+        |body: &str| entity(&format!("Content-Transfer-Encoding: Quoted-Printable\r\n\r\n{body}")).decoded_body();
     assert_eq!(decode("a=3D=e4 b \t\r\nc=\r\nd = \r\ne=").unwrap(), &b"a=\xe4 b\r\ncd e"[..]);
     for bad in ["a=3", "a=zz", "a\u{fc}", "=\r\n=x"] {
         assert!(decode(bad).is_err(), "{bad:?}");
@@ -148,7 +148,15 @@ fn a14_transfer_encodings_are_those_of_rfc_2045() {
         let body = entity.decoded_body().unwrap();
         assert_eq!(body.as_ptr(), entity.body.as_ptr());
     }
-    for header in ["x-uuencode", "base64 base64", "base64; x", "", "7bit\r\nContent-Transfer-Encoding: base64"] {
+    for header in [
+        "x-uuencode",
+        "base64 base64",
+        "base64; x",
+        "base64 (c)",
+        "(c) quoted-printable",
+        "",
+        "7bit\r\nContent-Transfer-Encoding: base64",
+    ] {
         assert!(
             entity(&format!("Content-Transfer-Encoding: {header}\r\n\r\nAAAA")).decoded_body().is_err(),
             "{header:?}"

@@ -53,16 +53,47 @@ fn usage_is_judged_by_purpose_and_key() {
 #[test]
 fn domain_certificates() {
     let domain = Domain::parse("example.org").unwrap();
-    for (name, expected) in [
-        ("domain-confidentiality-authority@example.org", true),
-        ("@example.org", true),
-        ("domain-confidentiality-authority@sub.example.org", false),
-        ("alice@example.org", false),
+    for (name, encrypts, signs) in [
+        ("domain-confidentiality-authority@example.org", true, false),
+        ("Domain-Signing-Authority@example.org", false, true),
+        ("@example.org", true, true),
+        ("domain-confidentiality-authority@sub.example.org", false, false),
+        ("domain-signing-authority@sub.example.org", false, false),
+        ("@sub.example.org", false, false),
+        ("alice@example.org", false, false),
     ] {
         let mut recipe = Recipe::mailbox("x@example.org", now(), NewKey::P256);
         recipe.mailboxes = vec![name.to_owned()];
-        assert_eq!(issue_cached(&recipe, None).certificate.is_for_domain(&domain), expected, "{name}");
+        let certificate = issue_cached(&recipe, None).certificate;
+        let is_for = |purpose| certificate.is_for_domain(&domain, purpose);
+        assert_eq!((is_for(Purpose::Encryption), is_for(Purpose::Signature)), (encrypts, signs), "{name}");
     }
+}
+
+/// The three places of an address: rfc822Name, SmtpUTF8Mailbox, and emailAddress in the subject, which counts by setting and only where
+/// the SAN names nobody.
+#[test]
+fn addresses_in_the_san_and_in_the_subject() {
+    let issued = |san: &[&str], subject: Option<&str>| {
+        let mut recipe = Recipe::mailbox("x@example.org", now(), NewKey::P256);
+        recipe.mailboxes = san.iter().map(|name| (*name).to_owned()).collect();
+        recipe.subject_email = subject.map(str::to_owned);
+        issue_cached(&recipe, None).certificate
+    };
+    let key = |text: &str| Mailbox::parse(text).unwrap().key();
+    let old = issued(&[], Some("Old@Example.ORG"));
+    assert!(!old.names(&key("old@example.org"), false) && old.names(&key("old@example.org"), true));
+    assert!(!old.is_for(&key("old@example.org")) && !old.names(&key("else@example.org"), true));
+    let both = issued(&["new@example.org"], Some("old@example.org"));
+    assert!(both.names(&key("new@example.org"), true) && !both.names(&key("old@example.org"), true));
+    let utf8 = issued(&["j\u{fc}rgen@b\u{fc}cher.example"], Some("old@example.org"));
+    assert!(utf8.names(&key("j\u{fc}rgen@xn--bcher-kva.example"), false) && !utf8.names(&key("old@example.org"), true));
+    let hosts =
+        Recipe { hosts: vec!["www.example.org".into()], ..Recipe::mailbox("x@example.org", now(), NewKey::P256) };
+    let hosts = Recipe { mailboxes: Vec::new(), subject_email: Some("old@example.org".into()), ..hosts };
+    assert!(issue_cached(&hosts, None).certificate.names(&key("old@example.org"), true), "a SAN without a mailbox");
+    // What is no mailbox in the SAN is one for others: the subject does not stand in for it.
+    assert!(!issued(&["not a mailbox"], Some("old@example.org")).names(&key("old@example.org"), true));
 }
 
 #[test]
@@ -139,4 +170,33 @@ fn fuzz_body_holds_on_seeds_and_noise() {
             Ok(())
         })
         .unwrap();
+}
+
+/// RFC 9881 section 5, RFC 9935 section 5: signing keys sign, encapsulation keys encipher a key, and neither says anything else.
+#[test]
+fn a05_key_usages_that_do_not_fit_a_post_quantum_key_are_refused() {
+    use crate::cms::algorithm::{MlDsa, MlKem};
+    let ca = issue_cached(&Recipe::authority("PQ CA", now(), NewKey::MlDsa(MlDsa::MlDsa44)), None);
+    let fits = |key: NewKey, usage: &[&'static str], purpose: Purpose| {
+        let mut recipe = Recipe::mailbox("q@example.org", now(), key);
+        recipe.key_usage = usage.to_vec();
+        issue_cached(&recipe, Some(&ca)).certificate.fits(purpose).is_ok()
+    };
+    let (signing, sealing) = (NewKey::MlDsa(MlDsa::MlDsa65), NewKey::MlKem(MlKem::MlKem512));
+    for usage in [&["digitalSignature"][..], &["nonRepudiation"], &["digitalSignature", "keyCertSign", "cRLSign"], &[]]
+    {
+        assert!(fits(signing, usage, Purpose::Signature), "{usage:?}");
+        assert!(!fits(signing, usage, Purpose::Encryption), "{usage:?}");
+    }
+    for usage in
+        [&["digitalSignature", "keyEncipherment"][..], &["digitalSignature", "keyAgreement"], &["keyEncipherment"]]
+    {
+        assert!(!fits(signing, usage, Purpose::Signature), "{usage:?}");
+    }
+    assert!(fits(sealing, &["keyEncipherment"], Purpose::Encryption));
+    for usage in [&["keyEncipherment", "digitalSignature"][..], &["keyAgreement"], &["keyEncipherment", "keyAgreement"]]
+    {
+        assert!(!fits(sealing, usage, Purpose::Encryption), "{usage:?}");
+    }
+    assert!(!fits(sealing, &["keyEncipherment"], Purpose::Signature));
 }

@@ -3,14 +3,14 @@
 
 use super::PathError;
 use super::names::NameConstraints;
-use super::policies::Policies;
+use super::policies::{InitialPolicies, Policies};
 use crate::pki::certificate::Certificate;
 
 /// Checks `path` (leaf first, without the anchor) under `anchor`. The anchor's own path length and name constraints hold too
 /// (RFC 5937).
-pub(super) fn check(path: &[&Certificate], anchor: &Certificate) -> Result<(), PathError> {
+pub(super) fn check(path: &[&Certificate], anchor: &Certificate, initial: &InitialPolicies) -> Result<(), PathError> {
     let mut constraints = NameConstraints::default();
-    let mut policies = Policies::new(path.len());
+    let mut policies = Policies::new(path.len(), initial);
     let mut path_length = anchor.extensions().path_length.unwrap_or(u64::MAX);
     check_critical(anchor)?;
     constraints.add(anchor).map_err(|why| rule(anchor, why))?;

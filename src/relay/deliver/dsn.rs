@@ -10,7 +10,7 @@ use crate::config::{Direction, NextHop};
 use crate::mime::header::{HeaderWriter, MimeError};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, MailParameters, Notify, RcptParameters, Recipient};
-use crate::spool::{Entry, NewEntry, Origin};
+use crate::spool::{Entry, NewEntry, Origin, Treatment};
 
 /// Octets of the original's header that go back.
 const HEADER_MAX: usize = 16 * 1024;
@@ -167,7 +167,9 @@ impl Report<'_> {
             fields.structured("Final-Log-ID", &printable(&self.entry.log_id))?;
         }
         if self.action == Action::Delayed {
-            let until = after(self.entry.created, self.settings.retry.expire);
+            let retry = &self.settings.retry;
+            let held = self.entry.treatment == Treatment::AsSubmitted;
+            let until = after(self.entry.created, if held { retry.hold_expire } else { retry.expire });
             fields.structured("Will-Retry-Until", &date(until))?;
         }
         Ok(fields.finish().to_vec())

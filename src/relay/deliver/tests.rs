@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{HopTls, RouteHop};
 use crate::smtp::command::{MailParameters, Notify, RcptParameters, Recipient};
-use crate::spool::{Folder, Limits, NewEntry};
+use crate::spool::{BY_HAND, Folder, Limits, NewEntry};
 
 type Answers = Arc<dyn Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync>;
 
@@ -35,9 +35,9 @@ struct Gateway {
 }
 
 impl Handover for Gateway {
-    async fn open(&self, envelope: &Envelope, received: Bytes) -> Result<Vec<(Vec<usize>, Rope)>, Reply> {
+    async fn open(&self, _: &Entry, envelope: &Envelope, received: Bytes) -> Result<OpenedMail, Reply> {
         let opened = |at: usize| (vec![at], Rope::from(Bytes::from([&b"opened "[..], &received].concat())));
-        Ok((0..envelope.recipients.len()).map(opened).collect())
+        Ok(OpenedMail { parts: (0..envelope.recipients.len()).map(opened).collect(), quarantined: Vec::new() })
     }
     fn is_ours(&self, mailbox: &Mailbox) -> bool {
         mailbox.domain().as_str() == "ours.example"
@@ -500,4 +500,45 @@ async fn the_next_in_preference_takes_over_at_once_and_what_is_unknown_does_not_
     let of = |host: &str| health.iter().find(|status| status.hop.host == host).unwrap();
     assert!(of("refusing").aside_until.is_some() && of("silent").aside_until.is_none());
     assert_eq!((of("good").answered, of("good").failed), (3, 0));
+}
+
+#[tokio::test]
+async fn outbound_mail_that_policy_holds_is_told_of_and_given_up_in_the_end() {
+    let bench = bench(all(250));
+    let held = |from: &str| NewEntry {
+        treatment: Treatment::AsSubmitted,
+        held: Some("no certificate is known".into()),
+        ..mail(from, &["x@b.example"])
+    };
+    let new = vec![held("a@ours.example"), held("stranger@else.example"), held("b@ours.example")];
+    let ids = bench.spool.commit(new).await.unwrap();
+    bench.spool.hold(ids[2], &format!("{BY_HAND}: asked the sender")).await.unwrap();
+    bench.step(4 * 3_600 + 60);
+    bench.until("told", |bench| bench.sent() == 1).await;
+    let report = |at: usize| {
+        let (envelope, content) = bench.transport.sent.lock().unwrap()[at].clone();
+        (envelope.recipients[0].mailbox.to_string(), String::from_utf8(content.to_vec()).unwrap())
+    };
+    let (to, text) = report(0);
+    assert_eq!(to, "a@ours.example");
+    for expected in ["Action: delayed", "Status: 4.7.5", "no certificate is known", "Subject: hello"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(!text.contains("secret content"));
+    let entry = bench.spool.entry(ids[0]).unwrap();
+    assert!(entry.delay_told.is_some() && entry.attempts == 0 && entry.held.is_some(), "{entry:?}");
+    // Once; longer than mail is tried that may go; and then it is told that it was given up.
+    bench.step(2 * 86_400);
+    // A mail that comes now is sent after held ones were looked at.
+    bench.spool.commit(vec![mail("c@ours.example", &["x@b.example"])]).await.unwrap();
+    bench.until("looked at", |bench| bench.sent() == 2).await;
+    assert!(bench.spool.entry(ids[0]).is_some_and(|entry| entry.held.is_some()));
+    bench.step(13 * 86_400);
+    bench.until("given up", |bench| bench.spool.entry(ids[0]).is_none() && bench.sent() == 3).await;
+    let (to, text) = report(2);
+    assert_eq!(to, "a@ours.example");
+    assert!(text.contains("Action: failed") && text.contains("Status: 5.7.5"), "{text}");
+    // Nobody may be told of the stranger's, and a person holds the other.
+    bench.until("the report is gone", |bench| bench.spool.entries().len() == 2).await;
+    assert!(bench.spool.entries().iter().all(|entry| entry.held.is_some() && ids[1..].contains(&entry.id)));
 }

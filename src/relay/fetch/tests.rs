@@ -122,6 +122,53 @@ async fn a_server_that_stalls_holds_up_nobody_else() {
     assert_eq!((one, other), (false, true));
 }
 
+/// Who comes after the one that waited finds that nothing came, for whatever certificate of the same host: he does not wait again.
+#[tokio::test]
+async fn a_host_that_stalls_is_waited_for_once() {
+    let stalls = Server::answering(Vec::new()).await;
+    let limits = Fetch { private_addresses: true, timeout: Duration::from_millis(300), ..Fetch::default() };
+    let fetcher = Arc::new(Fetcher::new(limits));
+    let first = stalls.need();
+    assert!(!fetcher.fetch(vec![first.clone()], Timestamp::now()).await);
+    // The one who asked has gone on; that nothing came is noted a moment later.
+    let noted = async {
+        while fetcher.tried(&first).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), noted).await.unwrap();
+    let failed = |need: &Need| fetcher.tried(need).and_then(|tried| tried.failed).unwrap();
+    assert!(failed(&first).contains("no answer within"));
+    let other = Need::Crl { uri: format!("http://{}/other.crl", stalls.address) };
+    assert!(!fetcher.fetch(vec![first, other.clone()], Timestamp::now()).await);
+    assert_eq!(stalls.asked(), 1);
+    assert!(failed(&other).contains("just now"), "{}", failed(&other));
+}
+
+/// Answers that carry another nonce than the request, or none.
+#[tokio::test]
+async fn an_answer_to_another_request_is_refused_by_its_nonce() {
+    if !crate::outside::peers(&["openssl", "sh"]) {
+        return;
+    }
+    let (certificate, issuer, plain, with_nonce) = crate::pki::revocation::tests::answers();
+    for (answer, nonce, taken) in [
+        (&plain, Nonce::Off, true),
+        (&plain, Nonce::Prefer, true),
+        (&plain, Nonce::Require, false),
+        (&with_nonce, Nonce::Off, true),
+        (&with_nonce, Nonce::Prefer, false),
+        (&with_nonce, Nonce::Require, false),
+    ] {
+        let server = Server::serving(answer).await;
+        let fetcher = fetcher(Fetch { nonce, ..Fetch::default() });
+        let uri = format!("http://{}/", server.address);
+        let need = Need::Ocsp { uri, certificate: certificate.clone(), issuer: issuer.clone() };
+        assert_eq!(fetcher.fetch(vec![need.clone()], Timestamp::now()).await, taken, "{nonce:?}");
+        assert_eq!(fetcher.at_hand(&[need]).ocsp.len(), usize::from(taken));
+    }
+}
+
 #[tokio::test]
 async fn private_addresses_are_not_asked_unless_allowed() {
     let Some(crl) = crl() else { return };

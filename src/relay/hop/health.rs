@@ -27,8 +27,21 @@ struct Inner {
     hops: Mutex<HashMap<NextHop, State>>,
     changed: Notify,
     waiting: Notify,
+    pauses: Mutex<Pauses>,
+}
+
+/// How long a next hop is set aside: at first, and at most.
+#[derive(Debug, Clone, Copy)]
+struct Pauses {
     first: Duration,
     longest: Duration,
+}
+
+impl Pauses {
+    fn of(retry: &Retry) -> Self {
+        let longest = retry.longest.min(ASIDE_MAX).max(retry.first.min(ASIDE_MAX));
+        Self { first: retry.first.min(longest), longest }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -91,18 +104,34 @@ pub enum Pick {
 impl Health {
     /// Next hops that fail are set aside for `retry.first`, then twice that, up to `retry.longest` and 10 minutes.
     pub fn new(retry: &Retry) -> Self {
-        let longest = retry.longest.min(ASIDE_MAX).max(retry.first.min(ASIDE_MAX));
         Self(Arc::new(Inner {
             hops: Mutex::default(),
             changed: Notify::new(),
             waiting: Notify::new(),
-            first: retry.first.min(longest),
-            longest,
+            pauses: Mutex::new(Pauses::of(retry)),
         }))
+    }
+
+    /// Other pauses from now on; a next hop that is set aside stays so for as long as it was said.
+    pub fn set_retry(&self, retry: &Retry) {
+        *lock(&self.0.pauses) = Pauses::of(retry);
+    }
+
+    /// Tries every next hop that is set aside with one mail now, however long it was to be left alone.
+    pub fn try_now(&self, now: Timestamp) {
+        for state in lock(&self.0.hops).values_mut() {
+            state.aside_until = state.aside_until.map(|until| until.min(now));
+        }
+        self.0.changed.notify_one();
+    }
+
+    fn pauses(&self) -> Pauses {
+        *lock(&self.0.pauses)
     }
 
     /// Takes room at the best next hop of a route that is not among those `tried`.
     pub fn pick(&self, route: &Route, tried: &[NextHop], from_spool: bool, now: Timestamp) -> Pick {
+        let longest = self.pauses().longest;
         let mut hops = lock(&self.0.hops);
         let mut aside: Option<&NextHop> = None;
         let mut best: Option<(bool, usize, &RouteHop)> = None;
@@ -118,7 +147,7 @@ impl Health {
                 hops.insert(one.hop.clone(), State::default());
             }
             let Some(state) = hops.get(&one.hop) else { continue };
-            match state.standing(now, self.0.longest) {
+            match state.standing(now, longest) {
                 Standing::Aside => aside = aside.or(Some(&one.hop)),
                 standing if state.has_room(one, from_spool) => {
                     // One that is to be tried again first, then the one with the fewest under way.
@@ -164,8 +193,9 @@ impl Health {
 
     /// Mails from the spool that a route could begin with now, beside `under_way`.
     pub fn room(&self, route: &Route, under_way: usize, now: Timestamp) -> usize {
+        let longest = self.pauses().longest;
         let hops = lock(&self.0.hops);
-        let one = |one: &RouteHop| match hops.get(&one.hop).map(|state| state.standing(now, self.0.longest)) {
+        let one = |one: &RouteHop| match hops.get(&one.hop).map(|state| state.standing(now, longest)) {
             None | Some(Standing::Good) => one.spool_connections,
             Some(Standing::Trial) => 1,
             Some(Standing::Aside) => 0,
@@ -207,8 +237,9 @@ impl Health {
 
     /// After so many failures in a row: doubled each time, a quarter of it at random.
     fn pause(&self, failures: u32) -> Duration {
-        let doubled = self.0.first.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        super::super::deliver::jittered(doubled.min(self.0.longest))
+        let Pauses { first, longest } = self.pauses();
+        let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(20));
+        super::super::deliver::jittered(doubled.min(longest))
     }
 }
 
@@ -427,6 +458,17 @@ mod tests {
         drop(trial);
         tokio::time::timeout(Duration::from_secs(5), health.changed()).await.expect("nobody is woken");
         assert_eq!(health.room(&route, 0, after(now, 61)), 1);
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_it_has_a_hop_that_was_set_aside_tried_with_one_mail() {
+        let (health, route, now) = bench(&[("only", 10)]);
+        picked(health.pick(&route, &[], true, now)).1.unreachable(now, "refused");
+        assert!(matches!(health.pick(&route, &[], true, now), Pick::Aside(_)));
+        health.try_now(now);
+        tokio::time::timeout(Duration::from_secs(5), health.changed()).await.expect("nobody is woken");
+        let _trial = picked(health.pick(&route, &[], true, now));
+        assert!(matches!(health.pick(&route, &[], true, now), Pick::Aside(_)), "one mail");
     }
 
     #[test]

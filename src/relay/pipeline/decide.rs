@@ -12,7 +12,7 @@ use crate::config::Direction;
 use crate::mime::entity::MimeLimits;
 use crate::pki::revocation::{Demand, Need};
 use crate::policy::{
-    Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode,
+    Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode, SignWith,
     Treatment, resolve, select,
 };
 use crate::relay::refusal::{Refusal, Unserved};
@@ -31,8 +31,8 @@ pub(super) struct Seen<'m> {
     message: &'m Message,
     policy: &'m Policy,
     lookup: &'m Lookup,
-    /// Looked up once, when the first rule asks.
-    signer: Option<Known>,
+    /// Looked up once for each way to sign, when the first rule asks.
+    signers: Vec<(SignWith, Known)>,
     /// What would tell more of certificates that may be revoked.
     pub(super) needs: Vec<Need>,
     /// Whether the signature that it came with holds; checked when a rule asks.
@@ -63,7 +63,7 @@ impl<'m> Seen<'m> {
             message,
             policy,
             lookup,
-            signer: None,
+            signers: Vec::new(),
             needs: Vec::new(),
             holds: None,
         })
@@ -126,7 +126,15 @@ impl<'m> Seen<'m> {
         let own = if action.revocation == Demand::Off { Demand::Off } else { Demand::Prefer };
         let signer = match (&may_sign, &self.from) {
             (MaySign::Yes, Ok(from)) => {
-                let known = self.signer.get_or_insert_with(|| lookup.signer(from, now)).clone();
+                let with = action.sign_with;
+                let known = match self.signers.iter().find(|(known, _)| *known == with) {
+                    Some((_, known)) => known.clone(),
+                    None => {
+                        let known = lookup.signer(from, with, now);
+                        self.signers.push((with, known.clone()));
+                        known
+                    }
+                };
                 lookup.unrevoked(known, own, now, needs)
             }
             _ => none(),

@@ -1,5 +1,7 @@
 //! What the gateway would do with a mail, and why, without doing it. It asks what the gateway asks.
 
+mod outcome;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,13 +16,15 @@ use super::{Accepted, Message};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Config, Direction, Listener};
 use crate::mime::entity::Entity;
-use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMode, Treatment};
+use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMode, Treatment, quarantines};
 use crate::relay::listen::Peer;
 use crate::relay::refusal::Refusal;
 use crate::relay::route;
 use crate::smime::open::{OpenContext, OwnKey};
 use crate::smtp::command::{MailParameters, RcptParameters, Recipient, Reply};
 use crate::store::CertStore;
+
+pub use outcome::{Outcome, Weaker};
 
 /// A mail that might come.
 pub struct Question {
@@ -57,7 +61,9 @@ pub struct Explained {
     pub rule: Option<String>,
     /// He would get it now.
     pub served: bool,
-    /// What would be done, in words.
+    /// What would be done, to compare.
+    pub outcome: Outcome,
+    /// The same in words.
     pub treatment: String,
     /// The reply that refuses it.
     pub reply: Option<Reply>,
@@ -78,56 +84,82 @@ pub enum ExplainError {
     Store(String),
 }
 
-/// What a gateway with this configuration and store would do.
-pub async fn explain(
-    config: &Config,
-    store: Arc<dyn CertStore>,
-    question: Question,
-) -> Result<Explanation, ExplainError> {
-    let arrived = Arc::new(arrived(config, &question)?);
-    let lookup = Lookup::new(store, config.fetch);
-    let directions: Vec<_> =
-        question.recipients.iter().map(|recipient| route::direction(config, &arrived, recipient)).collect();
-    let accepted = question.recipients.iter().zip(&directions).filter_map(|(mailbox, direction)| {
-        let recipient = Recipient { mailbox: mailbox.clone(), parameters: RcptParameters::default() };
-        Some(Accepted { recipient, direction: *direction.as_ref().ok()? })
-    });
-    let message = Message {
-        id: String::new(),
-        peer: arrived.clone(),
-        reverse_path: question.reverse_path,
-        parameters: MailParameters::default(),
-        recipients: accepted.collect(),
-        entity: question.entity,
-        at: question.at,
-        began: Instant::now(),
-    };
-    let asking = Asking { config, lookup: &lookup, message: &message };
-    let mut seen =
-        Seen::new(&message, &config.policy, &lookup).map_err(|error| ExplainError::Store(format!("{error:?}")))?;
-    let asked = Timestamp::now();
-    for (recipient, _) in question.recipients.iter().zip(&directions).filter(|(_, to)| **to == Ok(Direction::Outbound))
-    {
-        let _ = seen.decide(recipient);
+/// A gateway that is asked and does nothing: its configuration, and its store with the paths found in it.
+pub struct Explainer<'c> {
+    config: &'c Config,
+    lookup: Lookup,
+}
+
+impl<'c> Explainer<'c> {
+    /// Of this configuration and store.
+    pub fn new(config: &'c Config, store: Arc<dyn CertStore>) -> Self {
+        Self { config, lookup: Lookup::new(store, config.fetch, &config.certificates) }
     }
-    // What the gateway would fetch is fetched: the answer is the same.
-    lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await;
-    let mut recipients = Vec::new();
-    for (recipient, direction) in question.recipients.iter().zip(directions) {
-        recipients.push(match direction {
-            Err(why) => asking.denied(recipient, &why),
-            Ok(Direction::Outbound) => asking.outbound(&mut seen, recipient),
-            Ok(direction) => asking.inbound(recipient, direction).await?,
+
+    /// What the gateway would do.
+    pub async fn explain(&self, question: Question) -> Result<Explanation, ExplainError> {
+        let (config, lookup) = (self.config, &self.lookup);
+        let arrived = Arc::new(arrived(config, &question)?);
+        let inadmissible = inadmissible(config, &question.entity);
+        let directions: Vec<_> = question
+            .recipients
+            .iter()
+            .map(|recipient| route::direction(config, &arrived, recipient))
+            .map(|direction| inadmissible.clone().map_or(direction, Err))
+            .collect();
+        let accepted = question.recipients.iter().zip(&directions).filter_map(|(mailbox, direction)| {
+            let recipient = Recipient { mailbox: mailbox.clone(), parameters: RcptParameters::default() };
+            Some(Accepted { recipient, direction: *direction.as_ref().ok()? })
         });
+        let message = Message {
+            id: String::new(),
+            peer: arrived.clone(),
+            reverse_path: question.reverse_path,
+            parameters: MailParameters::default(),
+            recipients: accepted.collect(),
+            entity: question.entity,
+            at: question.at,
+            began: Instant::now(),
+            again: false,
+        };
+        let asking = Asking { config, lookup, message: &message };
+        let mut seen =
+            Seen::new(&message, &config.policy, lookup).map_err(|error| ExplainError::Store(format!("{error:?}")))?;
+        let asked = Timestamp::now();
+        for (recipient, _) in
+            question.recipients.iter().zip(&directions).filter(|(_, to)| **to == Ok(Direction::Outbound))
+        {
+            let _ = seen.decide(recipient);
+        }
+        // What the gateway would fetch is fetched: the answer is the same.
+        lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await;
+        let mut recipients = Vec::new();
+        for (recipient, direction) in question.recipients.iter().zip(directions) {
+            recipients.push(match direction {
+                Err(why) => asking.denied(recipient, &why),
+                Ok(Direction::Outbound) => asking.outbound(&mut seen, recipient),
+                Ok(direction) => asking.inbound(recipient, direction).await?,
+            });
+        }
+        let listener = &arrived.listener;
+        Ok(Explanation {
+            listener: listener.name.clone(),
+            peer: arrived.address.ip(),
+            trusted: arrived.trusted,
+            recipients,
+            one_reply: !listener.lmtp,
+        })
     }
-    let listener = &arrived.listener;
-    Ok(Explanation {
-        listener: listener.name.clone(),
-        peer: arrived.address.ip(),
-        trusted: arrived.trusted,
-        recipients,
-        one_reply: !listener.lmtp,
-    })
+}
+
+/// Why no rule is asked at all.
+fn inadmissible(config: &Config, entity: &Entity) -> Option<Refusal> {
+    let limit = config.limits.message_size;
+    if entity.raw.len() as u64 > limit {
+        return Some(Refusal::TooLarge { limit });
+    }
+    let (found, limit) = (entity.header.all("Received").count(), config.limits.received_fields);
+    (found > limit).then_some(Refusal::TooManyHops { found, limit })
 }
 
 /// Who the mail is taken to come from, and where.
@@ -175,7 +207,8 @@ impl Asking<'_> {
             direction: None,
             rule: None,
             served: false,
-            treatment: "refused at RCPT, before any rule".into(),
+            outcome: Outcome::Denied,
+            treatment: "refused before any rule".into(),
             reply: Some(why.reply()),
             notes: Vec::new(),
             considered: Vec::new(),
@@ -184,11 +217,12 @@ impl Asking<'_> {
 
     fn outbound(&self, seen: &mut Seen<'_>, recipient: &Mailbox) -> Explained {
         let (rule, decision) = seen.decide(recipient);
-        let explained = |treatment: String| Explained {
+        let explained = |outcome: Outcome, treatment: String| Explained {
             recipient: recipient.clone(),
             direction: Some(Direction::Outbound),
             rule: Some(rule.name.clone()),
             served: true,
+            outcome,
             treatment,
             reply: None,
             notes: Vec::new(),
@@ -197,10 +231,8 @@ impl Asking<'_> {
         let (resolution, facts) = match decision {
             Decision::Resolved(resolution, facts) => (resolution, facts),
             Decision::Encrypted(proof) => {
-                return explained(format!(
-                    "passed on: it came encrypted for each recipient, with {}",
-                    proof.content().name()
-                ));
+                let how = format!("passed on: it came encrypted for each recipient, with {}", proof.content().name());
+                return explained(Outcome::EncryptedBefore, how);
             }
         };
         let reply = refusal(&resolution, &facts, recipient).map(|why| Refusal::Unserved(vec![why]).reply());
@@ -214,7 +246,13 @@ impl Asking<'_> {
         }
         let served = matches!(resolution.treatment, Treatment::Clear(_) | Treatment::Protect(_));
         let notes = notes(rule, &facts, recipient);
-        Explained { served, reply, notes, considered: resolution.considered, ..explained(treatment) }
+        Explained {
+            served,
+            reply,
+            notes,
+            considered: resolution.considered,
+            ..explained(Outcome::of(&resolution.treatment), treatment)
+        }
     }
 
     async fn inbound(&self, recipient: &Mailbox, direction: Direction) -> Result<Explained, ExplainError> {
@@ -227,6 +265,7 @@ impl Asking<'_> {
             direction: Some(direction),
             rule: Some(rule.name.clone()),
             served: true,
+            outcome: Outcome::Passed,
             treatment: "handed on as it is, without forged marks".into(),
             reply: None,
             notes: Vec::new(),
@@ -236,6 +275,7 @@ impl Asking<'_> {
             Ok(keys) => keys,
             Err(why) => {
                 (explained.served, explained.treatment) = (false, "refused".into());
+                explained.outcome = if why.transient { Outcome::Deferred } else { Outcome::Refused };
                 explained.reply = Some(Refusal::Unserved(vec![why]).reply());
                 return Ok(explained);
             }
@@ -245,12 +285,11 @@ impl Asking<'_> {
         }
         let trust = self.lookup.trust().map_err(unreadable)?;
         let operations = self.config.limits.key_operations;
+        let (demand, legacy) = (rule.action.revocation, self.config.legacy);
         let context = |keys| OpenContext {
             operations,
-            revocation: rule.action.revocation,
-            evidence: self.lookup.fetcher().clone(),
             decompressed: decompressed(self.config),
-            ..OpenContext::new(keys, trust.clone(), self.message.at).with_legacy(self.config.legacy)
+            ..self.lookup.context(keys, trust.clone(), demand, self.message.at).with_legacy(legacy)
         };
         let opened = |keys: Vec<OwnKey>| probe(&self.message.entity, context(keys));
         explained.considered = keys.iter().map(|own| considered(own, opened(vec![own.clone()]).is_none())).collect();
@@ -267,9 +306,16 @@ impl Asking<'_> {
         {
             found = opened(keys);
         }
-        explained.treatment = match found {
-            None => "opened with his own keys when it is handed over, verified and marked".into(),
-            Some(opened) => format!("marked: {}", opened.verdict.reason),
+        if let Some(why) = found.as_ref().and_then(|opened| quarantines(&rule.action.quarantine, &opened.verdict)) {
+            (explained.served, explained.outcome, explained.treatment) = (false, Outcome::Held, why);
+            return Ok(explained);
+        }
+        (explained.outcome, explained.treatment) = match found {
+            None => (Outcome::Opened, "opened with his own keys when it is handed over, verified and marked".into()),
+            Some(opened) => {
+                let verdict = &opened.verdict;
+                (Outcome::Judged(verdict.result), format!("marked {}: {}", verdict.result, verdict.reason))
+            }
         };
         Ok(explained)
     }

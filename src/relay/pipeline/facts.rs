@@ -8,17 +8,17 @@ use quick_cache::sync::Cache;
 
 use super::paths::SignerPaths;
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::config::Fetch;
+use crate::config::{Certificates, Fetch};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::{Certificate, Purpose};
-use crate::pki::path::{PathLimits, PathMemory, TrustSet, ValidPath, validate};
+use crate::pki::path::{PathLimits, TrustSet, ValidPath, validate};
 use crate::pki::revocation::{self, Demand, Evidence, Need, Status};
-use crate::policy::{Candidate, Known, MaySign, TrustState};
+use crate::policy::{Candidate, Known, MaySign, SignWith, TrustState};
 use crate::relay::fetch::Fetcher;
 use crate::relay::listen::Peer;
 use crate::relay::refusal::Refusal;
-use crate::smime::open::{OwnKey, envelope};
-use crate::store::{CertStore, CertificateRecord, Identity, StoreError};
+use crate::smime::open::{OpenContext, OwnKey, envelope};
+use crate::store::{CertStore, CertificateRecord, Identity, Owner, StoreError};
 
 /// Paths kept at most.
 const PATHS: usize = 50_000;
@@ -44,11 +44,12 @@ struct PathEntry {
 /// Validated paths, by leaf, purpose, domain and generation of the trust set; bounded, each with its expiry.
 struct PathCache {
     cache: Cache<PathKey, PathEntry>,
+    limits: PathLimits,
 }
 
 impl PathCache {
-    fn new() -> Self {
-        Self { cache: Cache::new(PATHS) }
+    fn new(limits: PathLimits) -> Self {
+        Self { cache: Cache::new(PATHS), limits }
     }
 
     fn path(
@@ -66,8 +67,8 @@ impl PathCache {
         {
             return entry.result;
         }
-        let result = validate(leaf, &[], trust, purpose, Some(domain), now, &PathLimits::default())
-            .map_err(|error| error.to_string());
+        let result =
+            validate(leaf, &[], trust, purpose, Some(domain), now, &self.limits).map_err(|error| error.to_string());
         let until = match &result {
             Ok(path) => path.not_after(),
             Err(_) => now.checked_add(FAILURE_HOLDS).unwrap_or(now),
@@ -108,16 +109,39 @@ pub struct Lookup {
     paths: PathCache,
     signers: Arc<SignerPaths>,
     fetcher: Arc<Fetcher>,
+    limits: PathLimits,
+    /// emailAddress in the subject counts.
+    in_subject: bool,
 }
 
 impl Lookup {
-    pub fn new(store: Arc<dyn CertStore>, fetch: Fetch) -> Self {
+    pub fn new(store: Arc<dyn CertStore>, fetch: Fetch, certificates: &Certificates) -> Self {
+        let limits = PathLimits { policies: certificates.policies.clone(), ..PathLimits::default() };
         Self {
             store,
-            paths: PathCache::new(),
-            signers: Arc::new(SignerPaths::new()),
+            paths: PathCache::new(limits.clone()),
+            signers: Arc::new(SignerPaths::new(limits.clone())),
             fetcher: Arc::new(Fetcher::new(fetch)),
+            limits,
+            in_subject: certificates.email_in_subject,
         }
+    }
+
+    /// What opening a mail depends on, as configured: with what was fetched, and the paths found before.
+    pub fn context(&self, keys: Vec<OwnKey>, trust: Arc<TrustSet>, revocation: Demand, at: Timestamp) -> OpenContext {
+        OpenContext {
+            path: self.limits.clone(),
+            email_in_subject: self.in_subject,
+            revocation,
+            evidence: self.fetcher.clone(),
+            paths: Some(self.signers.clone()),
+            ..OpenContext::new(keys, trust, at)
+        }
+    }
+
+    /// The same store, with other bounds on what is fetched, and something else asked of certificates.
+    pub fn renewed(&self, fetch: Fetch, certificates: &Certificates) -> Self {
+        Self::new(self.store.clone(), fetch, certificates)
     }
 
     /// CRLs and OCSP responses.
@@ -142,8 +166,7 @@ impl Lookup {
                 continue;
             }
             let nothing = Evidence::default();
-            let limits = PathLimits::default();
-            let judged = revocation::check(path, self.fetcher.as_ref(), &nothing, &[], &trust, now, &limits);
+            let judged = revocation::check(path, self.fetcher.as_ref(), &nothing, &[], &trust, now, &self.limits);
             needs.extend(judged.needs);
             let Some(why) = demand.refuses(&judged.status) else { continue };
             if matches!(judged.status, Status::Unknown { .. }) {
@@ -155,11 +178,6 @@ impl Lookup {
             Some(why) if candidates.iter().all(|candidate| candidate.path.is_err()) => Known::Unknown(why),
             _ => Known::Candidates(candidates),
         }
-    }
-
-    /// Signers' paths found before.
-    pub fn signers(&self) -> Arc<dyn PathMemory> {
-        self.signers.clone()
     }
 
     /// Anchors and intermediates.
@@ -179,11 +197,12 @@ impl Lookup {
             let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Encryption, domain, now };
             let own = identity.certificates.iter();
             let mut candidates: Vec<_> =
-                own.map(|record| look.candidate(record, names(&identity, record, mailbox), false)).collect();
+                own.map(|record| look.candidate(record, self.names(&identity, record, mailbox), false)).collect();
             if with_domain {
                 let identity = self.store.domain_identity(domain)?;
                 candidates.extend(identity.certificates.iter().map(|record| {
-                    let candidate = look.candidate(record, record.certificate.is_for_domain(domain), true);
+                    let candidate =
+                        look.candidate(record, record.certificate.is_for_domain(domain, look.purpose), true);
                     // There, and not to be used: absent, it would let `prefer` fall to clear.
                     if identity.disabled { Candidate { trust: TrustState::Blocked, ..candidate } } else { candidate }
                 }));
@@ -196,26 +215,50 @@ impl Lookup {
         })
     }
 
-    /// What is known of the author's signing keys. The certificate must hold the very address in From: receivers compare.
-    pub fn signer(&self, from: &Mailbox, now: Timestamp) -> Known {
+    /// What is known of the keys that may sign for the author. His own certificate must hold the very address in From: receivers
+    /// compare; a domain's must name the domain.
+    pub fn signer(&self, from: &Mailbox, with: SignWith, now: Timestamp) -> Known {
         let looked_up = || -> Result<Known, StoreError> {
             let identity = self.store.identity(from)?;
+            // Whose own key may not sign, nobody signs for.
             if identity.disabled {
                 return Ok(Known::Disabled);
             }
-            let trust = self.store.trust()?;
-            let key = from.key();
-            let with_key = identity.certificates.iter().filter(|record| record.key.is_some());
-            let look =
-                Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain: from.domain(), now };
-            Ok(Known::Candidates(
-                with_key.map(|record| look.candidate(record, record.certificate.is_for(&key), false)).collect(),
-            ))
+            let (trust, key, domain) = (self.store.trust()?, from.key(), from.domain());
+            let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain, now };
+            let with_key = |identity: &Identity| -> Vec<CertificateRecord> {
+                identity.certificates.iter().filter(|record| record.key.is_some()).cloned().collect()
+            };
+            let mut candidates = Vec::new();
+            if with != SignWith::Domain {
+                let own = with_key(&identity);
+                candidates.extend(
+                    own.iter().map(|one| look.candidate(one, one.certificate.names(&key, self.in_subject), false)),
+                );
+            }
+            if with != SignWith::Author {
+                let identity = self.store.domain_identity(domain)?;
+                if identity.disabled {
+                    return Ok(if candidates.is_empty() { Known::Disabled } else { Known::Candidates(candidates) });
+                }
+                let names = |one: &CertificateRecord| one.certificate.is_for_domain(domain, Purpose::Signature);
+                candidates.extend(with_key(&identity).iter().map(|one| look.candidate(one, names(one), true)));
+            }
+            Ok(Known::Candidates(candidates))
         };
         looked_up().unwrap_or_else(|error| {
             tracing::error!(%error, mailbox = %from, "the store cannot be read");
             Known::Unknown("the certificate store cannot be read".into())
         })
+    }
+
+    /// The certificate names the address, or the mailbox that the address is an alias of.
+    fn names(&self, identity: &Identity, record: &CertificateRecord, mailbox: &Mailbox) -> bool {
+        let by_alias = match &identity.owner {
+            Owner::Mailbox(owner) => record.certificate.names(owner, self.in_subject),
+            Owner::Domain(_) => false,
+        };
+        by_alias || record.certificate.names(&mailbox.key(), self.in_subject)
     }
 
     /// Where the author's mail is to be encrypted to, when the signing certificate cannot serve for that.
@@ -327,15 +370,6 @@ impl StrictlyEncrypted {
     pub fn content(&self) -> crate::cms::algorithm::ContentEncryption {
         self.content
     }
-}
-
-/// The SAN holds the address, or the mailbox that the address is an alias of.
-fn names(identity: &Identity, record: &CertificateRecord, mailbox: &Mailbox) -> bool {
-    let by_alias = match &identity.owner {
-        crate::store::Owner::Mailbox(owner) => record.certificate.is_for(owner),
-        crate::store::Owner::Domain(_) => false,
-    };
-    by_alias || record.certificate.is_for(&mailbox.key())
 }
 
 fn own(identity: &Arc<Identity>) -> Vec<OwnKey> {

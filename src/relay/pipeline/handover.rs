@@ -165,7 +165,7 @@ impl Inner {
         Answer::Each(each.collect())
     }
 
-    fn entry(&self, message: &Message, output: Output, dup_possible: bool) -> QueueEntry {
+    pub(super) fn entry(&self, message: &Message, output: Output, dup_possible: bool) -> QueueEntry {
         let recipients: Vec<Recipient> = output
             .recipients
             .iter()

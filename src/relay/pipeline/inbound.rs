@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::decide::incoming;
-use super::{Content, Inner, Message, Output, Treated};
+use super::{Came, Content, Inner, Message, Output, Treated, threads};
 use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
 use crate::config::{Config, Direction};
@@ -18,12 +18,12 @@ use crate::keys::Cek;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Demand;
-use crate::policy::{Action, MessageFacts, select};
+use crate::policy::{Action, MessageFacts, Quarantine, quarantines, select};
+use crate::relay::deliver::OpenedMail;
 use crate::relay::refusal::Refusal;
 use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope, unwrapped};
 use crate::smime::seal::is_signed_message;
 use crate::smime::verdict::Layer;
-use crate::smtp::command::Envelope;
 use crate::store::StoreError;
 
 /// Recipients whose mail is judged alike.
@@ -31,6 +31,7 @@ struct Class {
     pass: bool,
     revocation: Demand,
     strip_signature: bool,
+    quarantine: Vec<Quarantine>,
     /// The signed To and Cc name none of them (A9).
     elsewhere: bool,
     recipients: Vec<usize>,
@@ -47,7 +48,8 @@ impl Class {
         };
         let (named, others): (Vec<usize>, Vec<usize>) = self.recipients.iter().copied().partition(named);
         let both = [(false, named), (true, others)].into_iter().filter(|(_, recipients)| !recipients.is_empty());
-        both.map(|(elsewhere, recipients)| Class { elsewhere, recipients, ..self }).collect()
+        both.map(|(elsewhere, recipients)| Class { elsewhere, recipients, quarantine: self.quarantine.clone(), ..self })
+            .collect()
     }
 }
 
@@ -82,11 +84,8 @@ impl Inner {
         let demand = with_keys.first().map(|(_, _, rule, _)| rule.action.revocation).unwrap_or_default();
         let context = |keys: Vec<OwnKey>, revocation: Demand| OpenContext {
             operations,
-            revocation,
-            evidence: self.lookup.fetcher().clone(),
-            paths: Some(self.lookup.signers()),
             decompressed: decompressed(&self.config),
-            ..OpenContext::new(keys, trust.clone(), message.at).with_legacy(self.config.legacy)
+            ..self.lookup.context(keys, trust.clone(), revocation, message.at).with_legacy(self.config.legacy)
         };
         let probed = probe(&message.entity, context(union, demand));
         let alone = with_keys.len() == 1;
@@ -135,7 +134,7 @@ impl Inner {
             let asked = Timestamp::now();
             let first = probed.take_if(|(known, _)| *known == demand).map(|(_, opened)| opened);
             let mut opened = first.or_else(|| probe(&message.entity, context(demand))).ok_or(Refusal::Internal)?;
-            if self.lookup.fetcher().fetch(std::mem::take(&mut opened.needs), asked).await {
+            if self.fetch(std::mem::take(&mut opened.needs), asked).await {
                 opened = probe(&message.entity, context(demand)).ok_or(Refusal::Internal)?;
             }
             treated.done.push(format!("verdict: {}", opened.verdict.reason));
@@ -150,6 +149,14 @@ impl Inner {
 
     /// The outputs of recipients whose mail is judged alike.
     fn written(&self, message: &Message, opened: &Opened, class: Class, treated: &mut Treated) {
+        if let Some(why) = quarantines(&class.quarantine, &opened.verdict) {
+            // As received: judged anew when it is released.
+            let mut rope = Rope::from(Bytes::from(message.trace(self, Direction::Inbound, &class.recipients)));
+            rope.push_raw(message.entity.raw.clone());
+            let content = Content::Held(why, rope);
+            let recipients = class.recipients;
+            return treated.outputs.push(Output { direction: Direction::Inbound, recipients, content });
+        }
         for class in class.by_address(opened, message) {
             let trace = message.trace(self, Direction::Inbound, &class.recipients);
             let rope = if class.pass {
@@ -186,6 +193,11 @@ impl Inner {
             .then(|| Entity::parse(opened.message.clone(), &MimeLimits::default()).ok())
             .flatten();
         let entity = fresh.as_ref().unwrap_or(received);
+        let threaded = (opened.verdict.decrypted && self.config.policy.follows_threads())
+            .then(|| threads::marked(entity))
+            .flatten()
+            .and_then(|octets| Entity::parse(octets, &MimeLimits::default()).ok());
+        let entity = threaded.as_ref().unwrap_or(entity);
         let clear_signed = matches!(opened.verdict.layers.first(), Some(Layer::Signed { .. }));
         let bare = (strip_signature && clear_signed && opened.verdict.signer.is_some())
             .then(|| unwrapped(&entity.header, &opened.content, &MimeLimits::default()))
@@ -206,20 +218,20 @@ impl Inner {
     }
 
     /// Opens for one recipient; private-key operations are done by the key holder.
-    async fn open(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
+    async fn open(&self, entity: Entity, context: OpenContext) -> Box<Opened> {
         let asked = Timestamp::now();
-        let again = context.clone();
+        let (kept, again) = (entity.undecoded(), context.clone());
         let mut opened = self.open_once(entity, context).await;
-        if self.lookup.fetcher().fetch(std::mem::take(&mut opened.needs), asked).await {
+        if self.fetch(std::mem::take(&mut opened.needs), asked).await {
             let operations = opened.operations;
-            opened = self.open_once(entity, again).await;
+            opened = self.open_once(kept, again).await;
             opened.operations = opened.operations.saturating_add(operations);
         }
         opened
     }
 
-    async fn open_once(&self, entity: &Entity, context: OpenContext) -> Box<Opened> {
-        let mut opener = Opener::new(entity.clone(), context, substitute);
+    async fn open_once(&self, entity: Entity, context: OpenContext) -> Box<Opened> {
+        let mut opener = Opener::new(entity, context, substitute);
         let mut answer = None;
         loop {
             match opener.step(answer) {
@@ -229,21 +241,20 @@ impl Inner {
         }
     }
 
-    /// The action for a recipient of a spooled message, whose peer is no longer known: the listener's name is lost, the rest is
-    /// in the octets.
-    fn action_again(&self, envelope: &Envelope, entity: &Entity, recipient: &Mailbox) -> Action {
+    /// The action for a recipient of a spooled message, whose peer is no longer known.
+    fn action_again(&self, came: &Came, entity: &Entity, recipient: &Mailbox) -> Action {
         let from = entity.header.single_from().ok();
         let limits = MimeLimits::default();
         let facts = MessageFacts {
             direction: Direction::Inbound,
-            reverse_path: &envelope.reverse_path,
+            reverse_path: &came.envelope.reverse_path,
             from: from.as_ref(),
             header: &entity.header,
             size: entity.raw.len() as u64,
             signed: is_signed_message(entity, &limits),
-            encrypted: true,
-            user: None,
-            listener: "",
+            encrypted: envelope(entity, &limits, Default::default()).is_some(),
+            user: came.user.as_deref(),
+            listener: &came.listener,
             trusted: false,
         };
         select(&self.config.policy, &facts, recipient).action.clone()
@@ -254,11 +265,7 @@ impl Inner {
 type Shared = (Box<Opened>, (bool, bool), Vec<usize>);
 
 /// See [`super::Pipeline::open_received`]. Recipients whose keys yield the same CEKs and the same message share a content.
-pub(super) async fn open_received(
-    inner: &Inner,
-    envelope: &Envelope,
-    received: Bytes,
-) -> Result<Vec<(Vec<usize>, Rope)>, Refusal> {
+pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -> Result<OpenedMail, Refusal> {
     let entity =
         Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
     let trust = inner.lookup.trust().map_err(unreadable)?;
@@ -270,21 +277,31 @@ pub(super) async fn open_received(
     }
     let kept = inner.tokens.kept(&entity.header);
     let mut opened: Vec<Shared> = Vec::new();
+    let mut quarantined = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.
     let mut left = inner.config.limits.key_operations;
-    for (at, recipient) in envelope.recipients.iter().enumerate() {
-        let action = inner.action_again(envelope, &entity, &recipient.mailbox);
-        let keys = inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?;
+    for (at, recipient) in came.envelope.recipients.iter().enumerate() {
+        // What is decoded of it goes with the opener: a large mail is not held three times.
+        let own = entity.undecoded();
+        let action = inner.action_again(came, &own, &recipient.mailbox);
+        let opens = action.decrypt && !action.pass;
+        let keys = if opens {
+            inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?
+        } else {
+            Vec::new()
+        };
         let context = OpenContext {
             operations: left.max(1),
-            revocation: action.revocation,
-            evidence: inner.lookup.fetcher().clone(),
-            paths: Some(inner.lookup.signers()),
             decompressed: decompressed(&inner.config),
-            ..OpenContext::new(keys, trust.clone(), now).with_legacy(inner.config.legacy)
+            ..inner.lookup.context(keys, trust.clone(), action.revocation, now).with_legacy(inner.config.legacy)
         };
-        let one = inner.open(&entity, context).await;
+        let one = inner.open(own, context).await;
         left = left.saturating_sub(one.operations);
+        let released = came.released.get(at).copied().unwrap_or(false);
+        if let Some(why) = quarantines(&action.quarantine, &one.verdict).filter(|_| !released) {
+            quarantined.push((at, why));
+            continue;
+        }
         let how = (action.strip_signature, !one.is_addressed_to(&recipient.mailbox));
         match opened.iter_mut().find(|(other, others, _)| *others == how && same(other, &one)) {
             Some((.., recipients)) => recipients.push(at),
@@ -295,7 +312,7 @@ pub(super) async fn open_received(
         tracing::info!(target: "waxwing::opened", recipients = recipients.len(), result = ?opened.verdict.result, reason = opened.verdict.reason, decrypted = opened.verdict.decrypted, "opened");
         (recipients, inner.marked(&entity, &opened, strip, elsewhere, kept.clone()))
     });
-    Ok(outputs.collect())
+    Ok(OpenedMail { parts: outputs.collect(), quarantined })
 }
 
 fn same(one: &Opened, other: &Opened) -> bool {
@@ -325,11 +342,22 @@ pub(super) fn inbound_facts<'m>(message: &'m Message, from: Option<&'m Mailbox>,
 fn classify(classes: &mut Vec<Class>, action: &Action, at: usize) {
     let (pass, revocation, strip_signature) = (action.pass, action.revocation, action.strip_signature);
     let alike = |class: &&mut Class| {
-        class.pass == pass && class.revocation == revocation && class.strip_signature == strip_signature
+        (class.pass, class.revocation, class.strip_signature) == (pass, revocation, strip_signature)
+            && class.quarantine == action.quarantine
     };
     match classes.iter_mut().find(alike) {
         Some(class) => class.recipients.push(at),
-        None => classes.push(Class { pass, revocation, strip_signature, elsewhere: false, recipients: vec![at] }),
+        None => {
+            let quarantine = action.quarantine.clone();
+            classes.push(Class {
+                pass,
+                revocation,
+                strip_signature,
+                quarantine,
+                elsewhere: false,
+                recipients: vec![at],
+            });
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::pki::certificate::Certificate;
 use crate::policy::{ClearByPolicy, EncryptMode, EncryptTo, Plan, Signer, Treatment};
 use crate::relay::refusal::Refusal;
 use crate::smime::header_protection::HeaderProtection;
-use crate::smime::seal::{Draft, EncryptPlan, Form, SealError, SignPlan};
+use crate::smime::seal::{CoSigner, Draft, EncryptPlan, Form, SealError, SignPlan};
 
 /// What this gateway can read, best first: announced in SMIMECapabilities.
 const CAPABILITIES: [ContentEncryption; 4] = [
@@ -51,6 +51,8 @@ struct EncryptHow {
 struct SignKey {
     certificate: [u8; 32],
     scheme: SignatureScheme,
+    /// The same of the second signature.
+    second: Option<([u8; 32], SignatureScheme)>,
     form: Form,
     /// Header fields under the signature, and whether it goes into an envelope.
     header: Option<(HeaderProtection, bool)>,
@@ -62,6 +64,7 @@ struct Group {
     recipients: Vec<usize>,
     certificates: Vec<Certificate>,
     signer: Option<Signer>,
+    second: Option<Box<Signer>>,
     /// The rule's `encrypt = require` holds for one of them.
     required: bool,
     clear: Option<ClearByPolicy>,
@@ -78,6 +81,7 @@ impl Group {
             recipients: vec![recipient],
             certificates: Vec::new(),
             signer: None,
+            second: None,
             required,
             clear: None,
             encrypted: None,
@@ -109,7 +113,7 @@ impl Inner {
         let mut seen = Seen::new(message, &self.config.policy, &self.lookup)?;
         let asked = Timestamp::now();
         let (mut sorted, mut found) = sort_all(&mut seen, &going);
-        if self.lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await {
+        if self.fetch(std::mem::take(&mut seen.needs), asked).await {
             (sorted, found) = sort_all(&mut seen, &going);
         }
         treated.done.append(&mut found.done);
@@ -183,9 +187,12 @@ impl Inner {
                     Some(proof) => Content::Encrypted(proof, as_it_is(trace, entity)),
                     None => return Err(Refusal::Internal),
                 },
-                // As received: policy looks at it anew when it is released.
+                // As received: policy looks at it anew when it is released. The trace of this way out is put on then.
                 Kind::Held => {
-                    let mut rope = Rope::new();
+                    let mut rope = Rope::from(Bytes::from(self.tokens.kept(&message.entity.header)));
+                    if !message.again {
+                        rope.push_raw(message.received(self, None));
+                    }
                     self.stripped(&message.entity, &mut rope);
                     Content::Held(group.held.clone().unwrap_or_default(), rope)
                 }
@@ -218,6 +225,7 @@ impl Inner {
             .from
             .as_ref()
             .ok()
+            .filter(|_| !signer.domain)
             .and_then(|from| self.lookup.encryption_certificate(from, &signer.certificate, seen.now));
         let plan = SignPlan {
             key: signer.key,
@@ -229,10 +237,19 @@ impl Inner {
             form: key.form,
             signing_time: seen.now,
             capabilities: CAPABILITIES.to_vec(),
+            second: key.second.zip(group.second.as_ref()).map(|((_, scheme), second)| CoSigner {
+                key: second.key,
+                certificate: second.certificate.clone(),
+                chain: second.chain.clone(),
+                scheme,
+            }),
         };
         let signing = draft_of(entity, &group.kind).and_then(|draft| draft.sign(plan)).map_err(failed)?;
-        let answer = self.key(signing.operation()).await.map_err(|error| failed(SealError::Key(error)))?;
-        let draft = signing.finish(answer, self.config.self_check).map_err(failed)?;
+        let mut answers = Vec::new();
+        for operation in signing.operations() {
+            answers.push(self.key(operation).await.map_err(|error| failed(SealError::Key(error)))?);
+        }
+        let draft = signing.finish_all(answers, self.config.self_check).map_err(failed)?;
         if draft.form() != Some(key.form) {
             tracing::info!("a part that may not be touched would not survive a 7-bit hop: signed in the opaque form");
         }
@@ -304,13 +321,18 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
     let sign = plan.sign.as_ref().and_then(|signer| {
         let scheme = plan.profile.signature_scheme(signer.certificate.public_key().kind())?;
         let header = plan.profile.header.map(|header| (header, plan.encrypt.is_some()));
-        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, form: plan.form, header })
+        let second = plan.second.as_ref().and_then(|second| {
+            let scheme = plan.profile.signature_scheme(second.certificate.public_key().kind())?;
+            Some((second.certificate.fingerprint(), scheme))
+        });
+        Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, second, form: plan.form, header })
     });
     let scheme = RecipientScheme { rsa: plan.profile.transport, kdf: plan.profile.kdf };
     let derive_cek = plan.profile.derive_cek;
     let encrypt = plan.encrypt.as_ref().map(|to| EncryptHow { content: to.content, derive_cek, scheme });
     let mut group = Group::new(Kind::Protect { sign, encrypt, header: plan.profile.header }, at, required);
     group.signer = plan.sign;
+    group.second = plan.second;
     group.certificates = plan.encrypt.map(|EncryptTo { certificates, .. }| certificates).unwrap_or_default();
     group
 }
@@ -358,10 +380,15 @@ pub(super) fn describe(treatment: &Treatment) -> String {
         Treatment::Refuse { .. } => "refused".into(),
         Treatment::Hold { .. } => "held".into(),
         Treatment::Clear(_) => "clear".into(),
-        Treatment::Protect(plan) => match (&plan.sign, &plan.encrypt) {
-            (Some(_), Some(to)) => format!("signed, encrypted with {}", to.content.name()),
-            (None, Some(to)) => format!("encrypted with {}", to.content.name()),
-            _ => "signed".into(),
-        },
+        Treatment::Protect(plan) => {
+            let by_domain = plan.sign.as_ref().is_some_and(|signer| signer.domain);
+            let two = if plan.second.is_some() { " by two keys" } else { "" };
+            let signed = format!("signed{two}{}", if by_domain { " for the domain" } else { "" });
+            match (&plan.sign, &plan.encrypt) {
+                (Some(_), Some(to)) => format!("{signed}, encrypted with {}", to.content.name()),
+                (None, Some(to)) => format!("encrypted with {}", to.content.name()),
+                _ => signed,
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use quick_cache::sync::Cache;
 
 use crate::pki::certificate::Purpose;
-use crate::pki::path::{PathMemory, PathQuestion, ValidPath};
+use crate::pki::path::{PathLimits, PathMemory, PathQuestion, ValidPath};
 
 /// Paths kept at most: some 8 KiB each.
 const SIGNERS: usize = 4096;
@@ -28,11 +28,11 @@ struct Kept {
 }
 
 /// Only paths that are valid are kept, so that nobody fills it but those whom an anchor vouches for. Revocation is no part of it.
-pub(super) struct SignerPaths(Cache<Key, std::sync::Arc<Kept>>);
+pub(super) struct SignerPaths(Cache<Key, std::sync::Arc<Kept>>, PathLimits);
 
 impl SignerPaths {
-    pub(super) fn new() -> Self {
-        Self(Cache::new(SIGNERS))
+    pub(super) fn new(limits: PathLimits) -> Self {
+        Self(Cache::new(SIGNERS), limits)
     }
 }
 
@@ -57,6 +57,10 @@ fn key(question: &PathQuestion<'_>) -> Option<Key> {
 }
 
 impl PathMemory for SignerPaths {
+    fn limits(&self) -> &PathLimits {
+        &self.1
+    }
+
     fn recall(&self, question: &PathQuestion<'_>) -> Option<ValidPath> {
         let kept = self.0.get(&key(question)?)?;
         (kept.from..=kept.path.not_after()).contains(&question.at).then(|| kept.path.clone())
@@ -76,7 +80,7 @@ mod tests {
     use super::*;
     use crate::address::Domain;
     use crate::pki::authority::{NewKey, Recipe, issue};
-    use crate::pki::path::{AnchorScope, PathLimits, TrustAnchor, TrustSet, validate};
+    use crate::pki::path::{AnchorScope, TrustAnchor, TrustSet, validate};
 
     #[test]
     fn a_path_is_recalled_for_the_same_question_alone() {
@@ -98,7 +102,7 @@ mod tests {
         };
         let path =
             validate(&leaf, &extra, &trust, question.purpose, Some(&domain), now, &PathLimits::default()).unwrap();
-        let paths = SignerPaths::new();
+        let paths = SignerPaths::new(PathLimits::default());
         assert!(paths.recall(&question).is_none());
         paths.keep(&question, &path);
         let recalled = paths.recall(&question).unwrap();

@@ -163,14 +163,42 @@ fn a_signature_alone_hides_nothing_and_proves_the_fields() {
     assert!(text.contains("hp=\"clear\"") && !text.contains("HP-Outer") && !text.contains("legacy-display"), "{text}");
     let opened = open(&pki, &[], signed);
     assert!(opened.verdict.signer.is_some() && !opened.verdict.notes.iter().any(|note| note.contains("differ")));
-    // Outside something else than what was signed.
+    // Outside something else than what was signed: what was signed is shown, and all else stays octet for octet.
     let changed = text.replacen("=?utf-8?q?Pl=C3=A4ne?= to leave", "Urgent: pay", 1);
-    let opened = open(&pki, &[], changed);
-    assert!(
-        opened.verdict.notes.iter().any(|note| note == "fields under the signature differ from those outside: Subject"),
-        "{:?}",
-        opened.verdict.notes
+    let changed = changed.replacen("To: Bob Hiddenname <bob@example.net>\r\n", "", 1).replacen(
+        "Date:",
+        "Reply-To: eve@evil.example\r\nDate:",
+        1,
     );
+    let opened = open(&pki, &[], changed.clone());
+    let told = |part: &str| opened.verdict.notes.iter().any(|note| note.contains(part));
+    assert!(told("stand for the outer ones, which differ: Subject, To"), "{:?}", opened.verdict.notes);
+    assert!(told("not under protection: Reply-To"), "{:?}", opened.verdict.notes);
+    let delivered = entity(opened.message.clone());
+    assert_eq!(delivered.header.one("Subject").unwrap().unwrap().decoded(), "Pl\u{e4}ne to leave");
+    assert_eq!(delivered.header.to_and_cc(), [crate::address::Mailbox::parse(BOB).unwrap()]);
+    assert_eq!(delivered.body, entity(changed.clone()).body);
+    assert!(open(&pki, &[], delivered.raw.clone()).verdict.signer.is_some(), "the signature is whole");
+    // Where the signature proves nothing, nothing is put in place of anything.
+    let broken = changed.replace("At eight, then.", "At nine, then.");
+    let opened = open(&pki, &[], broken.clone());
+    assert_eq!((opened.verdict.signer.is_none(), opened.message.as_ref()), (true, broken.as_bytes()));
+    assert!(opened.verdict.notes.iter().any(|note| note.starts_with("fields under the signature differ")));
+}
+
+/// From under the signature is another one: whatever says so, nothing is valid, and From is never replaced.
+#[test]
+fn a_from_that_differs_under_protection_is_never_valid() {
+    let pki = people(NewKey::P256);
+    let how = HeaderProtection { outside: Confidentiality::None, legacy_display: false };
+    let draft = Draft::with_protected_header(&entity(mails().remove(0)), how, false).unwrap();
+    let signed = String::from_utf8(sign_draft(&pki, draft).signed().unwrap().rope().to_bytes().to_vec()).unwrap();
+    for outside in [BOB, MALLORY] {
+        let changed = signed.replacen("Alice Secretname <alice@example.org>", outside, 1);
+        let opened = open(&pki, &[], changed.clone());
+        assert!(opened.verdict.signer.is_none(), "{outside}: {}", opened.verdict.reason);
+        assert_eq!(opened.message, changed.as_bytes());
+    }
 }
 
 #[test]
@@ -198,7 +226,19 @@ fn a_wrapped_message_is_what_is_delivered() {
         "{text}"
     );
     assert!(!text.contains("forged"), "{text}");
-    let forwarded = content.replace("; forwarded=no", "");
-    let opened = open(&pki, &[bob], envelope_of(bob, forwarded.as_bytes()));
-    assert!(String::from_utf8_lossy(&opened.message).contains("message/rfc822"));
+    // RFC 8551 section 3.1 asks for no parameter: what is of the same author is wrapped; what is another's, or says so, is forwarded.
+    let silent = content.replace("; forwarded=no", "");
+    let delivered = |content: &str| {
+        let opened = open(&pki, &[bob], envelope_of(bob, content.as_bytes()));
+        String::from_utf8_lossy(&opened.message).into_owned()
+    };
+    assert_eq!(delivered(&silent), text);
+    for forwarded in [
+        content.replace("forwarded=no", "forwarded=yes"),
+        silent.replace(ALICE, MALLORY),
+        silent.replace("From: alice", "X: alice"),
+    ] {
+        let text = delivered(&forwarded);
+        assert!(text.contains("message/rfc822") && text.contains("Subject: Supper\r\n"), "{text}");
+    }
 }

@@ -46,6 +46,27 @@ pub(super) fn message_around(outer: &Header, protected: &[Field], inner: &Rope) 
     octets.into()
 }
 
+/// A message with these fields in the place of its own of their names; all else octet for octet.
+pub(super) fn with_fields(message: &Entity, fields: &[Field]) -> Bytes {
+    let mut octets = Vec::with_capacity(message.raw.len().saturating_add(1024));
+    let mut written: Vec<&str> = Vec::new();
+    for field in &message.header.fields {
+        match fields.iter().find(|other| other.is(field.name())) {
+            None => push_field(&mut octets, &field.raw),
+            Some(other) if !written.contains(&other.name()) => {
+                written.push(other.name());
+                push_field(&mut octets, &other.raw);
+            }
+            Some(_) => {}
+        }
+    }
+    for field in fields.iter().filter(|field| !written.contains(&field.name())) {
+        push_field(&mut octets, &field.raw);
+    }
+    octets.extend_from_slice(message.raw.get(message.header.raw.len()..).unwrap_or_default());
+    octets.into()
+}
+
 /// The outer fields that are not MIME's, and MIME-Version, in a buffer with room for `room` octets more.
 fn outer_fields(outer: &Header, protected: &[Field], room: usize) -> Vec<u8> {
     let mut octets = Vec::with_capacity(outer.raw.len().saturating_add(room).saturating_add(64));

@@ -4,16 +4,16 @@ use bytes::Bytes;
 
 use super::OpenContext;
 use crate::address::Mailbox;
-use crate::cms::algorithm::{Digest, SignatureScheme, signature_scheme};
+use crate::cms::algorithm::{Digest, Legacy, SignatureScheme, signature_scheme};
 use crate::cms::error::CmsError;
 use crate::cms::signed::{CertificateId, Countersignature, SignedData, SignerInfo};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
-use crate::pki::path::{self, PathLimits, PathMemory, PathQuestion, ValidPath};
+use crate::pki::path::{self, PathMemory, PathQuestion, ValidPath};
 use crate::pki::revocation::{self, Demand, Evidence, Need};
-use crate::smime::verdict::{SignerReport, VerifiedSigner};
+use crate::smime::verdict::{SignerReport, VerifiedDomain, VerifiedSigner};
 
 /// The content type of MIME entities, id-data (RFC 8551 section 2.4.1).
 pub(super) const ID_DATA: &str = "1.2.840.113549.1.7.1";
@@ -32,6 +32,8 @@ pub(super) enum Standing {
     Unaccepted(String),
     /// The author is somebody else than the signer.
     OtherAuthor(String),
+    /// The author's domain signed, and no person.
+    Domain(String),
     /// Nothing could be checked.
     Unchecked(String),
 }
@@ -41,6 +43,8 @@ pub(super) struct Judgement {
     pub reports: Vec<SignerReport>,
     pub standing: Standing,
     pub signer: Option<VerifiedSigner>,
+    /// The author's domain, where its key signed.
+    pub domain: Option<VerifiedDomain>,
     /// Certificates of signers that are good in every way, for harvest.
     pub certificates: Vec<Certificate>,
     /// What would tell more of their state.
@@ -58,6 +62,7 @@ pub(super) fn judge(
         reports: Vec::new(),
         standing: Standing::Verified,
         signer: None,
+        domain: None,
         certificates: Vec::new(),
         needs: Vec::new(),
     };
@@ -87,13 +92,14 @@ pub(super) fn judge(
     } else if checked == 0 {
         Standing::Unchecked("no signature of a known algorithm".into())
     } else {
-        conclude(&mut judgement, data)
+        conclude(&mut judgement, data, author)
     };
-    if judgement.signer.is_some()
+    if (judgement.signer.is_some() || judgement.domain.is_some())
         && let Err(why) = names_no_other(content, author, &context.mime)
     {
         judgement.standing = Standing::OtherAuthor(why);
         judgement.signer = None;
+        judgement.domain = None;
         judgement.certificates.clear();
     }
     judgement
@@ -133,12 +139,13 @@ fn only_author(header: &Header, author: &Result<Mailbox, String>) -> Result<(), 
 }
 
 /// All known signatures are good: is one signer the author, with a valid path?
-fn conclude(judgement: &mut Judgement, data: &SignedData) -> Standing {
+fn conclude(judgement: &mut Judgement, data: &SignedData, author: &Result<Mailbox, String>) -> Standing {
     if data.econtent_type != ID_DATA {
         return Standing::Unaccepted(format!("what is signed is no MIME entity but {}", data.econtent_type));
     }
     let good = judgement.reports.iter().filter(|report| report.signature.is_ok());
-    let mut why = None;
+    let domain = author.as_ref().ok().map(Mailbox::domain);
+    let (mut why, mut of_domain) = (None, None);
     for report in good {
         let Some(certificate) = &report.certificate else { continue };
         match (&report.path, &report.matches_from) {
@@ -147,13 +154,23 @@ fn conclude(judgement: &mut Judgement, data: &SignedData) -> Standing {
                 judgement.signer.get_or_insert_with(|| VerifiedSigner::new(mailbox.clone(), certificate.clone()));
             }
             (Err(reason), _) => why = why.or(Some(Standing::Unaccepted(reason.clone()))),
-            (Ok(_), Err(reason)) => why = why.or(Some(Standing::OtherAuthor(reason.clone()))),
+            (Ok(_), Err(reason)) => match domain {
+                Some(domain) if certificate.is_for_domain(domain, Purpose::Signature) => {
+                    of_domain.get_or_insert_with(|| VerifiedDomain::new(domain.clone(), certificate.clone()));
+                }
+                _ => why = why.or(Some(Standing::OtherAuthor(reason.clone()))),
+            },
         }
     }
-    match (&judgement.signer, why) {
-        (Some(_), _) => Standing::Verified,
-        (None, Some(standing)) => standing,
-        (None, None) => Standing::Unchecked("no signer could be judged".into()),
+    match (&judgement.signer, why, of_domain) {
+        (Some(_), ..) => Standing::Verified,
+        (None, Some(standing), _) => standing,
+        (None, None, Some(of_domain)) => {
+            let why = format!("signed by the domain {}, which does not tell who in it wrote", of_domain.domain());
+            judgement.domain = Some(of_domain);
+            Standing::Domain(why)
+        }
+        (None, None, None) => Standing::Unchecked("no signer could be judged".into()),
     }
 }
 
@@ -224,9 +241,11 @@ fn report(
         }
         report.revocation = Some(judged.status);
     }
-    report.weak = weaknesses(info, &certificate, report.path.as_ref().ok());
+    if context.legacy != Legacy::default() {
+        report.weak = weaknesses(info, &certificate, report.path.as_ref().ok());
+    }
     report.matches_from = match author {
-        Ok(mailbox) if certificate.is_for(&mailbox.key()) => Ok(mailbox.clone()),
+        Ok(mailbox) if certificate.names(&mailbox.key(), context.email_in_subject) => Ok(mailbox.clone()),
         Ok(mailbox) => Err(format!("the certificate is for {}, From is {mailbox}", names(&certificate))),
         Err(error) => Err(format!("From names no single author: {error}")),
     };
@@ -282,7 +301,7 @@ fn recall<'m>(
     author: &Result<Mailbox, String>,
     context: &'m OpenContext,
 ) -> (Option<&'m dyn PathMemory>, Option<ValidPath>) {
-    let memory = context.paths.as_deref().filter(|_| context.path == PathLimits::default());
+    let memory = context.paths.as_deref().filter(|memory| *memory.limits() == context.path);
     let question = question(leaf, data, author, context);
     (memory, memory.zip(question).and_then(|(memory, question)| memory.recall(&question)))
 }
@@ -327,7 +346,7 @@ pub(in crate::smime) fn scheme_name(scheme: SignatureScheme) -> String {
         SignatureScheme::RsaPkcs1(digest) => format!("RSA PKCS#1 v1.5, {}", digest.name()),
         SignatureScheme::RsaPss(digest, salt) => format!("RSA-PSS, {}, salt of {salt}", digest.name()),
         SignatureScheme::Ecdsa(digest) => format!("ECDSA, {}", digest.name()),
-        SignatureScheme::Ed25519 => "Ed25519".into(),
+        SignatureScheme::Ed25519 | SignatureScheme::MlDsa(_) | SignatureScheme::SlhDsa(_) => scheme.name(),
     }
 }
 

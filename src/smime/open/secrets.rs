@@ -16,11 +16,11 @@ impl Opener {
         for secret in &secrets {
             let mut index = 0usize;
             while let Some(envelope) = self.envelope.as_mut()
-                && let Some(info) = envelope.data.recipients.get(index)
+                && let Some(info) = envelope.data.as_ref().and_then(|data| data.recipients.get(index))
                 && tries < SECRETS
             {
                 index = index.saturating_add(1);
-                match info.unwrap_shared(secret, envelope.data.content) {
+                match info.unwrap_shared(secret, envelope.content) {
                     None => continue,
                     Some(Ok(cek)) => {
                         envelope.secret_failed = Some("it could not be decrypted".to_owned());

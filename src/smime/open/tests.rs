@@ -9,6 +9,7 @@ use crate::smime::seal::{Draft, Form};
 use crate::smime::testing::*;
 
 mod layers;
+mod post_quantum;
 mod protected;
 
 use base64::Engine;

@@ -2,7 +2,7 @@
 
 use super::OwnKey;
 use super::judge::id_text;
-use crate::cms::algorithm::KeyTransport;
+use crate::cms::algorithm::{KeyEncapsulation, KeyTransport};
 use crate::cms::enveloped::{EnvelopedData, RecipientInfo, RecipientKind};
 
 /// The content encryption.
@@ -21,6 +21,9 @@ pub(super) fn recipient(info: &RecipientInfo, own: &[OwnKey]) -> String {
         RecipientKind::KeyAgreement(agreement) => {
             let cofactor = if agreement.cofactor { "cofactor " } else { "" };
             format!("{cofactor}ECDH, {}, {}", agreement.kdf.name(), agreement.wrap.name())
+        }
+        RecipientKind::KeyEncapsulation(KeyEncapsulation { kem, kdf, wrap }) => {
+            format!("{}, HKDF with {}, {}", kem.name(), kdf.name(), wrap.name())
         }
         RecipientKind::SharedKey { wrap, identifier } => {
             let name: String = identifier.iter().take(32).map(|octet| format!("{octet:02x}")).collect();

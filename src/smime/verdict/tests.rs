@@ -166,6 +166,7 @@ fn verdict(result: SmimeResult, reason: &str) -> Verdict {
             outcome: Ok(()),
         }],
         signer: None,
+        domain: None,
         result,
         reason: reason.into(),
         decrypted: true,
@@ -196,6 +197,26 @@ fn marks_are_put_in_front_and_the_body_is_shared() {
 fn pass_is_never_written_without_its_proof() {
     let fields = String::from_utf8(marks().fields(&verdict(SmimeResult::Pass, ""))).unwrap();
     assert!(!fields.contains("pass") && !fields.contains("valid;"), "{fields}");
+}
+
+#[test]
+fn a_domains_signature_is_the_domains_and_no_persons() {
+    use crate::pki::authority::{NewKey, Recipe, issue_cached};
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let certificate = issue_cached(&Recipe::mailbox("x@example.org", now, NewKey::P256), None).certificate;
+    let domain = VerifiedDomain::new(Domain::parse("example.org").unwrap(), certificate);
+    let signed = Verdict { domain: Some(domain), ..verdict(SmimeResult::Policy, "signed by the domain") };
+    let fields = String::from_utf8(marks().fields(&signed)).unwrap();
+    assert!(fields.contains("smime=policy") && !fields.contains("body.smime-identifier"), "{fields}");
+    assert!(fields.contains("X-Waxwing-Signature: domain; signer=\"@example.org\""), "{fields}");
+    // Beside anything but `policy` it counts as nothing.
+    for result in [SmimeResult::Pass, SmimeResult::Fail, SmimeResult::None, SmimeResult::Neutral] {
+        let fields = String::from_utf8(marks().fields(&Verdict { result, ..signed.clone() })).unwrap();
+        assert!(
+            !fields.contains("domain;") && !fields.contains("smime=pass") && !fields.contains(": valid;"),
+            "{fields}"
+        );
+    }
 }
 
 #[test]

@@ -25,7 +25,11 @@ fn written(marks: &Marks, verdict: &Verdict) -> Result<Vec<u8>, MimeError> {
     if !verdict.reason.is_empty() {
         value.push_str(&format!(" ({})", comment(&verdict.reason)));
     }
-    let mut signature = word(result).to_owned();
+    let domain = verdict.domain.as_ref().filter(|_| result == SmimeResult::Policy);
+    let mut signature = if domain.is_some() { "domain" } else { word(result) }.to_owned();
+    if let Some(domain) = domain {
+        signature.push_str(&format!("; signer={}", quoted(&format!("@{}", domain.domain()))));
+    }
     if let Some(signer) = verdict.signer.as_ref().filter(|_| result == SmimeResult::Pass) {
         let certificate = signer.certificate();
         let mailbox = quoted(&signer.mailbox().to_string());

@@ -58,9 +58,10 @@ const HELD: Step = step!(spool, disk => {
 });
 
 use EntryState::{Held, Waiting};
-use RecipientState::{Delivered, Failed, Stuck};
+use RecipientState::{Delivered, Failed, Quarantined, Stuck};
 
 /// Every edge, in the table's order.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn edges() -> Vec<Edge> {
     let edge = |name, prepare, act, after| Edge { name, prepare, act, after };
     vec![
@@ -114,6 +115,12 @@ fn edges() -> Vec<Edge> {
             &[("mail", Held)],
         ),
         edge(
+            "settle, some quarantined",
+            CLAIMED,
+            step!(spool, disk => spool.settle(it(&spool), outcome([Delivered, Quarantined], vec![])).await),
+            &[("mail", Held)],
+        ),
+        edge(
             "settle, all done",
             CLAIMED,
             step!(spool, disk => {
@@ -143,6 +150,21 @@ fn edges() -> Vec<Edge> {
             &[("mail", Waiting)],
         ),
         edge("release", HELD, step!(spool, disk => spool.release(it(&spool)).await), &[("mail", Waiting)]),
+        edge(
+            "release, quarantined",
+            step!(spool, disk => {
+                claimed(&spool).await?;
+                spool.settle(it(&spool), outcome([Quarantined, Stuck], vec![])).await
+            }),
+            step!(spool, disk => {
+                spool.release(it(&spool)).await?;
+                let states: Vec<_> = spool.entries()[0].recipients.iter().map(|one| one.state).collect();
+                // Not kept back again, and that alone.
+                assert_eq!(states, [RecipientState::Released, RecipientState::Waiting]);
+                Ok(())
+            }),
+            &[("mail", Waiting)],
+        ),
         edge(
             "replace",
             step!(spool, disk => {

@@ -89,6 +89,18 @@ fn ed25519_signs_with_and_without_attributes() {
     assert_eq!(key.verify(SignatureScheme::Ed25519, certificate.tbs(), certificate.signature()), Ok(()));
 }
 
+/// A6 does not depend on how it is signed: Ed25519, which signs the octets themselves, is as open to it as the others.
+#[test]
+fn a06_attributes_as_content_are_refused_whatever_the_scheme() {
+    for (issued, scheme) in cases() {
+        let good = SignedData::parse(&sign(&issued, scheme, CONTENT, false)).unwrap();
+        let attributes = good.signers[0].attributes.as_ref().unwrap().candidates().next().unwrap().to_vec();
+        let forged = forge_with(&issued, scheme, Some(&attributes), ID_DATA, None, &attributes);
+        let error = verify_all(&SignedData::parse(&forged).unwrap(), &attributes, Legacy::default()).unwrap_err();
+        assert!(error.to_string().contains("euf-cma"), "{scheme:?}: {error}");
+    }
+}
+
 /// A countersignature is told; it is not checked, and neither helps nor harms the signature that it stands beside.
 #[test]
 fn countersignatures_are_told_and_not_counted() {

@@ -243,6 +243,11 @@ fn what_is_weak_is_read_by_the_switch_and_marked() {
     let strict = open(&pki, &[], pkcs7_message(&message));
     assert_eq!(strict.verdict.result, SmimeResult::Policy, "{}", strict.verdict.reason);
     assert!(strict.verdict.weak.is_empty());
+    // Each switch for itself: the key is too short, whatever is allowed of the digest, and the other way round.
+    for legacy in [Legacy { weak_keys: false, ..Legacy::ALL }, Legacy { sha1_signatures: false, ..Legacy::ALL }] {
+        let half = open_with(context(&pki, &[]).with_legacy(legacy), &holder(&[]), pkcs7_message(&message));
+        assert_eq!(half.verdict.result, SmimeResult::Policy, "{}", half.verdict.reason);
+    }
     let old = open_with(context(&pki, &[]).with_legacy(Legacy::ALL), &holder(&[]), pkcs7_message(&message));
     assert!(old.verdict.weak.iter().any(|weak| weak.contains("SHA-1")), "{:?}", old.verdict.weak);
     assert!(old.verdict.weak.iter().any(|weak| weak.contains("RSA-1024")), "{:?}", old.verdict.weak);
@@ -271,4 +276,19 @@ fn what_is_weak_is_read_by_the_switch_and_marked() {
     let old = open_with(context(&pki, &[bob]).with_legacy(Legacy::ALL), &holder(&[bob]), message);
     assert!(old.verdict.decrypted);
     assert_eq!(old.verdict.weak, ["encrypted with 3DES-CBC"]);
+}
+
+/// Bouncy Castle's samples: a countersignature is shown beside its signer, and a compressed object opens.
+#[test]
+fn foreign_countersignatures_and_compressed_data_are_read() {
+    let Some(dir) = crate::outside::corpora() else { return };
+    let pki = people(NewKey::P256);
+    let file = |name: &str| std::fs::read(dir.join("bc-cms-literals").join(name)).unwrap();
+    let opened = open(&pki, &[], pkcs7_message(&file("NewSignedDataTest.xtraCounterSig.der")));
+    let Layer::Signed { signers, .. } = &opened.verdict.layers[0] else { panic!() };
+    assert!(signers.iter().any(|signer| signer.countersigned.iter().any(|by| by.contains("not counted"))));
+    assert_ne!(opened.verdict.result, SmimeResult::Pass);
+    let object = Bytes::from(file("NewCompressedDataStreamTest.compData.der"));
+    let content = crate::cms::compressed::CompressedData::parse(&object).unwrap().open(1 << 20).unwrap();
+    assert_eq!(content, file("NewCompressedDataStreamTest.uncompData.der"));
 }

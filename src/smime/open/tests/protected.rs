@@ -50,3 +50,66 @@ fn a09_to_and_cc_under_the_signature_are_compared_with_the_recipient() {
     // Not said to be protected: nothing to compare.
     assert_eq!(received(&format!("To: {BOB}\r\nContent-Type: text/plain\r\n\r\nhello\r\n")), (true, true));
 }
+
+/// A signature of the author's domain: neither the author's nor wrong, and not of a domain that is another one.
+#[test]
+fn a_domain_signature_is_the_domains_and_never_the_authors() {
+    let pki = people(NewKey::P256);
+    let domain = |address: &str| {
+        issue_cached(
+            &Recipe { mailboxes: vec![address.into()], ..Recipe::mailbox("gateway", now(), NewKey::P256) },
+            Some(&pki.intermediate),
+        )
+    };
+    let chain = [pki.intermediate.certificate.clone()];
+    let signed = |signer: &Issued, inner: &str| {
+        let inner = Bytes::copy_from_slice(inner.as_bytes());
+        let object = sign(signer, &parameters(&signer.certificate, &chain, scheme_of(signer)), &inner, true);
+        open(&pki, &[], pkcs7_message(&object))
+    };
+    const PLAIN: &str = "Content-Type: text/plain\r\n\r\nhello\r\n";
+    for address in ["@example.org", "domain-signing-authority@example.org"] {
+        let opened = signed(&domain(address), PLAIN);
+        let verdict = &opened.verdict;
+        assert_eq!((verdict.result, verdict.signer.is_none()), (SmimeResult::Policy, true), "{}", verdict.reason);
+        assert_eq!(verdict.domain.as_ref().unwrap().domain().as_str(), "example.org");
+        assert!(verdict.reason.starts_with("signed by the domain example.org"), "{}", verdict.reason);
+        assert!(opened.certificates.is_empty(), "nothing is learned of a person");
+        // A From inside that is another one: nobody's.
+        let opened = signed(&domain(address), &format!("From: {MALLORY}\r\n{PLAIN}"));
+        assert_eq!((opened.verdict.result, opened.verdict.domain.is_none()), (SmimeResult::Fail, true));
+    }
+    for address in
+        ["@example.com", "@sub.example.org", "domain-confidentiality-authority@example.org", "postmaster@example.org"]
+    {
+        let opened = signed(&domain(address), PLAIN);
+        assert_eq!((opened.verdict.result, opened.verdict.domain.is_none()), (SmimeResult::Fail, true), "{address}");
+    }
+    // Under no anchor: not the domain's either.
+    let stranger = issue_cached(
+        &Recipe { mailboxes: vec!["@example.org".into()], ..Recipe::mailbox("stranger", now(), NewKey::P256) },
+        None,
+    );
+    let opened = signed(&stranger, PLAIN);
+    assert_eq!(
+        (opened.verdict.result, opened.verdict.domain.is_none()),
+        (SmimeResult::Policy, true),
+        "{}",
+        opened.verdict.reason
+    );
+    assert!(!opened.verdict.reason.contains("signed by the domain"), "{}", opened.verdict.reason);
+}
+
+/// CBC whose content a domain signed: what the signature covers is delivered, and not called unauthenticated (A2).
+#[test]
+fn a_domain_signature_proves_the_content_of_cbc() {
+    let pki = people(NewKey::P256);
+    let bob = pki.leaf(BOB).unwrap();
+    let recipe = Recipe { mailboxes: vec!["@example.org".into()], ..Recipe::mailbox("gateway", now(), NewKey::P256) };
+    let gateway = issue_cached(&recipe, Some(&pki.intermediate));
+    let draft = signed_draft(&pki, &gateway, Form::Clear, mail());
+    let plan = encrypt_plan(&[bob], ContentEncryption::Aes256Cbc);
+    let opened = open(&pki, &[bob], draft.encrypt(&plan, true).unwrap().rope().to_bytes());
+    assert!(opened.verdict.domain.is_some() && !opened.verdict.unauthenticated, "{:?}", opened.verdict.notes);
+    assert!(String::from_utf8_lossy(&opened.message).contains("Bring bread."));
+}
