@@ -60,7 +60,7 @@ async fn session(stream: TcpStream, seen: Arc<Mutex<Seen>>, script: Script) -> O
         if stream.read_line(&mut line).await.ok()? == 0 {
             return None;
         }
-        let answer = match &line[..4] {
+        let answer = match line.get(..4).unwrap_or_default() {
             "EHLO" => "250-x\r\n250 PIPELINING\r\n",
             "MAIL" => {
                 let number = seen.lock().unwrap().mails.len();
