@@ -46,6 +46,17 @@ impl Stage {
     /// All, in the order of a mail's way.
     pub const ALL: [Self; 4] = [Self::Connect, Self::Wait, Self::Answer, Self::Delivery];
 
+    /// Its own of one for each.
+    pub fn of<T>(self, all: &[T; 4]) -> &T {
+        let [connect, wait, answer, delivery] = all;
+        match self {
+            Self::Connect => connect,
+            Self::Wait => wait,
+            Self::Answer => answer,
+            Self::Delivery => delivery,
+        }
+    }
+
     /// Its name in a report.
     pub fn name(self) -> &'static str {
         match self {
@@ -113,7 +124,7 @@ const RECENT: usize = 3;
 
 /// Takes in what happens, from many threads; tells what it was.
 ///
-/// Each thread writes to one of a few shards, so that none waits for another for long. A record costs about as much as two clock readings.
+/// Each thread writes to one of a few shards, so that none waits for another for long.
 #[derive(Debug)]
 pub struct Recorder {
     origin: OnceLock<Instant>,

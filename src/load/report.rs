@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use super::generator::{Knee, Sent};
 use super::ledger::{Account, Fault, FaultKind};
 use super::measure::process::Usage;
-use super::measure::{Class, Points, Spread, Stage};
+use super::measure::{Points, Spread, Stage};
 use super::run::Outcome;
 use super::scenario::Scenario;
 pub use json::{FILE_MAX, ReadError, fuzz_report, parse};
@@ -62,7 +62,7 @@ pub struct Report {
     pub machine: Machine,
     /// How it was sent.
     pub sending: Sending,
-    /// Mails by [`Class`] of their answers, in the order of [`Class::ALL`].
+    /// Mails by class of their answers, in the order of [`Class::ALL`](super::measure::Class::ALL).
     pub answers: [u64; 5],
     /// Of the contents taken.
     pub octets: u64,
@@ -194,18 +194,21 @@ impl Report {
 
     /// The latencies of a stage.
     pub fn stage(&self, stage: Stage) -> &Spread {
-        let [connect, wait, answer, delivery] = &self.stages;
-        match stage {
-            Stage::Connect => connect,
-            Stage::Wait => wait,
-            Stage::Answer => answer,
-            Stage::Delivery => delivery,
-        }
+        stage.of(&self.stages)
     }
 
     /// Mails taken.
     pub fn taken(&self) -> u64 {
-        self.answers[Class::Taken as usize]
+        let [taken, ..] = self.answers;
+        taken
+    }
+
+    /// Counts of the account in the order of a mail's way; those of other names behind them.
+    pub fn account_in_order(&self) -> Vec<(&str, u64)> {
+        let place = |name: &str| ACCOUNT.iter().position(|known| *known == name).unwrap_or(ACCOUNT.len());
+        let mut counts: Vec<(&str, u64)> = self.account.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        counts.sort_by_key(|(name, _)| place(name));
+        counts
     }
 
     /// Mails taken a second, from the first due to the last answer.
@@ -229,6 +232,22 @@ impl Report {
         (taken > 0).then(|| show::float(of.user.saturating_add(of.system)) / show::float(taken))
     }
 }
+
+/// Counts of an account in the order of a mail's way.
+const ACCOUNT: [&str; 12] = [
+    "sent",
+    "taken",
+    "deferred",
+    "refused",
+    "refused_rightly",
+    "unknown",
+    "not_sent",
+    "delivered",
+    "bounced",
+    "repeated",
+    "unheard",
+    "strangers",
+];
 
 /// The first characters of a text from outside.
 fn cut(text: &str) -> String {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::load::measure::{Class, Live, Recorder};
+use crate::load::measure::{Live, Recorder};
 use crate::load::report::show;
 use crate::load::scenario::{FOREVER, Pace, Scenario};
 
@@ -103,7 +103,7 @@ impl Drop for Progress {
 /// The last second, and all until now.
 fn words(live: &Live) -> String {
     let micros = |time| show::micros(show::whole_micros(time));
-    let taken = live.classes[Class::Taken as usize];
+    let [taken, ..] = live.classes;
     let others = live.classes.iter().sum::<u64>().saturating_sub(taken);
     let mut words = format!(
         "{}/s, p50 {}, p99 {}; {} taken",

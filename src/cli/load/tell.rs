@@ -44,11 +44,10 @@ pub fn report(report: &Report) {
     if sending.overdue > 0 {
         println!("{} mails fell due and were not begun", show::count(sending.overdue));
     }
-    let counts: Vec<String> = report
-        .account
-        .iter()
-        .filter(|(name, count)| **count > 0 || ["sent", "taken", "delivered"].contains(&name.as_str()))
-        .map(|(name, count)| format!("{} {}", shown(&name.replace('_', " ")), show::count(*count)))
+    let counts = report.account_in_order().into_iter();
+    let counts: Vec<String> = counts
+        .filter(|(name, count)| *count > 0 || ["sent", "taken", "delivered"].contains(name))
+        .map(|(name, count)| format!("{} {}", shown(&name.replace('_', " ")), show::count(count)))
         .collect();
     println!("{}", counts.join(", "));
     faults(report);

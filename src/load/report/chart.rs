@@ -46,6 +46,7 @@ pub(super) struct Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Line,
+    Dashed,
     Area,
     Dots,
 }
@@ -143,7 +144,7 @@ fn round_step(least: f64, unit: Unit) -> f64 {
         return 2_f64.powf(least.log2().ceil());
     }
     let power = 10_f64.powf(least.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
+    [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
         .map(|factor| factor * power)
         .find(|step| *step >= least * 0.999_999)
@@ -159,6 +160,7 @@ fn label(value: f64, unit: Unit, longest: f64) -> String {
         Unit::Seconds if longest < 7_200.0 => format!("{}:{:02}", whole / 60, whole % 60),
         Unit::Seconds => format!("{}:{:02} h", whole / 3_600, whole / 60 % 60),
         Unit::Rate if value >= 10_000.0 => format!("{}k", plain(value / 1e3)),
+        Unit::Rate if value >= 1_000.0 => show::count(whole),
         Unit::Rate | Unit::Cores => plain(value),
         Unit::Micros if value < 1e3 => format!("{} µs", plain(value)),
         Unit::Micros if value < 1e6 => format!("{} ms", plain(value / 1e3)),
@@ -203,7 +205,7 @@ impl Chart {
             escape(self.title)
         );
         // Writing to a String does not fail.
-        for tick in y.ticks(4.0) {
+        for tick in y.ticks(5.0) {
             let at = y.place(tick);
             let end = width - right;
             let _ = write!(svg, "<path class=\"grid\" d=\"M{left} {at:.1}H{end}\"/>");
@@ -252,6 +254,7 @@ impl Chart {
 impl Line {
     fn draw(&self, svg: &mut String, x: &Ruler, y: &Ruler) {
         let colour = self.colour;
+        let dash = if self.shape == Shape::Dashed { " dash" } else { "" };
         for run in self.runs.iter().filter(|run| !run.is_empty()) {
             let places: Vec<(f64, f64)> = run.iter().map(|(across, up)| (x.place(*across), y.place(*up))).collect();
             if self.shape == Shape::Dots || places.len() == 1 {
@@ -272,7 +275,7 @@ impl Line {
                     last.0, first.0
                 );
             }
-            let _ = writeln!(svg, "<path class=\"l{colour}\" d=\"{path}\"/>");
+            let _ = writeln!(svg, "<path class=\"l{colour}{dash}\" d=\"{path}\"/>");
         }
     }
 }

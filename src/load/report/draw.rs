@@ -3,12 +3,12 @@
 use super::chart::{Axis, Chart, Line, Scale, Shape, Unit, nines};
 use super::{Report, show};
 use crate::load::measure::process::Usage;
-use crate::load::measure::{Class, Point, Spread, Stage};
+use crate::load::measure::{Point, Spread, Stage};
 
 /// Colours of a page with two reports.
 pub(super) const PAIR: [usize; 2] = [1, 4];
-/// An interval of which less than this share was sent in is not drawn: its rate says nothing.
-const LEAST_SHARE: f64 = 0.1;
+/// A last interval of which less than this share was sent in is not drawn: its rate says nothing.
+const LEAST_SHARE: f64 = 0.25;
 const TIME: Axis = Axis { scale: Scale::Linear, unit: Unit::Seconds };
 const RATE: Axis = Axis { scale: Scale::Linear, unit: Unit::Rate };
 const LATENCY: Axis = Axis { scale: Scale::Log, unit: Unit::Micros };
@@ -70,12 +70,16 @@ fn intervals(report: &Report, until: u64, value: impl Fn(&Point, f64) -> Option<
     steps((0_u64..).zip(&report.series.points).map(|(number, point)| {
         let from = show::float(number) * width;
         let to = (from + width).min(until);
-        if to - from < width * LEAST_SHARE { (from, from, None) } else { (from, to, value(point, to - from)) }
+        if number > 0 && to - from < width * LEAST_SHARE {
+            (from, from, None)
+        } else {
+            (from, to, value(point, to - from))
+        }
     }))
 }
 
 fn taken(report: &Report, colour: usize, shape: Shape) -> Line {
-    let rate = |point: &Point, seconds: f64| Some(show::float(point.classes[Class::Taken as usize]) / seconds);
+    let rate = |point: &Point, seconds: f64| point.classes.first().map(|taken| show::float(*taken) / seconds);
     Line { name: "taken".into(), colour, runs: intervals(report, report.sending.took, rate), shape }
 }
 
@@ -84,7 +88,7 @@ fn throughput(report: &Report) -> Chart {
     if report.delivered_until > 0 {
         let rate = |point: &Point, seconds: f64| Some(show::float(point.delivered) / seconds);
         let runs = intervals(report, report.delivered_until, rate);
-        lines.push(Line { name: "delivered".into(), colour: 2, runs, shape: Shape::Line });
+        lines.push(Line { name: "delivered".into(), colour: 2, runs, shape: Shape::Dashed });
     }
     let others = |point: &Point| point.classes.iter().skip(1).fold(0_u64, |sum, more| sum.saturating_add(*more));
     if report.series.points.iter().any(|point| others(point) > 0) {
@@ -101,18 +105,19 @@ fn latency(report: &Report, stage: Stage, which: usize, colour: usize) -> Line {
         let three = if stage == Stage::Delivery { point.delivery } else { point.answer };
         three.get(which).filter(|micros| **micros > 0).map(|micros| show::float(*micros))
     };
-    let runs = intervals(report, u64::MAX, value);
+    let until = if stage == Stage::Delivery { report.delivered_until } else { report.sending.took };
+    let runs = intervals(report, until, value);
     let name = ["p50", "p99", "longest"].get(which).copied().unwrap_or_default().to_owned();
     Line { name, colour, runs, shape: Shape::Line }
 }
 
 fn over_time(report: &Report, stage: Stage) -> Chart {
-    let lines = [(2, 3), (1, 4), (0, 1)].map(|(which, colour)| latency(report, stage, which, colour));
+    let lines = [(2, 5), (1, 4), (0, 1)].map(|(which, colour)| latency(report, stage, which, colour));
     let (title, about) = match stage {
         Stage::Delivery => ("Delivery latency", "from due to the sink"),
         _ => ("Answer latency", "from due to answered"),
     };
-    Chart { title, about, x: TIME, y: LATENCY, lines: lines.into_iter().rev().collect(), level: None }
+    Chart { title, about, x: TIME, y: LATENCY, lines: lines.to_vec(), level: None }
 }
 
 fn curve_line(spread: &Spread, colour: usize) -> Line {

@@ -59,7 +59,8 @@ pub fn page(report: &Report) -> String {
     body.push_str(&percentiles(report));
     body.push_str(&processes(report));
     body.push_str(&trials(report));
-    let account = report.account.iter().map(|(name, count)| (name.replace('_', " "), super::show::count(*count)));
+    let account = report.account_in_order().into_iter();
+    let account = account.map(|(name, count)| (name.replace('_', " "), super::show::count(count)));
     body.push_str(&list("Account", "by mail and recipient", account));
     let settings = report.settings.iter().map(|(key, value)| (key.clone(), value.clone()));
     body.push_str(&list("Settings", "by the keys of a scenario", settings));

@@ -4,8 +4,8 @@ use super::compare::{Comparison, Differs};
 use super::*;
 use crate::load::generator::Trial;
 use crate::load::mails::MailId;
-use crate::load::measure::Recorder;
 use crate::load::measure::process::Look;
+use crate::load::measure::{Class, Recorder};
 use crate::load::scenario;
 
 /// A run of five seconds: `rate` mails a second that take `latency` each and a hundredth of them ten times that; with a fault of each text.

@@ -38,6 +38,11 @@ fn table(class: &str, heading: &[&str], rows: &[Vec<String>]) -> String {
     html
 }
 
+/// The same over the whole page.
+fn wide(title: &str, about: &str, inner: &str) -> String {
+    section(title, about, inner).replacen("<section>", "<section class=\"wide\">", 1)
+}
+
 /// Names and values.
 pub(super) fn list(title: &str, about: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
     let rows: Vec<Vec<String>> = pairs.map(|(name, value)| vec![name, value]).collect();
@@ -89,7 +94,7 @@ pub(super) fn percentiles(report: &Report) -> String {
         Stage::ALL.into_iter().map(|stage| (stage, report.stage(stage))).filter(|(_, spread)| spread.count > 0);
     let rows: Vec<Vec<String>> = stages.map(|(stage, spread)| stage_row(stage, spread)).collect();
     let heading = ["stage", "count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
-    section(
+    wide(
         "Latency by stage",
         "connect: a new connection; the others from when a mail was due",
         &table("", &heading, &rows),
@@ -148,7 +153,7 @@ pub(super) fn faults(faults: &Faults) -> String {
         vec![id, fault.what.clone(), fault.recipient.clone(), fault.why.clone()]
     });
     let inner = table("texts", &["mail", "fault", "recipient", "why"], &rows.collect::<Vec<_>>());
-    section("Faults", &about, &inner).replacen("<section>", "<section class=\"wide\">", 1)
+    wide("Faults", &about, &inner)
 }
 
 /// How a run was made.
