@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{known, parse_owner, short};
 use crate::cli::{CommandResult, Failure, print_table, shown};
-use crate::cms::algorithm::{Capabilities, ContentEncryption, Digest, KeyTransport};
+use crate::cms::algorithm::{Capabilities, ContentEncryption};
+use crate::config::TRANSPORTS;
 use crate::policy::TrustState;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::keyring::hex;
@@ -32,14 +33,6 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
-
-const TRANSPORTS: [(&str, KeyTransport); 5] = [
-    ("pkcs1", KeyTransport::RsaPkcs1),
-    ("oaep-sha1", KeyTransport::RsaOaep(Digest::Sha1, Digest::Sha1)),
-    ("oaep-sha256", KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256)),
-    ("oaep-sha384", KeyTransport::RsaOaep(Digest::Sha384, Digest::Sha384)),
-    ("oaep-sha512", KeyTransport::RsaOaep(Digest::Sha512, Digest::Sha512)),
-];
 
 fn parse(words: &[String]) -> Result<Capabilities, Failure> {
     use ContentEncryption::{Aes128Cbc, Aes128Gcm, Aes192Cbc, Aes192Gcm, Aes256Cbc, Aes256Gcm, TripleDesCbc};

@@ -147,7 +147,8 @@ impl<'c> Explainer<'c> {
         for (at, content) in shared {
             let other = |one: &&mut Explained| !one.treatment.contains(content.name());
             if let Some(one) = recipients.get_mut(at).filter(other) {
-                one.notes.push(format!("in one copy with others, with {}: the best that all of them read", content.name()));
+                one.notes
+                    .push(format!("in one copy with others, with {}: the best that all of them read", content.name()));
             }
         }
         let listener = &arrived.listener;

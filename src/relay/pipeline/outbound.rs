@@ -389,8 +389,7 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
 fn join(groups: &mut Vec<Group>, new: Group, alone: bool) {
     if !alone && let Some(group) = groups.iter_mut().find(|group| !group.alone && group.takes(&new)) {
         group.common.readable.retain(|content| new.common.readable.contains(content));
-        if let (Kind::Protect { encrypt: Some(how), .. }, Some(best)) =
-            (&mut group.kind, group.common.readable.first())
+        if let (Kind::Protect { encrypt: Some(how), .. }, Some(best)) = (&mut group.kind, group.common.readable.first())
         {
             how.content = *best;
         }
