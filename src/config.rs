@@ -12,6 +12,7 @@ use crate::cms::algorithm::Legacy;
 use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
+mod harvest;
 mod hops;
 mod policy;
 mod read;
@@ -19,6 +20,7 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
@@ -180,6 +182,7 @@ pub struct Config {
     /// Weak algorithms that may be read; none by default.
     pub legacy: Legacy,
     pub certificates: Certificates,
+    pub harvest: Harvest,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,

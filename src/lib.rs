@@ -95,6 +95,13 @@ pub mod keys;
 pub mod store;
 
 #[cfg(feature = "server")]
+/// Outside sources of certificates: what they find enters the store with its provenance.
+pub mod discovery {
+    /// Certificates and capabilities out of signed mail (A10).
+    pub mod harvest;
+}
+
+#[cfg(feature = "server")]
 /// Accepts mail, treats it, hands it on.
 pub mod relay {
     /// The budget of bytes in flight for the whole process.

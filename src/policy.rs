@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::address::{AddressError, Domain, Mailbox, ReversePath};
-use crate::cms::algorithm::{ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
+use crate::cms::algorithm::{Capabilities, ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
 use crate::config::Direction;
 use crate::keys::KeyId;
 use crate::mime::header::Header;
@@ -154,6 +154,8 @@ pub struct Profile {
     /// Allowed content encryption, best first. Capabilities choose within it.
     pub content: Vec<ContentEncryption>,
     pub transport: KeyTransport,
+    /// Further ways that are allowed, for recipients who are known not to read the first; the last one is what most can read.
+    pub further_transports: Vec<KeyTransport>,
     /// Key derivation of a key agreement.
     pub kdf: KeyDerivation,
     /// The content's key is derived from the CEK and the algorithm's own octets (RFC 9709). No built-in profile asks for it: few
@@ -222,8 +224,20 @@ impl Profile {
             "post-quantum" => (Family::PostQuantum, Signatures::Both),
             _ => (Family::Classical, Signatures::default()),
         };
-        let (name, derive_cek, header) = (name.to_owned(), false, None);
-        Some(Self { name, content, transport, kdf, derive_cek, pss, digest, header, encrypt_first, signatures })
+        let (name, further_transports, derive_cek, header) = (name.to_owned(), Vec::new(), false, None);
+        Some(Self {
+            name,
+            content,
+            transport,
+            further_transports,
+            kdf,
+            derive_cek,
+            pss,
+            digest,
+            header,
+            encrypt_first,
+            signatures,
+        })
     }
 
     /// How a key of this kind signs; `None` for kinds that cannot. An EC key signs with the digest of its curve's size, whatever `digest`
@@ -289,6 +303,18 @@ pub enum TrustState {
     Blocked,
 }
 
+impl TrustState {
+    /// The word for it, in commands and in what they print.
+    pub fn word(self) -> &'static str {
+        match self {
+            TrustState::Pinned => "pinned",
+            TrustState::Trusted => "trusted",
+            TrustState::Pending => "pending",
+            TrustState::Blocked => "blocked",
+        }
+    }
+}
+
 /// A certificate considered for a recipient or a signer, with all that is known of it.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -305,7 +331,9 @@ pub struct Candidate {
     /// The mailbox's SMIMEEncryptionKeyPreference names it.
     pub preferred: bool,
     /// What its owner can read, where known.
-    pub capabilities: Option<Vec<ContentEncryption>>,
+    pub capabilities: Option<Capabilities>,
+    /// Where it came from, in words, for `policy explain`.
+    pub origin: String,
 }
 
 /// What is known of a signer or a recipient when a rule is resolved.
@@ -346,6 +374,12 @@ pub struct Considered {
     pub role: &'static str,
     pub fingerprint: [u8; 32],
     pub subject: String,
+    /// How far it is trusted, where that is asked.
+    pub trust: Option<TrustState>,
+    /// Where it came from, in words.
+    pub origin: String,
+    /// What its owner is known to read, by name.
+    pub reads: Vec<String>,
     /// `Ok`: used; `Err`: why not.
     pub outcome: Result<(), String>,
 }
@@ -405,7 +439,12 @@ pub struct Signer {
 #[derive(Debug, Clone)]
 pub struct EncryptTo {
     pub certificates: Vec<Certificate>,
+    /// The best cipher that he is known to read: the first of `readable`.
     pub content: ContentEncryption,
+    /// The profile's ciphers that may be used for him, best first: recipients of one mail can share the best common one.
+    pub readable: Vec<ContentEncryption>,
+    /// How the key is transported to RSA keys.
+    pub transport: KeyTransport,
 }
 
 /// The treatment with the reasons.

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::address::{AddressError, Domain, Mailbox, MailboxKey};
-use crate::cms::algorithm::ContentEncryption;
+use crate::cms::algorithm::Capabilities;
 use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustSet};
@@ -67,11 +67,71 @@ pub struct CertificateRecord {
     pub certificate: Certificate,
     pub provenance: Provenance,
     pub trust: TrustState,
-    pub capabilities: Option<Vec<ContentEncryption>>,
+    /// What its owner can read, where somebody said so; [`Self::reads`] knows what the certificate itself says too.
+    pub capabilities: Option<Capabilities>,
+    /// Who said what its owner can read: a mail (its Message-ID; when it was signed), or an administrator.
+    pub learned: Option<Provenance>,
     /// SMIMEEncryptionKeyPreference named it.
     pub preferred: bool,
     /// The private key is in the store.
     pub key: Option<KeyId>,
+    /// The day on which a valid signature last was made with it, or named it; for what was harvested.
+    pub last_seen: Option<Timestamp>,
+    /// Why it stands as it does, where harvest put it there.
+    pub note: Option<Note>,
+}
+
+impl CertificateRecord {
+    /// Where it came from and why it stands as it does, in words.
+    pub fn origin(&self) -> String {
+        let Provenance { source, detail, at } = &self.provenance;
+        let why = self.note.as_ref().map(|note| format!("; {}", note.why)).unwrap_or_default();
+        format!("{source} {detail}, {at}{why}")
+    }
+    /// What its owner can read: as it was said, else as the certificate says (RFC 4262).
+    pub fn reads(&self) -> Option<Capabilities> {
+        self.capabilities.clone().or_else(|| self.certificate.capabilities())
+    }
+}
+
+/// Source of what an administrator said: mails do not change it.
+pub const BY_HAND: &str = "hand";
+/// Source of certificates that signed mail brought (A10).
+pub const BY_HARVEST: &str = "harvest";
+
+/// Why a harvested certificate stands as it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// In words.
+    pub why: String,
+    /// Fingerprint of the certificate that it would take the place of.
+    pub instead_of: Option<[u8; 32]>,
+}
+
+/// What changes of a certificate that is stored; what is not named stays.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    pub fingerprint: [u8; 32],
+    pub trust: Option<TrustState>,
+    /// What its owner can read, and who said so; `Some(None)` forgets it.
+    pub capabilities: Option<Option<(Capabilities, Provenance)>>,
+    /// It is the preferred one, and no other of that owner is.
+    pub prefer: bool,
+    /// The day it was last seen: see [`CertificateRecord::last_seen`].
+    pub seen: Option<Timestamp>,
+    pub note: Option<Note>,
+}
+
+/// A change of what an owner has: all of it, or nothing.
+#[derive(Default)]
+pub struct Revision {
+    pub add: Vec<NewCertificate>,
+    /// Of certificates that were there, or are added.
+    pub edit: Vec<Edit>,
+    /// Fingerprints of certificates that go; one whose private key is here stays.
+    pub remove: Vec<[u8; 32]>,
+    /// CA certificates that paths to what is added need; those that are known stay as they are.
+    pub intermediates: Vec<Certificate>,
 }
 
 /// All that is known of an owner, decoded; aliases already followed.
@@ -139,6 +199,8 @@ pub trait CertStore: Send + Sync {
     fn identity(&self, mailbox: &Mailbox) -> Result<Arc<Identity>, StoreError>;
     /// All that is known of a domain (domain certificates).
     fn domain_identity(&self, domain: &Domain) -> Result<Arc<Identity>, StoreError>;
+    /// All that is known of an owner, aliases followed.
+    fn identity_of(&self, owner: &Owner) -> Result<Arc<Identity>, StoreError>;
     /// Anchors and intermediates.
     fn trust(&self) -> Result<Arc<TrustSet>, StoreError>;
     /// Every owner with a record, in order.
@@ -146,15 +208,12 @@ pub trait CertStore: Send + Sync {
     /// Stores certificates (and keys) for an owner in one transaction: all or nothing. Says what became of each, in order. Refused: RSA under
     /// 2048 bits, a key that is not the certificate's, an owner that is an alias.
     fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<Vec<Stored>, StoreError>;
-    /// Keeps what a signed mail said of a certificate: the ciphers its owner can read, and whether SMIMEEncryptionKeyPreference names it (then
-    /// no other of that owner is named). Nothing is written where nothing changes.
-    fn learn(
-        &self,
-        owner: &Owner,
-        fingerprint: [u8; 32],
-        capabilities: Option<Vec<ContentEncryption>>,
-        preferred: bool,
-    ) -> Result<(), StoreError>;
+    /// Changes what an owner has by what he has at that moment: `decide` sees it within the transaction. Says what became of each
+    /// certificate added. Nothing is written where nothing changes; an owner who is left with nothing is forgotten. Refused: as with
+    /// [`Self::add_certificates`], an edit of a certificate that is not there, an owner whose records are not authentic.
+    fn revise(&self, owner: &Owner, decide: &mut dyn FnMut(&Identity) -> Revision) -> Result<Vec<Stored>, StoreError>;
+    /// Calls for every owner that has certificates and whose records are authentic, past all caches: for scans of the whole store.
+    fn each_identity(&self, call: &mut dyn FnMut(Identity)) -> Result<(), StoreError>;
     /// Changes the trust state of one certificate of an owner.
     fn set_trust(&self, owner: &Owner, fingerprint: [u8; 32], trust: TrustState) -> Result<(), StoreError>;
     /// Disables or enables an owner.

@@ -22,8 +22,9 @@ use tempfile::TempDir;
 use waxwing::address::Mailbox;
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::pkcs12::{Bundle, export, import};
-use waxwing::store::CertStore;
+use waxwing::policy::TrustState;
 use waxwing::store::embedded::EmbeddedStore;
+use waxwing::store::{CertStore, Edit, NewCertificate, Note, Owner, Provenance, Revision};
 use zeroize::Zeroizing;
 
 const ANNA: &str = "anna@example.org";
@@ -97,6 +98,101 @@ fn p12(parts: &[&Issued], password: &str) -> Vec<u8> {
         ..Bundle::default()
     };
     export(&bundle, password, "test").unwrap()
+}
+
+#[test]
+fn a10_pending_certificates_are_listed_approved_and_rejected() {
+    let place = Place::new();
+    let (bert, carl) = ("bert@example.com", "carl@example.com");
+    let (old, new) = (issued(bert, -2), issued(bert, -1));
+    let others = [issued(carl, -2), issued(carl, -1)];
+    place.write("old.cer", old.certificate.der());
+    place.good(&["cert", "import", "old.cer", "--address", bert]);
+    let digits = |issued: &Issued| -> String {
+        issued.certificate.fingerprint().iter().map(|octet| format!("{octet:02x}")).collect()
+    };
+    let wait = |owner: &str, issued: &Issued, instead_of: Option<[u8; 32]>| {
+        let provenance =
+            Provenance { source: "harvest".into(), detail: "<7@mail.example>".into(), at: Timestamp::now() };
+        let (certificate, trust) = (issued.certificate.clone(), TrustState::Pending);
+        let note = Some(Note { why: "another key".into(), instead_of });
+        let fingerprint = certificate.fingerprint();
+        place
+            .open()
+            .revise(&Owner::parse(owner).unwrap(), &mut |_| Revision {
+                add: vec![NewCertificate {
+                    certificate: certificate.clone(),
+                    provenance: provenance.clone(),
+                    trust,
+                    key: None,
+                }],
+                edit: vec![Edit { fingerprint, note: note.clone(), ..Edit::default() }],
+                ..Revision::default()
+            })
+            .unwrap();
+    };
+    assert!(place.json(&["cert", "pending", "list"]).as_array().unwrap().is_empty());
+    wait(bert, &new, Some(old.certificate.fingerprint()));
+    others.iter().for_each(|one| wait(carl, one, None));
+    let listed = place.json(&["cert", "pending", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    let one = listed.as_array().unwrap().iter().find(|one| one["owner"] == bert).unwrap();
+    assert_eq!(
+        (&one["new"]["fingerprint"], &one["trusted_now"]["fingerprint"]),
+        (&digits(&new).into(), &digits(&old).into())
+    );
+    assert_eq!((one["from_mail"].as_str(), one["why"].as_str()), (Some("<7@mail.example>"), Some("another key")));
+    let table = place.good(&["cert", "pending", "list"]).out;
+    assert!(
+        table.lines().count() == 4 && table.contains(&digits(&new)[..16]) && table.contains(&digits(&old)[..16]),
+        "{table}"
+    );
+    let details = place.good(&["cert", "pending", "list", bert]).out;
+    assert!(
+        details.contains(&digits(&new)) && details.contains(&digits(&old)) && details.contains("<7@mail.example>"),
+        "{details}"
+    );
+    // Which of several it is has to be said.
+    let ended = place.run(&["cert", "pending", "approve", carl]);
+    assert!(ended.code == 2 && ended.err.contains("--fingerprint"), "{ended:?}");
+    let said = place.json(&["cert", "pending", "reject", carl, "--fingerprint", &digits(&others[0])[..16]]);
+    assert_eq!((said["trust"].as_str(), &said["fingerprints"][0]), (Some("blocked"), &digits(&others[0]).into()));
+    assert!(place.good(&["cert", "pending", "approve", carl]).out.contains("trusted"));
+    place.good(&["cert", "pending", "approve", bert]);
+    assert_eq!(place.run(&["cert", "pending", "approve", bert]).code, 2, "nothing is pending any more");
+    let shown = place.json(&["cert", "show", bert]);
+    let of = |issued: &Issued| {
+        let all = shown["certificates"].as_array().unwrap().iter();
+        all.clone().find(|one| one["fingerprint"] == digits(issued)).unwrap().clone()
+    };
+    assert_eq!((of(&new)["trust"].as_str(), of(&new)["preferred"].as_bool()), (Some("trusted"), Some(true)));
+    assert_eq!(of(&new)["instead_of"], digits(&old));
+    let text = place.good(&["cert", "list", carl]).out;
+    assert!(text.contains("blocked") && text.contains("trusted") && !text.contains("pending"), "{text}");
+}
+
+#[test]
+fn capabilities_are_set_by_hand_shown_and_forgotten() {
+    let place = Place::new();
+    let bert = "bert@example.com";
+    place.write("bert.cer", issued(bert, -1).certificate.der());
+    place.good(&["cert", "import", "bert.cer"]);
+    assert!(place.good(&["cert", "capabilities", bert]).out.contains("not known"));
+    let set = place.json(&["cert", "capabilities", bert, "--set", "AES-256-CBC,aes-128-cbc,pkcs1"]);
+    let one = &set["certificates"][0];
+    assert_eq!(one["reads"], serde_json::json!(["AES-256-CBC", "AES-128-CBC", "RSA PKCS#1 v1.5"]));
+    assert_eq!(one["said_by"]["source"], "hand");
+    assert!(
+        place
+            .good(&["cert", "show", bert])
+            .out
+            .contains("reads        AES-256-CBC, AES-128-CBC, RSA PKCS#1 v1.5 (by hand")
+    );
+    for (wrong, said) in [("AES-512-CBC", "AES-256-GCM"), ("pkcs1", "cipher")] {
+        let ended = place.run(&["cert", "capabilities", bert, "--set", wrong]);
+        assert!(ended.code == 2 && ended.err.contains(said), "{ended:?}");
+    }
+    assert!(place.good(&["cert", "capabilities", bert, "--clear"]).out.contains("not known"));
 }
 
 #[test]

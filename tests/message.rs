@@ -76,6 +76,9 @@ fn what_is_sealed_opens_again() {
             place.status(&format!("open {AS_BOB} sealed.eml --output content.eml --deliver delivered.eml"));
         assert_eq!(status, 0, "{text}");
         assert!(text.contains("verdict: pass (signed by alice@example.org)"), "{text}");
+        assert!(text.contains("reads: AES-"), "what the signer says that she can read: {text}");
+        let (_, json) = place.status(&format!("open {AS_BOB} --json sealed.eml"));
+        assert!(json.contains("\"capabilities\": [\n"), "{json}");
         assert!(text.contains("└─ "), "{text}");
         assert_eq!(
             place.read("content.eml"),

@@ -14,9 +14,10 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::house::{House, mailbox, plain};
+use waxwing::cms::algorithm::{Capabilities, ContentEncryption};
 use waxwing::pki::authority::{NewKey, Recipe};
 use waxwing::policy::TrustState;
-use waxwing::store::{CertStore, Owner};
+use waxwing::store::{CertStore, Edit, Note, Owner, Provenance, Revision};
 
 const ANNA: &str = "anna@ours.example";
 const BERT: &str = "bert@partner.example";
@@ -125,6 +126,43 @@ async fn every_certificate_is_told_with_why_it_is_used_or_not() {
     }
     // Nothing was sent by asking.
     assert!(house.world.octets().is_empty());
+}
+
+#[tokio::test]
+async fn of_each_certificate_is_told_where_it_came_from_and_what_its_owner_reads() {
+    let house = House::with_policy(POLICY).await;
+    house.user(ANNA);
+    let recipe = |address| Recipe::mailbox(address, jiff::Timestamp::now(), NewKey::P256);
+    let trusted = house.add(BERT, recipe(BERT), false, TrustState::Trusted);
+    let pending = house.add(BERT, recipe(BERT), false, TrustState::Pending);
+    let carl = "carl@partner.example";
+    house.add(carl, recipe(carl), false, TrustState::Trusted);
+    let known = Capabilities { content: vec![ContentEncryption::Aes128Cbc], transport: Vec::new() };
+    let by = Provenance { source: "mail".into(), detail: "<7@partner.example>".into(), at: jiff::Timestamp::now() };
+    let note = Note { why: "another key".into(), instead_of: Some(trusted.fingerprint()) };
+    let edit = vec![
+        Edit { fingerprint: trusted.fingerprint(), capabilities: Some(Some((known, by))), ..Edit::default() },
+        Edit { fingerprint: pending.fingerprint(), note: Some(note), ..Edit::default() },
+    ];
+    let revision = || Revision { edit: edit.clone(), ..Revision::default() };
+    house.store.revise(&Owner::parse(BERT).unwrap(), &mut |_| revision()).unwrap();
+    let mail = plain(ANNA, &format!("{BERT}, {carl}"), "explain", "body");
+    let (code, said) = json(&house, mail.as_bytes(), &["--from", ANNA, "--to", BERT, carl]);
+    assert_eq!(code, 0, "{said}");
+    let (bert, other) = (&said["recipients"][0], &said["recipients"][1]);
+    assert_eq!(bert["treatment"], "signed, encrypted with AES-128-CBC");
+    let of = |trust: &str| {
+        let all = bert["considered"].as_array().unwrap().iter().filter(|one| one["role"] == "recipient");
+        all.clone().find(|one| one["trust"] == trust).unwrap_or_else(|| panic!("{bert}")).clone()
+    };
+    assert_eq!(of("trusted")["reads"], serde_json::json!(["AES-128-CBC"]));
+    assert!(of("trusted")["from"].as_str().unwrap().starts_with("import test, "));
+    assert!(of("pending")["from"].as_str().unwrap().ends_with("; another key") && of("pending")["used"] == false);
+    let notes = other["notes"].to_string();
+    assert!(notes.contains("in one copy with others, with AES-128-CBC"), "what is really sent: {notes}");
+    let text = explain(&house, mail.as_bytes(), &["--from", ANNA, "--to", BERT]).out;
+    assert!(text.contains("[trusted; from import test") && text.contains("; reads AES-128-CBC]"), "{text}");
+    assert!(text.contains("[pending; from import test"), "{text}");
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! `waxwing cert`: certificates and private keys of mailboxes and domains.
 
+mod capabilities;
 mod check;
 mod export;
 mod import;
+mod pending;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -135,6 +137,17 @@ enum Command {
         #[arg(long)]
         fingerprint: Option<String>,
     },
+    /// Certificates that signed mail brought and nobody approved yet.
+    #[command(after_help = "Example:\n  waxwing cert pending list\n  waxwing cert pending approve bert@example.com")]
+    Pending {
+        #[command(subcommand)]
+        command: pending::Command,
+    },
+    /// Show what an owner can read, or say it by hand: mails do not change that.
+    #[command(
+        after_help = "Example:\n  waxwing cert capabilities bert@example.com\n  waxwing cert capabilities bert@example.com --set AES-256-CBC,AES-128-CBC"
+    )]
+    Capabilities(capabilities::Args),
     /// Approve certificates of an owner: all that are pending, or one, blocked or not.
     #[command(after_help = "Example:\n  waxwing cert approve bert@example.com")]
     Approve {
@@ -189,6 +202,8 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
             let block = |record: &CertificateRecord| record.trust != TrustState::Blocked;
             set_trust(&args.store.open(context)?, &address, fingerprint.as_deref(), TrustState::Blocked, block)
         }
+        Command::Pending { command } => pending::run(command, &args.store.open(context)?),
+        Command::Capabilities(arguments) => capabilities::run(&arguments, &args.store.open(context)?),
         Command::Approve { address, fingerprint } => {
             let approve = |record: &CertificateRecord| record.trust == TrustState::Pending;
             set_trust(&args.store.open(context)?, &address, fingerprint.as_deref(), TrustState::Trusted, approve)
@@ -244,21 +259,12 @@ fn set_trust(
     };
     for certificate in &chosen {
         store.set_trust(&identity.owner, certificate.fingerprint(), trust)?;
-        println!("{} {} {}", shown(&identity.owner.to_string()), short(certificate), trust_name(trust));
+        println!("{} {} {}", shown(&identity.owner.to_string()), short(certificate), trust.word());
     }
     if chosen.is_empty() {
         println!("nothing to change for {}", shown(&identity.owner.to_string()));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn trust_name(trust: TrustState) -> &'static str {
-    match trust {
-        TrustState::Pinned => "pinned",
-        TrustState::Trusted => "trusted",
-        TrustState::Pending => "pending",
-        TrustState::Blocked => "blocked",
-    }
 }
 
 /// The first 16 digits of the fingerprint.
@@ -302,7 +308,7 @@ fn row(identity: &Identity, record: &CertificateRecord) -> Vec<String> {
         short(certificate),
         certificate.not_before().to_string(),
         certificate.not_after().to_string(),
-        trust_name(record.trust).to_owned(),
+        record.trust.word().to_owned(),
         if record.key.is_some() { "yes" } else { "no" }.to_owned(),
         shown(&certificate.subject_text()),
     ]
@@ -321,9 +327,12 @@ fn record_json(record: &CertificateRecord) -> Value {
         "fingerprint": *hex(&certificate.fingerprint()), "subject": certificate.subject_text(), "issuer": certificate.issuer_text(),
         "serial": *hex(certificate.serial()), "not_before": certificate.not_before().to_string(), "not_after": certificate.not_after().to_string(),
         "addresses": certificate.mailboxes().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "key_type": certificate.public_key().kind().name(), "trust": trust_name(record.trust), "private_key": record.key.is_some(),
+        "key_type": certificate.public_key().kind().name(), "trust": record.trust.word(), "private_key": record.key.is_some(),
         "preferred": record.preferred,
-        "capabilities": record.capabilities.as_ref().map(|ciphers| ciphers.iter().map(|cipher| cipher.name()).collect::<Vec<_>>()),
+        "capabilities": record.reads().map(|known| known.names()),
+        "capabilities_said_by": capabilities::told(record).1.map(|by| json!({ "source": by.source, "detail": by.detail, "at": by.at.to_string() })),
+        "last_seen": record.last_seen.map(pending::day), "why": record.note.as_ref().map(|note| &note.why),
+        "instead_of": record.note.as_ref().and_then(|note| note.instead_of).map(|old| hex(&old).to_string()),
         "source": record.provenance.source, "detail": record.provenance.detail, "stored": record.provenance.at.to_string(),
     })
 }
@@ -372,10 +381,22 @@ fn show_record(store: &EmbeddedStore, identity: &Identity, record: &CertificateR
         certificate.public_key().kind().name(),
         if record.key.is_some() { "in the store" } else { "not here" }
     );
-    println!("  trust        {}", trust_name(record.trust));
-    if let Some(ciphers) = &record.capabilities {
-        let names: Vec<&str> = ciphers.iter().map(|cipher| cipher.name()).collect();
-        println!("  reads        {}", names.join(", "));
+    println!("  trust        {}", record.trust.word());
+    if let Some(note) = &record.note {
+        println!("  why          {}", shown(&note.why));
+    }
+    if let Some(old) = record.note.as_ref().and_then(|note| note.instead_of) {
+        println!("  instead of   {}", &*hex(&old));
+    }
+    if let (Some(reads), by) = capabilities::told(record) {
+        let by = by.map(|by| format!(" (by {} {}, {})", by.source, by.detail, by.at)).unwrap_or_default();
+        println!("  reads        {}{}", reads.join(", "), shown(&by));
+    }
+    if record.preferred {
+        println!("  preferred    its owner, or an administrator, wants mail encrypted to it");
+    }
+    if let Some(seen) = record.last_seen {
+        println!("  last seen    {}", pending::day(seen));
     }
     println!(
         "  from         {} {}, {}",

@@ -166,7 +166,15 @@ fn considered(certificate: &Considered) -> String {
         Ok(()) => "used".to_owned(),
         Err(why) => format!("not used: {why}"),
     };
-    format!("{fingerprint} {}: {why}", certificate.subject)
+    let mut text = format!("{fingerprint} {}: {why}", certificate.subject);
+    if let Some(trust) = certificate.trust {
+        text.push_str(&format!(" [{}; from {}", trust.word(), certificate.origin));
+        match certificate.reads.is_empty() {
+            true => text.push(']'),
+            false => text.push_str(&format!("; reads {}]", certificate.reads.join(", "))),
+        }
+    }
+    text
 }
 
 fn as_json(explanation: &Explanation, at: Timestamp) -> Value {
@@ -175,6 +183,8 @@ fn as_json(explanation: &Explanation, at: Timestamp) -> Value {
             json!({
                 "role": certificate.role, "fingerprint": *hex(&certificate.fingerprint), "subject": certificate.subject,
                 "used": certificate.outcome.is_ok(), "why_not": certificate.outcome.as_ref().err(),
+                "trust": certificate.trust.map(|trust| trust.word()), "from": certificate.trust.map(|_| &certificate.origin),
+                "reads": certificate.reads,
             })
         });
         json!({

@@ -21,7 +21,7 @@ mod transport;
 mod tests;
 
 pub use agreement::{KeyAgreement, KeyDerivation, KeyWrap, key_agreement, key_agreement_der, key_wrap};
-pub use capabilities::{capabilities, capabilities_der};
+pub use capabilities::{Capabilities, capabilities_der, fuzz_capabilities};
 pub use compression::compression;
 pub use content::{ContentAlgorithm, ContentEncryption, content_encryption, content_encryption_der};
 pub use digest::{Digest, digest_algorithm, digest_algorithm_der};

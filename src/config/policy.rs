@@ -147,7 +147,7 @@ fn header(section: &Section<'_, '_>) -> Option<(String, String)> {
 
 /// Patterns; `file:PATH` stands for the patterns of a file, one a line, `#` begins a comment. An empty list is refused: it
 /// would match everything.
-fn patterns(section: &Section<'_, '_>, key: &'static str, read_file: ReadFile<'_>) -> Vec<Pattern> {
+pub(super) fn patterns(section: &Section<'_, '_>, key: &'static str, read_file: ReadFile<'_>) -> Vec<Pattern> {
     let read = |value: &DeValue<'_>| -> Result<Vec<Pattern>, Expected> {
         let mut patterns = Vec::new();
         for entry in list(|text| Ok(text.to_owned()))(value)? {
@@ -209,9 +209,15 @@ fn profiles(top: &Section<'_, '_>) -> BTreeMap<String, Profile> {
                 "expected another name: this one is built in",
             );
         }
+        let mut transports = section.get("transport", transports).unwrap_or_default().into_iter();
+        let (transport, further_transports) = match transports.next() {
+            Some(first) => (first, transports.collect()),
+            None => (base.transport, base.further_transports),
+        };
         let profile = Profile {
             content: section.get("content", ciphers).unwrap_or(base.content),
-            transport: section.get("transport", choice(TRANSPORTS)).unwrap_or(base.transport),
+            transport,
+            further_transports,
             kdf: section.get("kdf", choice(DERIVATIONS)).unwrap_or(base.kdf),
             derive_cek: section.get("derive-cek", boolean).unwrap_or(base.derive_cek),
             pss: section.get("pss", boolean).unwrap_or(base.pss),
@@ -268,6 +274,16 @@ const SIGNATURES: &[(&str, Signatures)] = &[
     ("post-quantum", Signatures::One(Family::PostQuantum)),
     ("both", Signatures::Both),
 ];
+
+/// Ways to transport a key, the best first.
+fn transports(value: &DeValue<'_>) -> Result<Vec<KeyTransport>, Expected> {
+    let names: Vec<&str> = TRANSPORTS.iter().map(|(name, _)| *name).collect();
+    let expected = || format!("expected one or several of {}, best first", names.join(", "));
+    let how = list(|text| TRANSPORTS.iter().find(|(name, _)| *name == text).map(|(_, how)| *how).ok_or_else(expected))(
+        value,
+    )?;
+    if how.is_empty() { Err(expected()) } else { Ok(how) }
+}
 
 /// What is written: weak ciphers are for reading alone and cannot be named.
 pub(crate) const WRITTEN: &[(&str, ContentEncryption)] = &[

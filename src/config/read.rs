@@ -67,6 +67,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let fetch = top.section("revocation").map_or_else(Fetch::default, fetch);
     let legacy = top.section("legacy").map_or_else(Legacy::default, legacy);
     let certificates = top.section("certificates").map_or_else(Certificates::default, certificates);
+    let harvest = top.section("harvest").map(|section| super::harvest::harvest(section, read_file)).unwrap_or_default();
     let subject_tags = top.section("marks").is_some_and(|marks| {
         let tags = marks.get("subject_tags", boolean).unwrap_or(false);
         marks.finish();
@@ -98,6 +99,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         fetch,
         legacy,
         certificates,
+        harvest,
         policy: policy?,
         subject_tags,
         self_check,

@@ -163,6 +163,38 @@ fn a_profile_names_every_algorithm_that_is_written() {
 }
 
 #[test]
+fn harvest_is_off_until_it_is_configured_and_the_first_that_names_an_author_holds() {
+    let author = |text: &str| Mailbox::parse(text).unwrap();
+    let config = parse(DOCUMENTED).unwrap().harvest;
+    assert_eq!((config.mode, config.mode_for(&author("a@else.example"))), (HarvestMode::Off, HarvestMode::Off));
+    assert_eq!(config.mode_for(&author("A@Partner.example")), HarvestMode::Trust);
+    let careful = "[[harvest.sender]]\nmatch = [\"a@*.example\"]\nmode = \"candidate\"\n[[harvest.sender]]\n";
+    let text = DOCUMENTED.replacen("[[harvest.sender]]\n", careful, 1);
+    assert_eq!(parse(&text).unwrap().harvest.mode_for(&author("a@partner.example")), HarvestMode::Candidate);
+    assert_eq!(Harvest::default().mode, HarvestMode::Off);
+    for (line, other, key) in [
+        ("match = [\"@partner.example\"]\n", "", "match"),
+        ("mode = \"trust\"", "mode = \"maybe\"", "mode"),
+        ("mode = \"trust\"", "", "mode"),
+        ("# per_mailbox = 16", "per_mailbox = 0", "harvest.per_mailbox"),
+    ] {
+        let errors = with(line, other);
+        assert!(errors.iter().any(|error| error.key.ends_with(key)), "{other}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_profile_may_name_several_ways_to_transport_a_key() {
+    use crate::cms::algorithm::{Digest, KeyTransport};
+    let several = "transport = [\"oaep-sha256\", \"pkcs1\"]";
+    let profile =
+        &parse(&DOCUMENTED.replacen("transport = \"oaep-sha256\"", several, 1)).unwrap().policy.profiles["edi"];
+    assert_eq!(profile.transport, KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256));
+    assert_eq!(profile.further_transports, [KeyTransport::RsaPkcs1]);
+    assert!(with("transport = \"oaep-sha256\"", "transport = []")[0].expected.contains("pkcs1"));
+}
+
+#[test]
 fn every_error_is_told_not_only_the_first() {
     let text = DOCUMENTED.replace("port = 10025", "port = \"x\"").replace("port = 10026", "prot = 1");
     let keys: Vec<String> = parse(&text).unwrap_err().into_iter().map(|error| error.key).collect();

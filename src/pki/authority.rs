@@ -182,8 +182,21 @@ pub fn cached_key(kind: NewKey, name: &str) -> Zeroizing<Vec<u8>> {
 ///
 /// # Panics
 /// As [`issue`].
-#[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
 pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option<&Issued>) -> Issued {
+    issue_extended(recipe, pkcs8, issuer, &[])
+}
+
+/// The same with further extensions, not critical: OID and value (DER) of each.
+///
+/// # Panics
+/// As [`issue`].
+#[allow(clippy::expect_used, reason = "for tests and the demo: a recipe that cannot be written is a bug of its author")]
+pub fn issue_extended(
+    recipe: &Recipe,
+    pkcs8: Zeroizing<Vec<u8>>,
+    issuer: Option<&Issued>,
+    further: &[(&ObjectIdentifier, &[u8])],
+) -> Issued {
     let spki = SoftwareKey::from_pkcs8(&pkcs8).expect("a PKCS#8 key of a kind made here").spki().to_vec();
     let subject = subject(recipe);
     let (issuer_name, signer, issuer_spki) = match issuer {
@@ -199,7 +212,8 @@ pub fn issue_with_key(recipe: &Recipe, pkcs8: Zeroizing<Vec<u8>>, issuer: Option
     aws_lc_rs::rand::fill(&mut serial).expect("randomness");
     let [first, ..] = &mut serial;
     *first = (*first & 0x7f) | 0x40;
-    let extensions = extensions(recipe, &key_identifier(&spki), &key_identifier(&issuer_spki));
+    let mut extensions = extensions(recipe, &key_identifier(&spki), &key_identifier(&issuer_spki));
+    further.iter().for_each(|(id, value)| extensions.extend(extension(id, false, value)));
     let tbs = sequence(&[
         &write(tag::constructed(0), &[&number(2)]),
         &integer(&serial),

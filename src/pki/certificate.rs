@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::asn1::{Asn1Error, Reader, Span, Tlv, tag};
 use super::public_key::{KeyKind, PublicKey};
 use crate::address::{Domain, Mailbox, MailboxKey};
+use crate::cms::algorithm::Capabilities;
 
 pub(crate) mod extensions;
 pub(crate) mod name;
@@ -211,6 +212,11 @@ impl Certificate {
     /// Whether the SAN holds this mailbox (compared by key).
     pub fn is_for(&self, mailbox: &MailboxKey) -> bool {
         self.inner.mailboxes.iter().any(|own| own.key() == *mailbox)
+    }
+    /// What its owner can read, as the smimeCapabilities extension says (RFC 4262); `None` where it says nothing that is understood.
+    pub fn capabilities(&self) -> Option<Capabilities> {
+        let list = self.inner.extensions.smime_capabilities?.of(&self.inner.der);
+        Capabilities::read(list).ok().flatten()
     }
     /// The mailboxes in emailAddress attributes of the subject, where the SAN names no mailbox at all (RFC 8550 section 3: what old CAs
     /// wrote). They count only where a setting says so.
@@ -491,6 +497,7 @@ pub fn fuzz_certificate(data: &[u8]) {
     for mailbox in certificate.mailboxes() {
         assert!(certificate.is_for(&mailbox.key()));
     }
+    let _ = certificate.capabilities();
     for purpose in [Purpose::Signature, Purpose::Encryption] {
         let _ = certificate.fits(purpose);
     }

@@ -7,7 +7,7 @@ use super::{
     Candidate, ClearByPolicy, Considered, EncryptMode, EncryptTo, Facts, Family, Known, MaySign, Missing, Plan, Policy,
     Profile, Resolution, Rule, SignMode, SignWith, Signatures, Signer, Treatment, TrustState,
 };
-use crate::cms::algorithm::ContentEncryption;
+use crate::cms::algorithm::{ContentEncryption, KeyTransport};
 use crate::pki::certificate::Purpose;
 use crate::pki::path::ValidPath;
 
@@ -150,9 +150,11 @@ fn encrypt(
         usable.truncate(1);
     }
     mark_used("recipient", &usable, considered);
-    let content = cipher(profile, &usable);
+    let readable = ciphers(profile, &usable);
+    let content = readable.first().copied().unwrap_or(ContentEncryption::Aes256Cbc);
+    let transport = transport(profile, &usable);
     let certificates = usable.into_iter().map(|candidate| candidate.certificate.clone()).collect();
-    Ok(Some(EncryptTo { certificates, content }))
+    Ok(Some(EncryptTo { certificates, content, readable, transport }))
 }
 
 /// Domain certificates that this rule does not use count as none.
@@ -274,6 +276,9 @@ fn usable<'c>(
             role,
             fingerprint: candidate.certificate.fingerprint(),
             subject: candidate.certificate.subject_text(),
+            trust: Some(candidate.trust),
+            origin: candidate.origin.clone(),
+            reads: candidate.capabilities.as_ref().map(|known| known.names()).unwrap_or_default(),
             outcome,
         });
     }
@@ -330,12 +335,19 @@ fn judge(candidate: &Candidate, purpose: Purpose, domain_key: bool, now: Timesta
     Ok(())
 }
 
-/// The best cipher of the profile that all owners are known to read; the profile's first where nothing is known, its last
-/// (the one most can read) where what is known excludes them all.
-fn cipher(profile: &Profile, used: &[&Candidate]) -> ContentEncryption {
-    let readable = |content: &&ContentEncryption| {
-        used.iter().filter_map(|one| one.capabilities.as_ref()).all(|known| known.contains(content))
-    };
-    let best = profile.content.iter().find(readable).or(profile.content.last());
-    best.copied().unwrap_or(ContentEncryption::Aes256Cbc)
+/// The profile's ciphers that all owners are known to read, best first: all where nothing is known, the last alone (the one most
+/// can read) where what is known excludes them all.
+fn ciphers(profile: &Profile, used: &[&Candidate]) -> Vec<ContentEncryption> {
+    let known = || used.iter().filter_map(|one| one.capabilities.as_ref());
+    let readable = profile.content.iter().filter(|content| known().all(|known| known.content.contains(content)));
+    let readable: Vec<ContentEncryption> = readable.copied().collect();
+    if readable.is_empty() { profile.content.last().copied().into_iter().collect() } else { readable }
+}
+
+/// The same for key transport; who names none says nothing of it.
+pub(super) fn transport(profile: &Profile, used: &[&Candidate]) -> KeyTransport {
+    let known = || used.iter().filter_map(|one| one.capabilities.as_ref()).filter(|known| !known.transport.is_empty());
+    let allowed = || std::iter::once(&profile.transport).chain(&profile.further_transports);
+    let best = allowed().find(|how| known().all(|known| known.transport.contains(how))).or(allowed().last());
+    best.copied().unwrap_or(profile.transport)
 }

@@ -76,6 +76,7 @@ impl House {
             domain: false,
             preferred: false,
             capabilities: None,
+            origin: String::new(),
         }
     }
 
@@ -285,11 +286,15 @@ fn domain_certificates_stand_in_only_where_the_rule_says_so() {
 fn capabilities_choose_within_the_profile() {
     use ContentEncryption::{Aes128Cbc, Aes256Cbc, Aes256Gcm, TripleDesCbc};
     let house = House::new();
-    let content = |capabilities: Option<Vec<ContentEncryption>>, profile: &str| {
+    let content = |reads: Option<Vec<ContentEncryption>>, profile: &str| {
         let mut require = rule(EncryptMode::Require, SignMode::Never);
         require.action.profile = profile.into();
+        let capabilities = reads.map(|content| Capabilities { content, transport: Vec::new() });
         match decide(&require, &to(Known::Candidates(vec![Candidate { capabilities, ..house.good() }]))).treatment {
-            Treatment::Protect(Plan { encrypt: Some(to), .. }) => to.content,
+            Treatment::Protect(Plan { encrypt: Some(to), .. }) => {
+                assert_eq!(to.readable.first(), Some(&to.content));
+                to.content
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -300,6 +305,22 @@ fn capabilities_choose_within_the_profile() {
     assert_eq!(content(None, "edi-energy"), Aes128Cbc);
     assert_eq!(content(None, "post-quantum"), Aes256Gcm);
     assert_eq!(content(Some(vec![ContentEncryption::Aes128Gcm]), "post-quantum"), Aes256Cbc);
+}
+
+#[test]
+fn capabilities_choose_the_key_transport_within_the_profile() {
+    let house = House::new();
+    let oaep = KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256);
+    let transport = |transport: Vec<KeyTransport>, further: Vec<KeyTransport>| {
+        let profile = Profile { further_transports: further, ..Profile::builtin("modern").unwrap() };
+        let capabilities = Some(Capabilities { content: vec![ContentEncryption::Aes256Cbc], transport });
+        super::resolve::transport(&profile, &[&Candidate { capabilities, ..house.good() }])
+    };
+    let both = || vec![KeyTransport::RsaPkcs1];
+    assert_eq!(transport(vec![], both()), oaep, "nothing is said of it");
+    assert_eq!(transport(vec![KeyTransport::RsaPkcs1], both()), KeyTransport::RsaPkcs1);
+    assert_eq!(transport(vec![KeyTransport::RsaPkcs1, oaep], both()), oaep);
+    assert_eq!(transport(vec![KeyTransport::RsaPkcs1], vec![]), oaep, "the profile does not allow another");
 }
 
 fn header(text: &str) -> Header {

@@ -21,6 +21,7 @@ use super::release::{Releaser, keep_looking};
 use crate::address::Mailbox;
 use crate::admin::{queue::Desk, server};
 use crate::config::{Config, Direction, NextHop, Route};
+use crate::discovery::harvest::Counts;
 use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
@@ -213,6 +214,11 @@ impl Gateway {
     /// The next hops that were used, and their health.
     pub fn next_hops(&self) -> Vec<HopStatus> {
         self.core.health.status()
+    }
+
+    /// What signed mail brought so far, and what became of it.
+    pub fn harvested(&self) -> Counts {
+        self.core.live.get().pipeline.harvested()
     }
 
     /// The spool.

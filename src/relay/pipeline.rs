@@ -36,6 +36,7 @@ use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Config, Delivery, Direction};
+use crate::discovery::harvest::{Counts, Harvest};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
@@ -69,6 +70,7 @@ pub struct Pipeline {
 struct Inner {
     config: Arc<Config>,
     lookup: Arc<facts::Lookup>,
+    harvest: Harvest,
     keys: Arc<dyn KeyHolder>,
     hops: Hops,
     queue: Arc<dyn Queue>,
@@ -184,7 +186,8 @@ impl Pipeline {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
             tokens: Arc::new(trace::LoopTokens::new(loop_secret)),
-            lookup: Arc::new(facts::Lookup::new(store, config.fetch, &config.certificates)),
+            lookup: Arc::new(facts::Lookup::new(store.clone(), config.fetch, &config.certificates)),
+            harvest: Harvest::new(config.harvest.clone(), &config.domains, store),
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             config,
@@ -206,6 +209,7 @@ impl Pipeline {
                 true => before.lookup.clone(),
                 false => Arc::new(before.lookup.renewed(config.fetch, &config.certificates)),
             },
+            harvest: before.harvest.renewed(&config.harvest, &config.domains),
             keys: before.keys.clone(),
             hops,
             queue: before.queue.clone(),
@@ -217,6 +221,11 @@ impl Pipeline {
             config,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What signed mail brought so far, and what became of it.
+    pub fn harvested(&self) -> Counts {
+        self.inner.harvest.counts()
     }
 
     /// What a spooled inbound message is handed over as: opened again from the octets received (R5), for each recipient with his

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::header_protection;
 use super::verdict::{Layer, SmimeResult, Verdict, VerifiedDomain, VerifiedSigner};
 use crate::address::{Mailbox, MailboxKey};
-use crate::cms::algorithm::{ContentEncryption, Digest, Legacy};
+use crate::cms::algorithm::{Capabilities, ContentEncryption, Digest, Legacy};
 use crate::cms::enveloped::{EnvelopedData, SharedSecret};
 use crate::cms::error::CmsError;
 use crate::cms::signed::{self, CertificateId, SignedData};
@@ -28,7 +28,7 @@ use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::{Field, Header};
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
-use crate::pki::path::{PathLimits, PathMemory, TrustSet};
+use crate::pki::path::{PathLimits, PathMemory, TrustSet, ValidPath};
 use crate::pki::revocation::{Demand, Evidence, Need, Source};
 
 pub(in crate::smime) use fresh::is_well_lined;
@@ -122,14 +122,31 @@ pub struct Opened {
     pub verdict: Verdict,
     /// Per envelope opened: a digest of the CEK used, for the comparison across recipients (A30).
     pub cek_digests: Vec<[u8; 32]>,
-    /// Certificates seen in verified signatures (for harvest).
-    pub certificates: Vec<Certificate>,
+    /// What the author's valid signatures say of his certificates; nothing where the verdict is another than pass (A10).
+    pub announced: Vec<Announced>,
     /// What would tell more of the state of signers' certificates.
     pub needs: Vec<Need>,
     /// To and Cc under a valid signature; `None` where they are not protected (A9).
     pub addressed: Option<Vec<MailboxKey>>,
     /// Private-key operations asked for: more than none means that a private key was tried (A4).
     pub operations: usize,
+}
+
+/// What a valid signature says of its author's certificates.
+#[derive(Debug, Clone)]
+pub struct Announced {
+    /// The author, and the certificate that he signed with.
+    pub signer: VerifiedSigner,
+    /// That certificate's path.
+    pub path: ValidPath,
+    /// When he says that he signed.
+    pub signing_time: Option<Timestamp>,
+    /// What he can read (SMIMECapabilities), where he says so and it is understood.
+    pub capabilities: Option<Capabilities>,
+    /// The certificate to encrypt to, by its name (SMIMEEncryptionKeyPreference).
+    pub preference: Option<CertificateId>,
+    /// All certificates that the signed data carries. No signature covers them: what is taken of them has to be proven by itself.
+    pub company: Vec<Certificate>,
 }
 
 impl Opened {
@@ -193,7 +210,7 @@ struct Findings {
     /// Signed layers outside of an encryption: they prove nothing of the plaintext's author.
     outer: Vec<Standing>,
     cek_digests: Vec<[u8; 32]>,
-    certificates: Vec<Certificate>,
+    announced: Vec<Announced>,
     needs: Vec<Need>,
     /// What the legacy switches let in.
     weak: Vec<String>,
@@ -487,7 +504,7 @@ impl Opener {
             judgement.standing = Standing::Bad(why.clone());
             judgement.signer = None;
             judgement.domain = None;
-            judgement.certificates.clear();
+            judgement.announced.clear();
             for report in &mut judgement.reports {
                 report.signature = Err(why.clone());
             }
@@ -498,7 +515,7 @@ impl Opener {
                 self.found.weak.push(weak.clone());
             }
         }
-        self.found.certificates.append(&mut judgement.certificates);
+        self.found.announced.append(&mut judgement.announced);
         self.found.needs.append(&mut judgement.needs);
         self.found.layers.push(Layer::Signed { clear, signers: judgement.reports });
         if self.found.inner.is_empty() {
@@ -560,14 +577,14 @@ impl Opener {
     fn finish(&mut self) -> Opened {
         let mut found = std::mem::take(&mut self.found);
         let cek_digests = std::mem::take(&mut found.cek_digests);
-        let certificates = std::mem::take(&mut found.certificates);
+        let announced = std::mem::take(&mut found.announced);
         let needs = std::mem::take(&mut found.needs);
         let cbc = found.cbc;
         let mut verdict = found.verdict();
         let proven = verdict.signer.is_some() || verdict.domain.is_some();
         let rebuilt = self.rebuilt.take().filter(|_| cbc && proven);
         let message = self.deliverable(rebuilt, verdict.signer.is_some(), &mut verdict.notes);
-        let certificates = if verdict.signer.is_some() { certificates } else { Vec::new() };
+        let announced = if verdict.signer.is_some() { announced } else { Vec::new() };
         let author = self.author.as_ref().ok();
         let signed = verdict.signer.as_ref();
         let addressed = signed.and_then(|_| addressed::addressed(&self.content, author, &self.context.mime));
@@ -577,7 +594,7 @@ impl Opener {
             content: self.content.clone(),
             verdict,
             cek_digests,
-            certificates,
+            announced,
             needs,
             operations: self.operations,
         }
@@ -638,7 +655,7 @@ impl Opener {
 impl Findings {
     /// What was signed so far lies outside of an encryption.
     fn seal_off(&mut self) {
-        self.certificates.clear();
+        self.announced.clear();
         self.domain = None;
         self.outer.extend(self.inner.drain(..).map(|(standing, _)| standing));
     }

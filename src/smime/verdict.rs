@@ -4,6 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::address::{Domain, Mailbox};
+use crate::cms::algorithm::Capabilities;
 use crate::mime::header::Header;
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
@@ -79,6 +80,10 @@ pub struct SignerReport {
     pub certificate: Option<Certificate>,
     pub algorithm: String,
     pub signing_time: Option<Timestamp>,
+    /// What the signer says that he can read (SMIMECapabilities); worth no more than the signature is.
+    pub capabilities: Option<Capabilities>,
+    /// The certificate that he wants to have mail encrypted to (SMIMEEncryptionKeyPreference), in words.
+    pub prefers: Option<String>,
     /// The signature's arithmetic; `Err` says which rule.
     pub signature: Result<(), String>,
     /// The path at the time judged; `Err` says why.

@@ -39,7 +39,7 @@ use super::record::{
     CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue,
 };
 use super::tree::{Alerts, Change, LOG_LENGTH, RECORDS, ROOT, View, io, log_path, read_root};
-use super::{CertificateRecord, ChangeEvent, Identity, Owner, Provenance, StoreError};
+use super::{CertificateRecord, ChangeEvent, Identity, Note, Owner, Provenance, StoreError};
 use crate::address::{Domain, MailboxKey};
 use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
@@ -514,10 +514,21 @@ fn read_identity<T: ReadableTable<&'static str, &'static [u8]>>(
     view: &View<'_, T>,
     owner: &Owner,
 ) -> Result<Identity, StoreError> {
-    let mut identity = Identity { owner: owner.clone(), certificates: Vec::new(), disabled: false, generation: 0 };
+    match view.top(&owner_path(owner))? {
+        Some(record) => decode_identity(view, owner, &record),
+        None => Ok(Identity { owner: owner.clone(), certificates: Vec::new(), disabled: false, generation: 0 }),
+    }
+}
+
+/// What an owner's record says, with all that it names.
+fn decode_identity<T: ReadableTable<&'static str, &'static [u8]>>(
+    view: &View<'_, T>,
+    owner: &Owner,
+    record: &Record,
+) -> Result<Identity, StoreError> {
     let path = owner_path(owner);
-    let Some(record) = view.top(&path)? else { return Ok(identity) };
-    identity.generation = record.generation;
+    let mut identity =
+        Identity { owner: owner.clone(), certificates: Vec::new(), disabled: false, generation: record.generation };
     if record.kind == Kind::Tombstone {
         return Ok(identity);
     }
@@ -555,8 +566,11 @@ fn decode_certificate<T: ReadableTable<&'static str, &'static [u8]>>(
         provenance: Provenance { source: value.source, detail: value.detail, at: value.at },
         trust: value.trust,
         capabilities: value.capabilities,
+        learned: value.more.learned.map(|(source, detail, at)| Provenance { source, detail, at }),
         preferred: value.preferred,
         key: key.map(KeyId),
+        last_seen: value.more.last_seen,
+        note: value.more.note.map(|(why, instead_of)| Note { why, instead_of }),
     })
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::keyring::{Keyring, MAC_LEN, Mac};
-use crate::cms::algorithm::ContentEncryption;
+use crate::cms::algorithm::{Capabilities, ContentEncryption, Digest, KeyTransport};
 use crate::policy::TrustState;
 
 const VERSION: u8 = 1;
@@ -254,15 +254,29 @@ pub(super) struct CertificateValue {
     pub detail: String,
     pub at: Timestamp,
     pub trust: TrustState,
-    pub capabilities: Option<Vec<ContentEncryption>>,
+    pub capabilities: Option<Capabilities>,
     pub preferred: bool,
     pub key: Option<[u8; 32]>,
+    pub more: More,
 }
+
+/// What stands behind a certificate's first fields, where there is any of it: records of the first version end before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct More {
+    /// Source, detail and time of what its owner can read.
+    pub learned: Option<(String, String, Timestamp)>,
+    pub last_seen: Option<Timestamp>,
+    /// Why it stands as it does, and in whose place.
+    pub note: Option<(String, Option<[u8; 32]>)>,
+}
+
+/// The octet before [`More`].
+const MORE: u8 = 1;
 
 const TRUST_STATES: [(u8, TrustState); 4] =
     [(1, TrustState::Pinned), (2, TrustState::Trusted), (3, TrustState::Pending), (4, TrustState::Blocked)];
 
-const CIPHERS: [(u8, ContentEncryption); 7] = [
+const CIPHERS: [(u8, ContentEncryption); 10] = [
     (1, ContentEncryption::Aes128Cbc),
     (2, ContentEncryption::Aes192Cbc),
     (3, ContentEncryption::Aes256Cbc),
@@ -270,6 +284,17 @@ const CIPHERS: [(u8, ContentEncryption); 7] = [
     (5, ContentEncryption::Aes192Gcm),
     (6, ContentEncryption::Aes256Gcm),
     (7, ContentEncryption::TripleDesCbc),
+    (8, ContentEncryption::Rc2Cbc128),
+    (9, ContentEncryption::Rc2Cbc64),
+    (10, ContentEncryption::Rc2Cbc40),
+];
+
+const TRANSPORTS: [(u8, KeyTransport); 5] = [
+    (1, KeyTransport::RsaPkcs1),
+    (2, KeyTransport::RsaOaep(Digest::Sha1, Digest::Sha1)),
+    (3, KeyTransport::RsaOaep(Digest::Sha256, Digest::Sha256)),
+    (4, KeyTransport::RsaOaep(Digest::Sha384, Digest::Sha384)),
+    (5, KeyTransport::RsaOaep(Digest::Sha512, Digest::Sha512)),
 ];
 
 fn code_of<T: PartialEq>(table: &[(u8, T)], value: &T) -> u8 {
@@ -278,6 +303,69 @@ fn code_of<T: PartialEq>(table: &[(u8, T)], value: &T) -> u8 {
 
 fn value_of<T: Copy>(table: &[(u8, T)], code: u8) -> Option<T> {
     table.iter().find(|(known, _)| *known == code).map(|(_, value)| *value)
+}
+
+/// The codes of a list; what has none is left out.
+fn put_codes<T: PartialEq>(out: &mut Vec<u8>, table: &[(u8, T)], values: &[T]) {
+    let codes: Vec<u8> = values.iter().map(|value| code_of(table, value)).filter(|code| *code != 0).collect();
+    put_octets(out, &codes);
+}
+
+fn read_codes<T: Copy>(reader: &mut Reader<'_>, table: &[(u8, T)]) -> Option<Vec<T>> {
+    reader.octets()?.iter().map(|code| value_of(table, *code)).collect()
+}
+
+fn put_time(out: &mut Vec<u8>, at: Timestamp) {
+    out.extend_from_slice(&at.as_second().to_be_bytes());
+}
+
+fn put_optional<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+    out.push(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
+impl More {
+    fn put(&self, transport: &[KeyTransport], out: &mut Vec<u8>) {
+        let before = out.len();
+        out.push(MORE);
+        put_codes(out, &TRANSPORTS, transport);
+        put_optional(out, self.learned.as_ref(), |out, (source, detail, at)| {
+            put_octets(out, source.as_bytes());
+            put_octets(out, detail.as_bytes());
+            put_time(out, *at);
+        });
+        put_optional(out, self.last_seen.as_ref(), |out, at| put_time(out, *at));
+        put_optional(out, self.note.as_ref(), |out, (why, instead_of)| {
+            put_octets(out, why.as_bytes());
+            put_optional(out, instead_of.as_ref(), |out, name| out.extend_from_slice(name));
+        });
+        // Nothing of it: one form, which is that of the first version.
+        if out.get(before + 1..).is_some_and(|put| put.iter().all(|octet| *octet == 0)) {
+            out.truncate(before);
+        }
+    }
+
+    /// `None`: what is there is not exactly one of the forms.
+    fn read(reader: &mut Reader<'_>) -> Option<(Vec<KeyTransport>, Self)> {
+        if reader.0.is_empty() {
+            return Some((Vec::new(), Self::default()));
+        }
+        if reader.u8()? != MORE {
+            return None;
+        }
+        let transport = read_codes(reader, &TRANSPORTS)?;
+        let learned = if reader.flag()? { Some((reader.text()?, reader.text()?, reader.time()?)) } else { None };
+        let last_seen = if reader.flag()? { Some(reader.time()?) } else { None };
+        let note = if reader.flag()? {
+            Some((reader.text()?, if reader.flag()? { Some(reader.array()?) } else { None }))
+        } else {
+            None
+        };
+        let more = Self { learned, last_seen, note };
+        (more != Self::default() || !transport.is_empty()).then_some((transport, more))
+    }
 }
 
 impl Encoded for CertificateValue {
@@ -290,29 +378,39 @@ impl Encoded for CertificateValue {
         out.push(code_of(&TRUST_STATES, &self.trust));
         out.push(u8::from(self.capabilities.is_some()));
         if let Some(capabilities) = &self.capabilities {
-            put_many(&mut out, capabilities, |out, cipher| out.push(code_of(&CIPHERS, cipher)));
+            put_codes(&mut out, &CIPHERS, &capabilities.content);
         }
         out.push(u8::from(self.preferred));
         out.push(u8::from(self.key.is_some()));
         out.extend_from_slice(self.key.as_ref().map_or(&[], |key| key.as_slice()));
+        let transport = self.capabilities.as_ref().map_or(&[][..], |known| &known.transport);
+        self.more.put(transport, &mut out);
         out
     }
     fn decode(octets: &[u8]) -> Option<Self> {
         let mut reader = Reader(octets);
-        let value = Self {
+        let mut value = Self {
             der: Bytes::copy_from_slice(reader.octets()?),
             source: reader.text()?,
             detail: reader.text()?,
             at: reader.time()?,
             trust: value_of(&TRUST_STATES, reader.u8()?)?,
             capabilities: if reader.flag()? {
-                Some(reader.many(|reader| value_of(&CIPHERS, reader.u8()?))?)
+                Some(Capabilities { content: read_codes(&mut reader, &CIPHERS)?, transport: Vec::new() })
             } else {
                 None
             },
             preferred: reader.flag()?,
             key: if reader.flag()? { Some(reader.array()?) } else { None },
+            more: More::default(),
         };
+        let transport;
+        (transport, value.more) = More::read(&mut reader)?;
+        match &mut value.capabilities {
+            Some(capabilities) => capabilities.transport = transport,
+            None if transport.is_empty() => {}
+            None => return None,
+        }
         reader.end()?;
         Some(value)
     }
@@ -472,11 +570,28 @@ mod tests {
             detail: "a.p12".to_owned(),
             at,
             trust: TrustState::Trusted,
-            capabilities: Some(vec![ContentEncryption::Aes256Gcm, ContentEncryption::TripleDesCbc]),
+            capabilities: Some(Capabilities {
+                content: vec![ContentEncryption::Aes256Gcm, ContentEncryption::TripleDesCbc],
+                transport: Vec::new(),
+            }),
             preferred: true,
             key: Some([7; 32]),
+            more: More::default(),
+        };
+        let harvested = CertificateValue {
+            capabilities: Some(Capabilities {
+                content: vec![ContentEncryption::Rc2Cbc40],
+                transport: vec![KeyTransport::RsaPkcs1, KeyTransport::RsaOaep(Digest::Sha512, Digest::Sha512)],
+            }),
+            more: More {
+                learned: Some(("mail".to_owned(), "<1@a.b>".to_owned(), at)),
+                last_seen: Some(at),
+                note: Some(("another key".to_owned(), Some([9; 32]))),
+            },
+            ..certificate.clone()
         };
         vec![
+            (Kind::Certificate, harvested.encode()),
             (Kind::Root, Root { generation: 9, buckets: vec![(3, [1; 32]), (1000, [2; 32])] }.encode()),
             (Kind::Bucket, Bucket(vec![("o/a@b".to_owned(), [1; 32]), ("t".to_owned(), [2; 32])]).encode()),
             (Kind::Owner, OwnerValue { disabled: true, certificates: vec![([1; 32], [2; 32])], keys: vec![] }.encode()),
@@ -507,11 +622,31 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_of_the_first_version_reads_as_it_was_written() {
+        // DER, source, detail, time, trusted, [AES-256-GCM, 3DES], preferred, key: as version 0.1 wrote it.
+        let text = "00000005300302010500000006696d706f727400000005612e703132000000006553f100020100000002060701010707070707070707070707070707070707070707070707070707070707070707";
+        let octets: Vec<u8> =
+            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
+        let value = CertificateValue::decode(&octets).unwrap();
+        assert_eq!(
+            (value.source.as_str(), value.trust, value.more.clone()),
+            ("import", TrustState::Trusted, More::default())
+        );
+        let content = vec![ContentEncryption::Aes256Gcm, ContentEncryption::TripleDesCbc];
+        assert_eq!(value.capabilities, Some(Capabilities { content, transport: Vec::new() }));
+        assert_eq!(value.encode(), octets);
+    }
+
+    #[test]
     fn values_have_one_form_and_no_tail() {
         for (kind, value) in samples() {
             assert!(decodes(kind, &value), "{kind:?}");
             for cut in 0..value.len() {
-                assert!(!decodes(kind, &value[..cut]), "{kind:?} cut at {cut}");
+                // A certificate may end where the first version ended: nothing was lost then but what was not there.
+                let whole = kind == Kind::Certificate
+                    && CertificateValue::decode(&value[..cut])
+                        .is_some_and(|short| short.more == More::default() && short.encode() == value[..cut]);
+                assert!(whole || !decodes(kind, &value[..cut]), "{kind:?} cut at {cut}");
             }
             assert!(!decodes(kind, &[value.as_slice(), b"\0"].concat()), "{kind:?} with a tail");
             fuzz_store_record(&[&[kind as u8], value.as_slice()].concat());
@@ -520,7 +655,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_are_refused_or_have_one_form(at in 0usize..8, flips in prop::collection::vec((any::<u16>(), any::<u8>()), 0..4), noise in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_octets_are_refused_or_have_one_form(at in 0usize..9, flips in prop::collection::vec((any::<u16>(), any::<u8>()), 0..4), noise in prop::collection::vec(any::<u8>(), 0..200)) {
             let (kind, mut value) = samples().swap_remove(at);
             for (place, octet) in flips {
                 let length = value.len();

@@ -239,6 +239,19 @@ impl<'t, 'a> Change<'t, 'a> {
         Ok(())
     }
 
+    /// Takes a top-level record away, as if it never was.
+    pub fn remove_top(&mut self, path: &str) -> Result<(), StoreError> {
+        let number = bucket_of(path);
+        let mut bucket = match self.buckets.remove(&number) {
+            Some(bucket) => bucket,
+            None => self.view().bucket(number)?,
+        };
+        bucket.0.retain(|(known, _)| known != path);
+        self.buckets.insert(number, bucket);
+        self.log.paths.push(path.to_owned());
+        self.remove_child(path)
+    }
+
     /// Writes buckets, log and root.
     pub fn finish(mut self) -> Result<(), StoreError> {
         let generation = self.generation();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Failure, known, parse_owner, short, trust_name};
+use super::{Failure, known, parse_owner, short};
 use crate::address::Domain;
 use crate::cli::message::tree::Node;
 use crate::cli::message::{FetchArgs, GivenAndFetched, evidence};
@@ -264,7 +264,7 @@ impl Checker {
         let line = |label: &str, text: &str| println!("  {label:<10} {}", shown(text));
         if let Some(record) = &checked.subject.record {
             let key = if record.key.is_some() { "private key in the store" } else { "no private key here" };
-            line("trust", &format!("{}, {key}", trust_name(record.trust)));
+            line("trust", &format!("{}, {key}", record.trust.word()));
         }
         let addresses: Vec<String> = addresses(certificate);
         line("addresses", &addresses.join(", "));
@@ -331,7 +331,7 @@ impl Checker {
             "fingerprint": *hex(&certificate.fingerprint()), "subject": certificate.subject_text(),
             "issuer": certificate.issuer_text(), "serial": *hex(certificate.serial()), "addresses": addresses(certificate),
             "not_before": certificate.not_before().to_string(), "not_after": certificate.not_after().to_string(),
-            "days_left": days_left(certificate, self.at), "trust": record.map(|record| trust_name(record.trust)),
+            "days_left": days_left(certificate, self.at), "trust": record.map(|record| record.trust.word()),
             "private_key": record.map(|record| record.key.is_some()), "encryption": outcome(&checked.encryption),
             "signing": outcome(&checked.signing), "notes": checked.notes, "path": path.as_ref().ok(),
             "no_path": checked.path.as_ref().err(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cms::algorithm::Digest;
+use crate::cms::algorithm::{Capabilities, Digest};
 use crate::cms::signed::{digest, digest_of};
 use crate::pki::revocation::Status;
 use crate::smime::open::Opened;
@@ -97,6 +97,8 @@ fn signer(signer: &SignerReport) -> Value {
         "certificate_sha256": certificate.map(|one| hex(&one.fingerprint())),
         "algorithm": signer.algorithm,
         "signing_time": signer.signing_time.map(|time| time.to_string()),
+        "capabilities": signer.capabilities.as_ref().map(Capabilities::names),
+        "encryption_key_preference": signer.prefers,
         "signature": said(&signer.signature.as_ref().map(|()| "good".to_owned())),
         "path": said(&signer.path.as_ref().map(|path| {
             path.chain().iter().map(|one| one.subject_text()).collect::<Vec<_>>().join(" < ")

@@ -103,6 +103,8 @@ fn signer_node(signer: &SignerReport) -> Node {
     if let Some(time) = signer.signing_time {
         lines.push(format!("signing time: {time}"));
     }
+    lines.extend(signer.capabilities.as_ref().map(|known| format!("reads: {}", known.names().join(", "))));
+    lines.extend(signer.prefers.as_ref().map(|one| format!("to be encrypted to: {one}")));
     lines.push(said("signature", signer.signature.as_ref().map(|()| "good".to_owned())));
     lines.push(said(
         "path",

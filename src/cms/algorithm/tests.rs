@@ -1,4 +1,4 @@
-use super::content::{AES128_CBC, CIPHERS, RC2_CBC};
+use super::content::CIPHERS;
 use super::digest::{DIGESTS, SHA256};
 use super::mask::hash_and_mask_der;
 use super::signature::{ECDSA_SHA256, SHA256_WITH_RSA};
@@ -211,32 +211,6 @@ fn a05_what_is_unknown_is_refused_by_name() {
     let oaep = write::sequence(&[&write::oid(&RSAES_OAEP), &write::sequence(&[&hash, &mask])]);
     let error = key_transport(&oaep).unwrap_err().to_string();
     assert!(error.contains("MGF1 with another digest"), "{error}");
-}
-
-#[test]
-fn capabilities_keep_their_order_and_unknown_ones_are_left_out() {
-    let list = [
-        ContentEncryption::Aes256Gcm,
-        ContentEncryption::Aes256Cbc,
-        ContentEncryption::Aes128Cbc,
-        ContentEncryption::TripleDesCbc,
-    ];
-    assert_eq!(capabilities(&capabilities_der(&list)), Ok(list.to_vec()));
-    // Outlook's and NSS's lists name RC2 with its bits, and digests.
-    let entry = |oid: &ObjectIdentifier, parameters: &[u8]| write::sequence(&[&write::oid(oid), parameters]);
-    let mixed = write::sequence(&[
-        &entry(&SHA256, &[]),
-        &entry(&RC2_CBC, &write::integer(128)),
-        &entry(&AES128_CBC, &[]),
-        &entry(&AES128_CBC, &[]),
-        &entry(&RC2_CBC, &write::integer(40)),
-        &entry(&RC2_CBC, &write::integer(41)),
-    ]);
-    assert_eq!(
-        capabilities(&mixed),
-        Ok(vec![ContentEncryption::Rc2Cbc128, ContentEncryption::Aes128Cbc, ContentEncryption::Rc2Cbc40])
-    );
-    assert!(capabilities(&[0x30, 0x80, 0, 0]).is_err());
 }
 
 #[test]

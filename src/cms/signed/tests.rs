@@ -7,7 +7,7 @@ mod several;
 
 use super::attributes::attribute_parts;
 use super::*;
-use crate::cms::algorithm::Legacy;
+use crate::cms::algorithm::{Capabilities, Legacy};
 use crate::keys::{KeyAnswer, KeyOperation, SoftwareKey};
 use crate::pki::authority::{Issued, NewKey, Recipe, issue};
 
@@ -127,8 +127,8 @@ fn what_is_signed_verifies_and_says_what_was_announced() {
             let [signer] = &data.signers[..] else { panic!("one signer") };
             assert_eq!(signer.signing_time, Some(now()));
             assert_eq!(signer.scheme, Ok(scheme));
-            let capabilities = super::super::algorithm::capabilities(signer.capabilities.as_ref().unwrap()).unwrap();
-            assert_eq!(capabilities, parameters(&issued.certificate, scheme).capabilities);
+            let said = Capabilities::read(signer.capabilities.as_ref().unwrap()).unwrap().unwrap();
+            assert_eq!(said.content, parameters(&issued.certificate, scheme).capabilities);
             verify_all(&data, CONTENT, Legacy::default()).unwrap();
             assert_eq!(
                 verify_all(&data, b"other", Legacy::default()),

@@ -39,6 +39,8 @@ pub(crate) struct Extensions {
     pub(crate) distribution_points: Option<Span>,
     pub(crate) freshest_points: Option<Span>,
     pub(crate) authority_access: Option<Span>,
+    /// smimeCapabilities (RFC 4262), as it stands: one that cannot be read costs nobody his certificate.
+    pub(crate) smime_capabilities: Option<Span>,
     /// id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2.1).
     pub(crate) ocsp_no_check: bool,
     /// The OID of a critical extension that is not processed here.
@@ -104,6 +106,10 @@ impl Extensions {
             [0x55, 0x1d, 46] => self.freshest_points = Some(span(&mut reader, "freshestCRL is a SEQUENCE")?),
             [0x2b, 6, 1, 5, 5, 7, 1, 1] => {
                 self.authority_access = Some(span(&mut reader, "authorityInfoAccess is a SEQUENCE")?);
+            }
+            [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 15] => {
+                self.smime_capabilities = Some(value.value_span()?);
+                return Ok(true);
             }
             [0x2b, 6, 1, 5, 5, 7, 48, 1, 5] => {
                 self.ocsp_no_check = true;

@@ -27,6 +27,23 @@ fn pem_with_several_blocks_and_text() {
     assert!(Certificate::from_pem_or_der(pem.trim_end().trim_end_matches('-').as_bytes()).is_err());
 }
 
+#[test]
+fn capabilities_in_a_certificate_are_read_and_broken_ones_cost_nobody_his_certificate() {
+    use crate::cms::algorithm::{ContentEncryption, capabilities_der};
+    use crate::pki::authority::{cached_key, issue_extended};
+    // RFC 4262 section 2.
+    let id = const_oid::ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.15");
+    let recipe = Recipe::mailbox("alice@example.org", now(), NewKey::P256);
+    let with = |value: &[u8]| {
+        let key = cached_key(NewKey::P256, "alice@example.org");
+        issue_extended(&recipe, key, None, &[(&id, value)]).certificate.capabilities().map(|known| known.content)
+    };
+    let list = [ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Cbc];
+    assert_eq!(with(&capabilities_der(&list)), Some(list.to_vec()));
+    assert_eq!((with(b"\x30\x05\x00"), with(b""), with(&capabilities_der(&[]))), (None, None, None));
+    assert_eq!(alice().capabilities(), None);
+}
+
 fn alice_again(der: &[u8]) -> Certificate {
     Certificate::from_der(Bytes::copy_from_slice(der)).unwrap()
 }

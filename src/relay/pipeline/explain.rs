@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::decide::{Decision, Seen, incoming, refusal};
 use super::facts::Lookup;
 use super::inbound::{decompressed, inbound_facts, probe};
-use super::outbound::describe;
+use super::outbound::{describe, shared_ciphers};
 use super::{Accepted, Message};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Config, Direction, Listener};
@@ -133,6 +133,9 @@ impl<'c> Explainer<'c> {
         }
         // What the gateway would fetch is fetched: the answer is the same.
         lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await;
+        let going = question.recipients.iter().enumerate().zip(&directions);
+        let going = going.filter(|(_, to)| **to == Ok(Direction::Outbound)).map(|(at, _)| at);
+        let shared = shared_ciphers(&mut seen, &going.collect::<Vec<(usize, &Mailbox)>>());
         let mut recipients = Vec::new();
         for (recipient, direction) in question.recipients.iter().zip(directions) {
             recipients.push(match direction {
@@ -140,6 +143,13 @@ impl<'c> Explainer<'c> {
                 Ok(Direction::Outbound) => asking.outbound(&mut seen, recipient),
                 Ok(direction) => asking.inbound(recipient, direction).await?,
             });
+        }
+        for (at, content) in shared {
+            let other = |one: &&mut Explained| !one.treatment.contains(content.name());
+            if let Some(one) = recipients.get_mut(at).filter(other) {
+                one.notes
+                    .push(format!("in one copy with others, with {}: the best that all of them read", content.name()));
+            }
         }
         let listener = &arrived.listener;
         Ok(Explanation {
@@ -326,6 +336,9 @@ fn considered(own: &OwnKey, asked_for: bool) -> Considered {
         role: "own key",
         fingerprint: own.certificate.fingerprint(),
         subject: own.certificate.subject_text(),
+        trust: None,
+        origin: String::new(),
+        reads: Vec::new(),
         outcome: if asked_for { Ok(()) } else { Err("the mail is not encrypted to it".into()) },
     }
 }

@@ -8,6 +8,7 @@ use quick_cache::sync::Cache;
 
 use super::paths::SignerPaths;
 use crate::address::{Domain, Mailbox, ReversePath};
+use crate::cms::algorithm::ContentEncryption;
 use crate::config::{Certificates, Fetch};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::{Certificate, Purpose};
@@ -98,7 +99,8 @@ impl Look<'_> {
             names_owner,
             domain: of_domain,
             preferred: record.preferred,
-            capabilities: record.capabilities.clone(),
+            capabilities: record.reads(),
+            origin: record.origin(),
         }
     }
 }
@@ -277,6 +279,13 @@ impl Lookup {
         usable
             .max_by_key(|record| (record.trust == TrustState::Pinned, record.certificate.not_before()))
             .map(|record| record.certificate.clone())
+    }
+
+    /// What an administrator said that the owner of this certificate of ours can read: where it is not this gateway that opens his mail.
+    pub fn said_to_read(&self, from: &Mailbox, certificate: &Certificate) -> Option<Vec<ContentEncryption>> {
+        let identity = self.store.identity(from).ok()?;
+        let record = identity.certificates.iter().find(|record| record.certificate == *certificate)?;
+        record.capabilities.as_ref().map(|known| known.content.clone())
     }
 
     /// Whether the message may be signed with its author's key (A31).

@@ -23,7 +23,7 @@ use crate::relay::deliver::OpenedMail;
 use crate::relay::refusal::Refusal;
 use crate::smime::open::{OpenContext, Opened, Opener, OwnKey, Step, envelope, unwrapped};
 use crate::smime::seal::is_signed_message;
-use crate::smime::verdict::Layer;
+use crate::smime::verdict::{Layer, SmimeResult};
 use crate::store::StoreError;
 
 /// Recipients whose mail is judged alike.
@@ -140,11 +140,26 @@ impl Inner {
             treated.done.push(format!("verdict: {}", opened.verdict.reason));
             judged.push((demand, opened));
         }
+        if classes.iter().any(|class| !class.pass) {
+            self.harvest(&message.entity, judged.iter().map(|(_, opened)| &**opened), message.at);
+        }
         for class in classes {
             let Some((_, opened)) = judged.iter().find(|(demand, _)| *demand == class.revocation) else { continue };
             self.written(message, opened, class, treated);
         }
         Ok(())
+    }
+
+    /// Offers what a valid signature announced to the harvest (A10). Where rules judge one message differently, the strictest word
+    /// holds: nothing is taken of what one of them does not accept.
+    fn harvest<'o>(&self, entity: &Entity, opened: impl Iterator<Item = &'o Opened> + Clone, at: Timestamp) {
+        use SmimeResult::{Fail, PermError, Policy, TempError};
+        if opened.clone().any(|one| matches!(one.verdict.result, Fail | Policy | PermError | TempError)) {
+            return;
+        }
+        let Some(one) = opened.clone().find(|one| !one.announced.is_empty()) else { return };
+        let message_id = entity.header.all("Message-ID").next().map(|field| field.value()).unwrap_or_default();
+        one.announced.iter().for_each(|announced| self.harvest.offer(announced, message_id.trim(), at));
     }
 
     /// The outputs of recipients whose mail is judged alike.
@@ -308,6 +323,7 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
             None => opened.push((one, how, vec![at])),
         }
     }
+    inner.harvest(&entity, opened.iter().map(|(opened, ..)| &**opened), now);
     let outputs = opened.into_iter().map(|(opened, (strip, elsewhere), recipients)| {
         tracing::info!(target: "waxwing::opened", recipients = recipients.len(), result = ?opened.verdict.result, reason = opened.verdict.reason, decrypted = opened.verdict.decrypted, "opened");
         (recipients, inner.marked(&entity, &opened, strip, elsewhere, kept.clone()))

@@ -21,7 +21,7 @@ use crate::relay::refusal::Refusal;
 use crate::smime::header_protection::HeaderProtection;
 use crate::smime::seal::{CoSigner, Draft, EncryptPlan, Form, SealError, SignPlan};
 
-/// What this gateway can read, best first: announced in SMIMECapabilities.
+/// What this gateway can read, best first: announced in SMIMECapabilities where nobody said something else of the mailbox.
 const CAPABILITIES: [ContentEncryption; 4] = [
     ContentEncryption::Aes256Gcm,
     ContentEncryption::Aes128Gcm,
@@ -43,7 +43,15 @@ enum Kind {
 struct EncryptHow {
     content: ContentEncryption,
     derive_cek: bool,
-    scheme: RecipientScheme,
+}
+
+/// What an encrypted group's recipients read in common.
+#[derive(Default)]
+struct Common {
+    /// The profile of the first.
+    profile: String,
+    /// Ciphers that all of them may be sent, best first.
+    readable: Vec<ContentEncryption>,
 }
 
 /// What outputs must have in common to share a signature.
@@ -62,7 +70,9 @@ struct SignKey {
 struct Group {
     kind: Kind,
     recipients: Vec<usize>,
-    certificates: Vec<Certificate>,
+    /// With the way each one's key is managed.
+    certificates: Vec<(Certificate, RecipientScheme)>,
+    common: Common,
     signer: Option<Signer>,
     second: Option<Box<Signer>>,
     /// The rule's `encrypt = require` holds for one of them.
@@ -80,6 +90,7 @@ impl Group {
             kind,
             recipients: vec![recipient],
             certificates: Vec::new(),
+            common: Common::default(),
             signer: None,
             second: None,
             required,
@@ -87,6 +98,27 @@ impl Group {
             encrypted: None,
             held: None,
             alone: false,
+        }
+    }
+
+    /// Whether another's recipients may share its output: all is alike, or all but the cipher, and one profile has one that all of
+    /// them read.
+    fn takes(&self, other: &Group) -> bool {
+        if self.kind == other.kind {
+            return true;
+        }
+        match (&self.kind, &other.kind) {
+            (
+                Kind::Protect { sign, encrypt: Some(how), header },
+                Kind::Protect { sign: others, encrypt: Some(other_how), header: other_header },
+            ) => {
+                sign == others
+                    && header == other_header
+                    && how.derive_cek == other_how.derive_cek
+                    && self.common.profile == other.common.profile
+                    && self.common.readable.iter().any(|content| other.common.readable.contains(content))
+            }
+            _ => false,
         }
     }
 
@@ -169,7 +201,7 @@ impl Inner {
                 Kind::Protect { sign, encrypt, .. } => {
                     let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
                     let how = encrypt.map(|how| EncryptPlan {
-                        recipients: group.certificates.iter().map(|one| (one.clone(), how.scheme)).collect(),
+                        recipients: group.certificates.clone(),
                         content: how.content,
                         derive_cek: how.derive_cek,
                     });
@@ -227,7 +259,10 @@ impl Inner {
             .ok()
             .filter(|_| !signer.domain)
             .and_then(|from| self.lookup.encryption_certificate(from, &signer.certificate, seen.now));
+        let readers = encryption_certificate.as_ref().unwrap_or(&signer.certificate);
+        let said = seen.from.as_ref().ok().and_then(|from| self.lookup.said_to_read(from, readers));
         let plan = SignPlan {
+            capabilities: said.unwrap_or_else(|| CAPABILITIES.to_vec()),
             key: signer.key,
             certificate: signer.certificate.clone(),
             chain: signer.chain.clone(),
@@ -236,7 +271,6 @@ impl Inner {
             digest: key.scheme.digest(),
             form: key.form,
             signing_time: seen.now,
-            capabilities: CAPABILITIES.to_vec(),
             second: key.second.zip(group.second.as_ref()).map(|((_, scheme), second)| CoSigner {
                 key: second.key,
                 certificate: second.certificate.clone(),
@@ -265,6 +299,17 @@ fn sort_all<'p>(seen: &mut Seen<'p>, going: &[(usize, &Mailbox)]) -> (Sorted<'p>
         sort(seen, *at, mailbox, &mut sorted, &mut treated);
     }
     (sorted, treated)
+}
+
+/// The cipher of each recipient who shares an output with others.
+pub(super) fn shared_ciphers(seen: &mut Seen<'_>, going: &[(usize, &Mailbox)]) -> Vec<(usize, ContentEncryption)> {
+    let mut shared = Vec::new();
+    for group in sort_all(seen, going).0.groups {
+        if let (Kind::Protect { encrypt: Some(how), .. }, [_, _, ..]) = (&group.kind, group.recipients.as_slice()) {
+            shared.extend(group.recipients.iter().map(|at| (*at, how.content)));
+        }
+    }
+    shared
 }
 
 /// What becomes of one recipient, and the group he belongs to.
@@ -310,7 +355,7 @@ fn protected(content: &Content, group: &Group) -> bool {
     match content {
         Content::Sealed(sealed, _) => {
             !sealed.encrypted_to().is_empty()
-                && group.certificates.iter().all(|one| sealed.encrypted_to().contains(&one.fingerprint()))
+                && group.certificates.iter().all(|(one, _)| sealed.encrypted_to().contains(&one.fingerprint()))
         }
         Content::Encrypted(..) | Content::Held(..) => true,
         Content::Clear(..) | Content::Judged(_) | Content::Closed(_) => false,
@@ -327,23 +372,31 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
         });
         Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, second, form: plan.form, header })
     });
-    let scheme = RecipientScheme { rsa: plan.profile.transport, kdf: plan.profile.kdf };
     let derive_cek = plan.profile.derive_cek;
-    let encrypt = plan.encrypt.as_ref().map(|to| EncryptHow { content: to.content, derive_cek, scheme });
+    let encrypt = plan.encrypt.as_ref().map(|to| EncryptHow { content: to.content, derive_cek });
     let mut group = Group::new(Kind::Protect { sign, encrypt, header: plan.profile.header }, at, required);
     group.signer = plan.sign;
     group.second = plan.second;
-    group.certificates = plan.encrypt.map(|EncryptTo { certificates, .. }| certificates).unwrap_or_default();
+    if let Some(EncryptTo { certificates, readable, transport, .. }) = plan.encrypt {
+        let scheme = RecipientScheme { rsa: transport, kdf: plan.profile.kdf };
+        group.certificates = certificates.into_iter().map(|one| (one, scheme)).collect();
+        group.common = Common { profile: plan.profile.name, readable };
+    }
     group
 }
 
 /// Adds a recipient's group to one that is treated alike, unless he gets a copy of his own.
 fn join(groups: &mut Vec<Group>, new: Group, alone: bool) {
-    if !alone && let Some(group) = groups.iter_mut().find(|group| group.kind == new.kind && !group.alone) {
+    if !alone && let Some(group) = groups.iter_mut().find(|group| !group.alone && group.takes(&new)) {
+        group.common.readable.retain(|content| new.common.readable.contains(content));
+        if let (Kind::Protect { encrypt: Some(how), .. }, Some(best)) = (&mut group.kind, group.common.readable.first())
+        {
+            how.content = *best;
+        }
         group.recipients.extend(new.recipients);
         group.required |= new.required;
         for certificate in new.certificates {
-            if !group.certificates.contains(&certificate) {
+            if !group.certificates.iter().any(|(known, _)| *known == certificate.0) {
                 group.certificates.push(certificate);
             }
         }

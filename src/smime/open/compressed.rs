@@ -59,6 +59,6 @@ impl Findings {
                 *standing = Standing::OtherAuthor(why.clone());
             }
         }
-        self.certificates.clear();
+        self.announced.clear();
     }
 }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::OpenContext;
+use super::{Announced, OpenContext};
 use crate::address::Mailbox;
-use crate::cms::algorithm::{Digest, Legacy, SignatureScheme, signature_scheme};
+use crate::cms::algorithm::{Capabilities, Digest, Legacy, SignatureScheme, signature_scheme};
 use crate::cms::error::CmsError;
 use crate::cms::signed::{CertificateId, Countersignature, SignedData, SignerInfo};
 use crate::mime::entity::{Entity, MimeLimits};
@@ -45,8 +45,8 @@ pub(super) struct Judgement {
     pub signer: Option<VerifiedSigner>,
     /// The author's domain, where its key signed.
     pub domain: Option<VerifiedDomain>,
-    /// Certificates of signers that are good in every way, for harvest.
-    pub certificates: Vec<Certificate>,
+    /// What signers that are good in every way say of their certificates.
+    pub announced: Vec<Announced>,
     /// What would tell more of their state.
     pub needs: Vec<Need>,
 }
@@ -63,7 +63,7 @@ pub(super) fn judge(
         standing: Standing::Verified,
         signer: None,
         domain: None,
-        certificates: Vec::new(),
+        announced: Vec::new(),
         needs: Vec::new(),
     };
     if data.signers.len() > SIGNERS {
@@ -100,7 +100,7 @@ pub(super) fn judge(
         judgement.standing = Standing::OtherAuthor(why);
         judgement.signer = None;
         judgement.domain = None;
-        judgement.certificates.clear();
+        judgement.announced.clear();
     }
     judgement
 }
@@ -143,15 +143,24 @@ fn conclude(judgement: &mut Judgement, data: &SignedData, author: &Result<Mailbo
     if data.econtent_type != ID_DATA {
         return Standing::Unaccepted(format!("what is signed is no MIME entity but {}", data.econtent_type));
     }
-    let good = judgement.reports.iter().filter(|report| report.signature.is_ok());
+    let good = judgement.reports.iter().zip(&data.signers).filter(|(report, _)| report.signature.is_ok());
     let domain = author.as_ref().ok().map(Mailbox::domain);
     let (mut why, mut of_domain) = (None, None);
-    for report in good {
+    for (report, info) in good {
         let Some(certificate) = &report.certificate else { continue };
         match (&report.path, &report.matches_from) {
-            (Ok(_), Ok(mailbox)) => {
-                judgement.certificates.push(certificate.clone());
-                judgement.signer.get_or_insert_with(|| VerifiedSigner::new(mailbox.clone(), certificate.clone()));
+            (Ok(path), Ok(mailbox)) => {
+                let signer = VerifiedSigner::new(mailbox.clone(), certificate.clone());
+                // What only the legacy switches let in may be read, and is no ground to trust a key.
+                judgement.announced.extend(report.weak.is_empty().then(|| Announced {
+                    signer: signer.clone(),
+                    path: path.clone(),
+                    signing_time: info.signing_time,
+                    capabilities: report.capabilities.clone(),
+                    preference: info.encryption_key_preference.clone(),
+                    company: data.certificates.clone(),
+                }));
+                judgement.signer.get_or_insert(signer);
             }
             (Err(reason), _) => why = why.or(Some(Standing::Unaccepted(reason.clone()))),
             (Ok(_), Err(reason)) => match domain {
@@ -195,6 +204,8 @@ fn report(
         certificate: certificate.clone(),
         algorithm: info.scheme.as_ref().map_or_else(|error| error.to_string(), |scheme| scheme_name(*scheme)),
         signing_time: info.signing_time,
+        capabilities: info.capabilities.as_ref().and_then(|list| Capabilities::read(list).ok().flatten()),
+        prefers: info.encryption_key_preference.as_ref().map(id_text),
         signature: Err("not checked".into()),
         path: Err("not looked for: the signature is not good".into()),
         revocation: None,

@@ -64,7 +64,11 @@ fn a_clear_signature_is_verified_and_delivered_octet_for_octet() {
     assert_eq!(opened.verdict.signer.as_ref().unwrap().mailbox().to_string(), ALICE);
     assert_eq!(opened.verdict.signer.as_ref().unwrap().certificate(), &alice.certificate);
     assert_eq!(opened.message, message);
-    assert_eq!(opened.certificates, std::slice::from_ref(&alice.certificate));
+    let [announced] = opened.announced.as_slice() else { panic!("{:?}", opened.announced) };
+    assert_eq!(announced.signer.certificate(), &alice.certificate);
+    let reads = announced.capabilities.as_ref().unwrap();
+    assert_eq!(reads.content, [ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Cbc]);
+    assert_eq!((announced.signing_time, announced.path.leaf()), (Some(now()), &alice.certificate));
     assert!(opened.verdict.notes.iter().any(|note| note == "revocation: not checked"));
 }
 
@@ -84,7 +88,7 @@ fn one_changed_octet_of_the_content_makes_the_signature_fail() {
         };
         let opened = open(&pki, &[], tampered);
         assert_eq!(opened.verdict.result, SmimeResult::Fail);
-        assert!(opened.verdict.signer.is_none() && opened.certificates.is_empty());
+        assert!(opened.verdict.signer.is_none() && opened.announced.is_empty());
     }
 }
 
@@ -528,7 +532,7 @@ fn a07_of_the_hostile_signed_set_nothing_is_valid() {
     for (what, message) in hostile {
         let opened = open(&pki, &[], message);
         assert_ne!(opened.verdict.result, SmimeResult::Pass, "{what}");
-        assert!(opened.verdict.signer.is_none() && opened.certificates.is_empty(), "{what}");
+        assert!(opened.verdict.signer.is_none() && opened.announced.is_empty(), "{what}");
     }
 }
 
@@ -724,7 +728,7 @@ fn t16_a_wrong_clock_never_makes_a_signature_valid() {
         let opened = open_with(OpenContext { at, ..context(&pki, &[]) }, &holder(&[]), message.clone());
         let inside = (from..=to).contains(&at);
         assert_eq!(opened.verdict.result == SmimeResult::Pass, inside, "{at}: {}", opened.verdict.reason);
-        assert_eq!(opened.verdict.signer.is_some() && !opened.certificates.is_empty(), inside, "{at}");
+        assert_eq!(opened.verdict.signer.is_some() && !opened.announced.is_empty(), inside, "{at}");
         if inside { valid += 1 } else { invalid += 1 }
     }
     assert!(valid >= 3 && invalid >= 6, "{valid} {invalid}");

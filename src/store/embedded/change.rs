@@ -5,11 +5,10 @@ use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
 use super::{
-    EmbeddedStore, Inner, TRUST, alias_path, alias_target, certificate_path, key_path, owner_of_path, owner_path,
-    trust_path,
+    EmbeddedStore, Inner, TRUST, alias_path, alias_target, certificate_path, decode_identity, key_path, owner_of_path,
+    owner_path, read_identity, trust_path,
 };
 use crate::address::{Domain, Mailbox, MailboxKey};
-use crate::cms::algorithm::ContentEncryption;
 use crate::keys::{KeyId, SoftwareKey};
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustSet};
@@ -17,10 +16,10 @@ use crate::pki::public_key::KeyKind;
 use crate::policy::TrustState;
 use crate::store::keyring::{Mac, hex};
 use crate::store::record::{
-    CertificateValue, Encoded, Kind, OwnerValue, ScopeValue, TombstoneValue, TrustEntryValue, TrustValue,
+    CertificateValue, Encoded, Kind, More, OwnerValue, ScopeValue, TombstoneValue, TrustEntryValue, TrustValue,
 };
 use crate::store::tree::Change;
-use crate::store::{CertStore, ChangeEvent, Identity, NewCertificate, Owner, StoreError, Stored};
+use crate::store::{CertStore, ChangeEvent, Edit, Identity, NewCertificate, Owner, Revision, StoreError, Stored};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -67,6 +66,7 @@ fn check(new: NewCertificate) -> Result<Checked, StoreError> {
         capabilities: None,
         preferred: false,
         key: key.as_ref().map(|(id, _)| id.0),
+        more: More::default(),
     };
     Ok(Checked { fingerprint: certificate.fingerprint(), value, key })
 }
@@ -125,6 +125,38 @@ fn read_certificate(
     let (_, mac) = value.certificates.iter().find(|(known, _)| *known == fingerprint)?;
     let record = change.view().child(&certificate_path(owner, &fingerprint), mac).ok()?;
     CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)
+}
+
+fn must_be_no_alias(change: &Change<'_, '_>, owner: &Owner) -> Result<(), StoreError> {
+    match owner {
+        Owner::Mailbox(mailbox)
+            if change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias) =>
+        {
+            Err(StoreError::Refused(format!(
+                "{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes an edit; says whether it changed anything.
+fn apply(edit: Edit, certificate: &mut CertificateValue) -> bool {
+    let before = certificate.clone();
+    if let Some(trust) = edit.trust {
+        certificate.trust = trust;
+    }
+    if let Some(said) = edit.capabilities {
+        let (capabilities, by) = said.unzip();
+        certificate.capabilities = capabilities;
+        certificate.more.learned = by.map(|by| (by.source, by.detail, by.at));
+    }
+    certificate.preferred |= edit.prefer;
+    certificate.more.last_seen = edit.seen.or(certificate.more.last_seen);
+    if let Some(note) = edit.note {
+        certificate.more.note = Some((note.why, note.instead_of));
+    }
+    *certificate != before
 }
 
 impl Inner {
@@ -230,13 +262,7 @@ impl Inner {
         owner: &Owner,
         new: Vec<Checked>,
     ) -> Result<Vec<Stored>, StoreError> {
-        if let Owner::Mailbox(mailbox) = owner
-            && change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias)
-        {
-            return Err(StoreError::Refused(format!(
-                "{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)"
-            )));
-        }
+        must_be_no_alias(change, owner)?;
         let mut value = read_owner(change, owner)?.unwrap_or_default();
         let mut stored = Vec::with_capacity(new.len());
         for one in new {
@@ -246,6 +272,57 @@ impl Inner {
             change.put_top(&owner_path(owner), Kind::Owner, &value.encode())?;
         }
         Ok(stored)
+    }
+
+    /// Makes a revision.
+    fn put_revision(
+        &self,
+        change: &mut Change<'_, '_>,
+        owner: &Owner,
+        revision: Revision,
+    ) -> Result<Vec<Stored>, StoreError> {
+        must_be_no_alias(change, owner)?;
+        self.put_intermediates(change, revision.intermediates)?;
+        let mut value = read_owner(change, owner)?.unwrap_or_default();
+        let before = value.clone();
+        let mut stored = Vec::with_capacity(revision.add.len());
+        for new in revision.add {
+            stored.push(self.put_certificate(change, owner, &mut value, check(new)?)?);
+        }
+        let preferred = revision.edit.iter().rfind(|edit| edit.prefer).map(|edit| edit.fingerprint);
+        for edit in revision.edit {
+            self.edit_certificate(change, owner, &mut value, edit.fingerprint, |certificate| apply(edit, certificate))?;
+        }
+        let all: Vec<[u8; 32]> = value.certificates.iter().map(|(name, _)| *name).collect();
+        for other in all.into_iter().filter(|name| preferred.is_some_and(|preferred| preferred != *name)) {
+            if read_certificate(change, owner, &value, other).is_some_and(|certificate| certificate.preferred) {
+                self.edit_certificate(change, owner, &mut value, other, |certificate| {
+                    std::mem::replace(&mut certificate.preferred, false)
+                })?;
+            }
+        }
+        for gone in revision.remove {
+            if read_certificate(change, owner, &value, gone).is_some_and(|certificate| certificate.key.is_none()) {
+                change.remove_child(&certificate_path(owner, &gone))?;
+                value.certificates.retain(|(name, _)| *name != gone);
+            }
+        }
+        let path = owner_path(owner);
+        if value == before {
+            Ok(stored)
+        } else if value == OwnerValue::default() {
+            change.remove_top(&path).map(|()| stored)
+        } else {
+            change.put_top(&path, Kind::Owner, &value.encode()).map(|()| stored)
+        }
+    }
+
+    /// Adds intermediates; what is known, as an anchor too, stays as it is.
+    fn put_intermediates(&self, change: &mut Change<'_, '_>, new: Vec<Certificate>) -> Result<(), StoreError> {
+        let known = self.read_trust_manifest(change)?.entries;
+        let fresh: Vec<Certificate> =
+            new.into_iter().filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint())).collect();
+        if fresh.is_empty() { Ok(()) } else { self.put_trust(change, &fresh, None) }
     }
 
     /// Adds entries to the trust set; at most once in a change.
@@ -335,14 +412,7 @@ impl EmbeddedStore {
             checked.push((owner, certificates.into_iter().map(check).collect::<Result<Vec<_>, _>>()?));
         }
         self.inner.write(|change| {
-            let known = self.inner.read_trust_manifest(change)?.entries;
-            let fresh: Vec<Certificate> = intermediates
-                .into_iter()
-                .filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint()))
-                .collect();
-            if !fresh.is_empty() {
-                self.inner.put_trust(change, &fresh, None)?;
-            }
+            self.inner.put_intermediates(change, intermediates)?;
             checked
                 .into_iter()
                 .map(|(owner, new)| Ok((owner.clone(), self.inner.put_certificates(change, &owner, new)?)))
@@ -362,11 +432,6 @@ impl EmbeddedStore {
             Owner::Domain(_) => Ok(owner.clone()),
         }
     }
-
-    /// All that is known of an owner, aliases followed.
-    pub fn identity_of(&self, owner: &Owner) -> Result<Arc<Identity>, StoreError> {
-        self.inner.identity(self.owner_of(owner)?)
-    }
 }
 
 impl CertStore for EmbeddedStore {
@@ -376,6 +441,10 @@ impl CertStore for EmbeddedStore {
 
     fn domain_identity(&self, domain: &Domain) -> Result<Arc<Identity>, StoreError> {
         self.inner.identity(Owner::Domain(domain.clone()))
+    }
+
+    fn identity_of(&self, owner: &Owner) -> Result<Arc<Identity>, StoreError> {
+        self.inner.identity(self.owner_of(owner)?)
     }
 
     fn trust(&self) -> Result<Arc<TrustSet>, StoreError> {
@@ -404,33 +473,25 @@ impl CertStore for EmbeddedStore {
         self.inner.write(|change| self.inner.put_certificates(change, owner, new))
     }
 
-    fn learn(
-        &self,
-        owner: &Owner,
-        fingerprint: [u8; 32],
-        capabilities: Option<Vec<ContentEncryption>>,
-        preferred: bool,
-    ) -> Result<(), StoreError> {
+    fn revise(&self, owner: &Owner, decide: &mut dyn FnMut(&Identity) -> Revision) -> Result<Vec<Stored>, StoreError> {
         self.inner.write(|change| {
-            let mut value = must_be_known(change, owner)?;
-            let mut changed = self.inner.edit_certificate(change, owner, &mut value, fingerprint, |certificate| {
-                let news = (capabilities.is_some() && certificate.capabilities != capabilities)
-                    || (preferred && !certificate.preferred);
-                certificate.capabilities = capabilities.or(certificate.capabilities.take());
-                certificate.preferred |= preferred;
-                news
-            })?;
-            let others: Vec<[u8; 32]> =
-                value.certificates.iter().map(|(name, _)| *name).filter(|name| *name != fingerprint).collect();
-            for other in others.into_iter().filter(|_| preferred) {
-                if read_certificate(change, owner, &value, other).is_some_and(|certificate| certificate.preferred) {
-                    changed |= self.inner.edit_certificate(change, owner, &mut value, other, |certificate| {
-                        certificate.preferred = false;
-                        true
-                    })?;
+            let identity = read_identity(&change.view(), owner).map_err(|error| damaged(error, owner))?;
+            self.inner.put_revision(change, owner, decide(&identity))
+        })
+    }
+
+    fn each_identity(&self, call: &mut dyn FnMut(Identity)) -> Result<(), StoreError> {
+        self.inner.read(|view| {
+            for (path, mac) in view.tops("o/").0 {
+                let Some(owner) = owner_of_path(&path) else { continue };
+                let record = view.child(&path, &mac).ok().filter(|record| record.kind == Kind::Owner);
+                // What is not authentic raised its alert.
+                let identity = record.and_then(|record| decode_identity(view, &owner, &record).ok());
+                if let Some(identity) = identity.filter(|identity| !identity.certificates.is_empty()) {
+                    call(identity);
                 }
             }
-            if changed { change.put_top(&owner_path(owner), Kind::Owner, &value.encode()) } else { Ok(()) }
+            Ok(())
         })
     }
 

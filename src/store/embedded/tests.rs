@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::address::Mailbox;
-use crate::cms::algorithm::{ContentEncryption, KeyTransport};
+use crate::cms::algorithm::{Capabilities, ContentEncryption, KeyTransport};
 use crate::keys::{KeyAnswer, KeyHolder, KeyOperation, Submission};
 use crate::pki::authority::{Issued, NewKey, Recipe, issue};
 use crate::policy::TrustState;
-use crate::store::{CertStore, NewCertificate, Stored};
+use crate::store::{CertStore, Edit, NewCertificate, Revision, Stored};
 
 const ANNA: &str = "anna@example.org";
 
@@ -227,22 +227,83 @@ fn a_repeated_import_adds_what_was_missing() {
     assert_eq!((identity.certificates.len(), identity.certificates[0].trust), (1, TrustState::Blocked));
 }
 
+/// An edit of one certificate, alone in its revision.
+fn edit(store: &EmbeddedStore, edit: Edit) {
+    let revision = || Revision { edit: vec![edit.clone()], ..Revision::default() };
+    store.revise(&owner(ANNA), &mut |_| revision()).unwrap();
+}
+
 #[test]
-fn what_signed_mail_tells_is_kept() {
-    let (_place, store) = Place::new();
+fn what_signed_mail_tells_is_kept_with_its_source() {
+    let (place, store) = Place::new();
     let (a, b) = (issued(ANNA, 0, NewKey::P256), issued(ANNA, 1, NewKey::P256));
     add(&store, ANNA, &a);
     add(&store, ANNA, &b);
-    let ciphers = vec![ContentEncryption::Aes256Gcm, ContentEncryption::Aes128Cbc];
-    store.learn(&owner(ANNA), a.certificate.fingerprint(), Some(ciphers.clone()), true).unwrap();
-    store.learn(&owner(ANNA), b.certificate.fingerprint(), None, true).unwrap();
-    let identity = store.identity(&mailbox(ANNA)).unwrap();
-    let [first, second] = identity.certificates.as_slice() else { panic!() };
-    assert_eq!((first.preferred, first.capabilities.clone()), (false, Some(ciphers)));
-    assert_eq!((second.preferred, second.capabilities.clone()), (true, None));
-    let generation = identity.generation;
-    store.learn(&owner(ANNA), b.certificate.fingerprint(), None, true).unwrap();
+    let reads = Capabilities {
+        content: vec![ContentEncryption::Aes256Gcm, ContentEncryption::Rc2Cbc40],
+        transport: vec![KeyTransport::RsaPkcs1],
+    };
+    let by = Provenance { source: "mail".to_owned(), detail: "<1@b.example>".to_owned(), at: now() };
+    let (first, second) = (a.certificate.fingerprint(), b.certificate.fingerprint());
+    let told = Some(Some((reads.clone(), by.clone())));
+    edit(&store, Edit { fingerprint: first, capabilities: told, prefer: true, ..Edit::default() });
+    let note = Note { why: "because".to_owned(), instead_of: Some(first) };
+    edit(
+        &store,
+        Edit { fingerprint: second, prefer: true, seen: Some(now()), note: Some(note.clone()), ..Edit::default() },
+    );
+    let generation = store.identity(&mailbox(ANNA)).unwrap().generation;
+    edit(&store, Edit { fingerprint: second, prefer: true, seen: Some(now()), ..Edit::default() });
     assert_eq!(store.identity(&mailbox(ANNA)).unwrap().generation, generation, "nothing new, nothing written");
+    drop(store);
+    let store = place.open();
+    let identity = store.identity(&mailbox(ANNA)).unwrap();
+    let [one, two] = identity.certificates.as_slice() else { panic!() };
+    assert_eq!((one.preferred, one.capabilities.clone(), one.learned.clone()), (false, Some(reads), Some(by)));
+    assert_eq!((two.preferred, two.last_seen, two.note.clone()), (true, Some(now()), Some(note)));
+    edit(&store, Edit { fingerprint: first, capabilities: Some(None), ..Edit::default() });
+    let identity = store.identity(&mailbox(ANNA)).unwrap();
+    assert_eq!((identity.certificates[0].capabilities.clone(), identity.certificates[0].learned.clone()), (None, None));
+    assert_eq!(store.verify().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_revision_sees_what_stands_there_and_is_whole_or_nothing() {
+    let (place, store) = Place::new();
+    let (a, b, ca) =
+        (issued(ANNA, 0, NewKey::P256), issued(ANNA, 1, NewKey::P256), issued("ca@x.example", 0, NewKey::P256));
+    let stored = store.revise(&owner(ANNA), &mut |identity| {
+        assert!(identity.certificates.is_empty());
+        Revision {
+            add: vec![new(&a, false, TrustState::Pending)],
+            edit: vec![Edit { fingerprint: a.certificate.fingerprint(), seen: Some(now()), ..Edit::default() }],
+            intermediates: vec![ca.certificate.clone(), ca.certificate.clone()],
+            ..Revision::default()
+        }
+    });
+    assert_eq!(stored.unwrap(), [Stored::New]);
+    assert_eq!(store.trust().unwrap().intermediates.len(), 1);
+    let failed = store.revise(&owner(ANNA), &mut |identity| {
+        assert_eq!(identity.certificates.len(), 1);
+        let edit = vec![Edit { fingerprint: [7; 32], prefer: true, ..Edit::default() }];
+        Revision { add: vec![new(&b, false, TrustState::Trusted)], edit, ..Revision::default() }
+    });
+    assert!(matches!(failed, Err(StoreError::Refused(_))));
+    assert_eq!(fingerprints(&store, ANNA), [a.certificate.fingerprint()]);
+    let mut seen = Vec::new();
+    store.each_identity(&mut |identity| seen.push(identity.owner)).unwrap();
+    assert_eq!(seen, [owner(ANNA)]);
+    // One whose key is here stays; the owner of the last one that goes is forgotten.
+    add(&store, "bert@example.org", &b);
+    let all = |identity: &Identity| Revision {
+        remove: identity.certificates.iter().map(|record| record.certificate.fingerprint()).collect(),
+        ..Revision::default()
+    };
+    store.revise(&owner("bert@example.org"), &mut |identity| all(identity)).unwrap();
+    store.revise(&owner(ANNA), &mut |identity| all(identity)).unwrap();
+    assert_eq!(store.owners().unwrap(), [owner("bert@example.org")]);
+    assert!(!place.records().keys().any(|path| path.contains(ANNA)));
+    assert_eq!((store.verify().unwrap(), store.alerts()), (Vec::new(), 0));
 }
 
 #[test]

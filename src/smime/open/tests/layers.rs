@@ -114,7 +114,7 @@ fn a07_compressed_content_that_names_another_author_is_not_valid() {
     let message = signed(&pki, alice, Form::Opaque, pkcs7_message(&object));
     let opened = open(&pki, &[], message);
     assert_eq!((kinds(&opened).as_str(), opened.verdict.result), ("SC", SmimeResult::Fail));
-    assert!(opened.verdict.signer.is_none() && opened.certificates.is_empty());
+    assert!(opened.verdict.signer.is_none() && opened.announced.is_empty());
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_domain_signature_is_the_domains_and_never_the_authors() {
         assert_eq!((verdict.result, verdict.signer.is_none()), (SmimeResult::Policy, true), "{}", verdict.reason);
         assert_eq!(verdict.domain.as_ref().unwrap().domain().as_str(), "example.org");
         assert!(verdict.reason.starts_with("signed by the domain example.org"), "{}", verdict.reason);
-        assert!(opened.certificates.is_empty(), "nothing is learned of a person");
+        assert!(opened.announced.is_empty(), "nothing is learned of a person");
         // A From inside that is another one: nobody's.
         let opened = signed(&domain(address), &format!("From: {MALLORY}\r\n{PLAIN}"));
         assert_eq!((opened.verdict.result, opened.verdict.domain.is_none()), (SmimeResult::Fail, true));
