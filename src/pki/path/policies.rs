@@ -1,9 +1,9 @@
-//! Certificate policies (RFC 5280 section 6.1) with the initial policy set anyPolicy. For that set it suffices to know whether any
-//! policy is left at the leaf, so one level of the policy tree is kept, each policy once (as RFC 9618 does): no mapping can make it
-//! grow beyond what the certificates hold.
+//! Certificate policies (RFC 5280 section 6.1). One level of the policy tree is kept, each policy once (as RFC 9618 does), with the policies
+//! of the anchor's domain that it stems from: no mapping can make it grow beyond what the certificates hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::PolicyDemand;
 use crate::pki::asn1::{Asn1Error, Reader, tag};
 use crate::pki::certificate::Certificate;
 
@@ -12,11 +12,28 @@ const ANY_POLICY: &[u8] = &[0x55, 0x1d, 0x20, 0x00];
 const MAX_POLICIES: usize = 256;
 
 type Oid = Vec<u8>;
-/// Valid policy -> expected policy set.
-type Level = BTreeMap<Oid, BTreeSet<Oid>>;
+type Mappings = BTreeMap<Oid, BTreeSet<Oid>>;
+/// Valid policy -> node.
+type Level = BTreeMap<Oid, Node>;
+
+#[derive(Clone, Default)]
+struct Node {
+    /// expected_policy_set.
+    expected: BTreeSet<Oid>,
+    /// The nodes above it whose parent is anyPolicy (valid_policy_node_set of RFC 5280 6.1.5 (g) (iii) 1), by policy.
+    origins: BTreeSet<Oid>,
+}
+
+impl Node {
+    fn new(policy: &Oid, origins: BTreeSet<Oid>) -> Self {
+        Self { expected: BTreeSet::from([policy.clone()]), origins }
+    }
+}
 
 /// The state variables of RFC 5280 6.1.2 (a), (d), (e), (f).
 pub(super) struct Policies {
+    /// user-initial-policy-set; `None` is anyPolicy.
+    acceptable: Option<BTreeSet<Oid>>,
     /// `None`: the tree is empty.
     level: Option<Level>,
     explicit_policy: u64,
@@ -29,14 +46,22 @@ fn text(error: Asn1Error) -> String {
 }
 
 fn any_level() -> Level {
-    BTreeMap::from([(ANY_POLICY.to_vec(), BTreeSet::from([ANY_POLICY.to_vec()]))])
+    let any = ANY_POLICY.to_vec();
+    BTreeMap::from([(any.clone(), Node::new(&any, BTreeSet::from([any.clone()])))])
 }
 
 impl Policies {
     /// For a path of `length` certificates, the anchor not counted.
-    pub(super) fn new(length: usize) -> Self {
-        let more = length as u64 + 1;
-        Self { level: Some(any_level()), explicit_policy: more, inhibit_any: more, policy_mapping: more }
+    pub(super) fn new(length: usize, demand: &PolicyDemand) -> Self {
+        let start = |now: bool| if now { 0 } else { length as u64 + 1 };
+        let set = demand.acceptable.as_ref().map(|set| set.iter().map(|one| one.as_bytes().to_vec()).collect());
+        Self {
+            acceptable: set.filter(|set: &BTreeSet<Oid>| !set.contains(ANY_POLICY)),
+            level: Some(any_level()),
+            explicit_policy: start(demand.explicit),
+            inhibit_any: start(demand.inhibit_any),
+            policy_mapping: start(demand.inhibit_mapping),
+        }
     }
 
     /// RFC 5280 6.1.3 (d), (e), (f).
@@ -84,13 +109,18 @@ impl Policies {
         Ok(())
     }
 
-    fn map(&mut self, mappings: Level) {
+    fn map(&mut self, mappings: Mappings) {
         let Some(level) = &mut self.level else { return };
+        let any = level.contains_key(ANY_POLICY);
         for (from, to) in mappings {
             if self.policy_mapping == 0 {
                 level.remove(&from);
-            } else if level.contains_key(&from) || level.contains_key(ANY_POLICY) {
-                level.insert(from, to);
+            } else if let Some(node) = level.get_mut(&from) {
+                node.expected = to;
+            } else if any {
+                // RFC 5280 6.1.4 (b) (1): a sibling of the anyPolicy node, whose parent is anyPolicy.
+                let origins = BTreeSet::from([from.clone()]);
+                level.insert(from, Node { expected: to, origins });
             }
         }
         if level.is_empty() {
@@ -104,23 +134,40 @@ impl Policies {
         if leaf.extensions().require_explicit_policy == Some(0) {
             self.explicit_policy = 0;
         }
+        self.intersect();
         self.check()
+    }
+
+    /// RFC 5280 6.1.5 (g) (iii): what stems from no policy of the set goes; anyPolicy at the leaf stands for each of them.
+    fn intersect(&mut self) {
+        let (Some(set), Some(level)) = (&self.acceptable, &mut self.level) else { return };
+        level.retain(|policy, node| policy == ANY_POLICY || !node.origins.is_disjoint(set));
+        if level.is_empty() || set.is_empty() {
+            self.level = None;
+        }
     }
 }
 
 /// RFC 5280 6.1.3 (d) (1) and (2).
 fn children(parents: &Level, stated: &BTreeSet<Oid>, any_counts: bool) -> Level {
-    let single = |policy: &Oid| (policy.clone(), BTreeSet::from([policy.clone()]));
-    let expected: BTreeSet<&Oid> = parents.values().flatten().collect();
-    let mut level: Level = stated
-        .iter()
-        .filter(|policy| policy.as_slice() != ANY_POLICY)
-        .filter(|policy| expected.contains(policy) || parents.contains_key(ANY_POLICY))
-        .map(single)
-        .collect();
+    let mut origins: BTreeMap<&Oid, BTreeSet<&Oid>> = BTreeMap::new();
+    for node in parents.values() {
+        for policy in &node.expected {
+            origins.entry(policy).or_default().extend(&node.origins);
+        }
+    }
+    let inherited = |policy: &Oid| origins.get(policy).map(|set| set.iter().map(|one| (*one).clone()).collect());
+    let mut level = Level::new();
+    for policy in stated.iter().filter(|policy| policy.as_slice() != ANY_POLICY) {
+        let below_any = || parents.contains_key(ANY_POLICY).then(|| BTreeSet::from([policy.clone()]));
+        if let Some(origins) = inherited(policy).or_else(below_any) {
+            level.insert(policy.clone(), Node::new(policy, origins));
+        }
+    }
     if any_counts && stated.contains(ANY_POLICY) {
-        for policy in expected {
-            level.entry(policy.clone()).or_insert_with(|| BTreeSet::from([policy.clone()]));
+        for policy in origins.keys() {
+            let make = || Node::new(policy, inherited(policy).unwrap_or_default());
+            level.entry((*policy).clone()).or_insert_with(make);
         }
     }
     level
@@ -141,8 +188,8 @@ fn read_policies(certificate: &Certificate) -> Result<Option<BTreeSet<Oid>>, Asn
     Ok(Some(policies))
 }
 
-fn read_mappings(certificate: &Certificate) -> Result<Level, Asn1Error> {
-    let mut mappings = Level::new();
+fn read_mappings(certificate: &Certificate) -> Result<Mappings, Asn1Error> {
+    let mut mappings = Mappings::new();
     let Some(place) = certificate.extensions().policy_mappings else { return Ok(mappings) };
     let mut list = Reader::new(certificate.at(place));
     let mut count = 0;

@@ -1,16 +1,16 @@
 //! Validation of one path (RFC 5280 sections 6.1.2 to 6.1.5). Signatures, validity and what a CA alone can fail are checked while
 //! the path is built.
 
-use super::PathError;
 use super::names::NameConstraints;
 use super::policies::Policies;
+use super::{PathError, PolicyDemand};
 use crate::pki::certificate::Certificate;
 
 /// Checks `path` (leaf first, without the anchor) under `anchor`. The anchor's own path length and name constraints hold too
 /// (RFC 5937).
-pub(super) fn check(path: &[&Certificate], anchor: &Certificate) -> Result<(), PathError> {
+pub(super) fn check(path: &[&Certificate], anchor: &Certificate, demand: &PolicyDemand) -> Result<(), PathError> {
     let mut constraints = NameConstraints::default();
-    let mut policies = Policies::new(path.len());
+    let mut policies = Policies::new(path.len(), demand);
     let mut path_length = anchor.extensions().path_length.unwrap_or(u64::MAX);
     check_critical(anchor)?;
     constraints.add(anchor).map_err(|why| rule(anchor, why))?;
