@@ -64,8 +64,12 @@ fn post_quantum_certificates() {
     for (file, kind, outcome) in &rows {
         println!("{:<70} {kind:<18} {outcome}", file.strip_prefix(&root).unwrap().display());
     }
-    let paths = rows.iter().filter(|(.., outcome)| outcome == "path to its anchor").count();
-    assert!(rows.len() >= 19 && paths >= 9, "{} certificates, {paths} paths", rows.len());
+    // carl-redhound's ta.der is an anchor of the same name with another key: OpenSSL 3.6 finds no issuer in it either (error 20).
+    for (file, _, outcome) in rows.iter().filter(|(file, ..)| file.to_string_lossy().ends_with("_ee.der")) {
+        let foreign = file.to_string_lossy().contains("carl-redhound");
+        assert_eq!(outcome == "path to its anchor", !foreign, "{}: {outcome}", file.display());
+    }
+    assert_eq!(rows.len(), 19);
 }
 
 /// Files of a folder with one of these endings, in order.
