@@ -3,8 +3,6 @@ use std::sync::LazyLock;
 use super::*;
 use crate::pki::authority::{Issued, NewKey, Recipe, demo_pki, issue_cached, issue_with_key};
 
-mod foreign;
-
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
@@ -196,6 +194,70 @@ fn a11_many_issuers_of_one_name_end_at_the_signature_budget() {
     let extra: Vec<&Issued> = twins.iter().chain([&real]).collect();
     assert!(judge(&alice, &extra, &trust(&[&ROOT])).is_ok(), "the key identifier leads to the right one at once");
     assert!(matches!(judge(&alice, &extra[..120], &trust(&[&ROOT])), Err(PathError::Limit(_))));
+}
+
+/// A false issuer: the real one's certificate with an RSA key of so many octets, which nobody has.
+fn twin(real: &Certificate, octets: usize, number: usize) -> Certificate {
+    use crate::pki::asn1::{sequence, write};
+    let mut modulus = vec![0xa5; octets + 1];
+    modulus[0] = 0;
+    modulus[octets - 2..octets].copy_from_slice(&(number as u16).to_be_bytes());
+    let key = sequence(&[&write(0x02, &[&modulus]), &[0x02, 3, 1, 0, 1]]);
+    let rsa = [0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+    let spki = sequence(&[&rsa, &write(0x03, &[&[0], &key])]);
+    let (tbs, old) = (real.tbs(), real.public_key().spki());
+    let at = tbs.windows(old.len()).position(|one| one == &old[..]).unwrap();
+    let inside = [&tbs[4..at], &spki, &tbs[at + old.len()..]].concat();
+    let signature = write(0x03, &[&[0], real.signature()]);
+    Certificate::from_der(sequence(&[&sequence(&[&inside]), real.signature_algorithm(), &signature]).into()).unwrap()
+}
+
+/// The budget is one of work: a check under the longest keys counts for three.
+#[test]
+fn a11_slow_keys_end_at_the_signature_budget_sooner() {
+    let real = issue_cached(&ca("Slow Twin CA"), Some(&ROOT));
+    let alice = issue_cached(&leaf("alice@example.org"), Some(&real));
+    let among = |octets| {
+        let mut extra: Vec<Certificate> = (0..40).map(|number| twin(&real.certificate, octets, number)).collect();
+        extra.push(real.certificate.clone());
+        let (trust, limits) = (trust(&[&ROOT]), PathLimits::default());
+        validate(&alice.certificate, &extra, &trust, Purpose::Signature, None, now(), &limits)
+    };
+    assert!(among(256).is_ok(), "40 false issuers are tried, then the real one");
+    assert!(matches!(among(1024), Err(PathError::Limit(_))));
+}
+
+/// Levels without end in the place of each part of a certificate, and in what else a path is judged by: refused, without recursion.
+#[test]
+fn a13_levels_without_end_in_certificates_are_refused() {
+    use crate::pki::asn1::{sequence, write};
+    let mut reversed = Vec::new();
+    // As many as the largest certificate that is read has room for, and ten times as many.
+    for levels in [60_000, 600_000] {
+        while reversed.len() < levels * 4 {
+            let mut header = Vec::new();
+            crate::cms::ber::write::header(0x30, reversed.len(), &mut header);
+            reversed.extend(header.into_iter().rev());
+        }
+        let bomb: Vec<u8> = reversed.iter().rev().copied().collect();
+        let good = &ROOT.certificate;
+        let parts = [good.issuer(), good.subject(), good.public_key().spki(), good.signature_algorithm()];
+        let mut bombs = vec![bomb.clone(), sequence(&[&bomb]), write(0x30, &[&sequence(&[&bomb]), &bomb, &bomb])];
+        for part in parts {
+            let tbs = good.tbs();
+            let at = tbs.windows(part.len()).position(|one| one == part).unwrap();
+            let inside = [&tbs[4..at], &bomb, &tbs[at + part.len()..]].concat();
+            bombs.push(sequence(&[&sequence(&[&inside]), good.signature_algorithm(), &[3, 2, 0, 1]]));
+        }
+        for bomb in bombs {
+            assert!(Certificate::from_der(bomb.clone().into()).is_err());
+            crate::pki::revocation::crl::fuzz_crl(&bomb);
+            crate::pki::revocation::ocsp::fuzz_ocsp(&bomb);
+            crate::pki::pkcs12::fuzz_pkcs12(&bomb);
+            crate::pki::public_key::fuzz_public_key(&bomb);
+            fuzz_path(&[&(bomb.len() as u32).to_be_bytes()[..], &bomb].concat());
+        }
+    }
 }
 
 #[test]
