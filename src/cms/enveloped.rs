@@ -19,7 +19,7 @@ mod seal;
 mod shared;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 #[doc(hidden)]
 pub use kem::fuzz_kem_recipient_info;
