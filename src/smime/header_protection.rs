@@ -10,10 +10,12 @@ use crate::mime::header::{Field, Header, HeaderWriter, MimeError, Parameters};
 use crate::smime::seal::{is_content_field, push_field};
 
 mod display;
+mod fuzz;
 #[cfg(test)]
 mod tests;
 
 pub(super) use display::without_display;
+pub use fuzz::fuzz_header_protection;
 
 /// What the fields outside of an encryption still say (RFC 9788 section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

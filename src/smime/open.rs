@@ -3,6 +3,7 @@
 mod addressed;
 mod compressed;
 mod fresh;
+mod fuzz;
 mod judge;
 mod secrets;
 mod shape;
@@ -32,6 +33,7 @@ use crate::pki::path::{PathLimits, PathMemory, TrustSet, ValidPath};
 use crate::pki::revocation::{Demand, Evidence, Need, Source};
 
 pub(in crate::smime) use fresh::is_well_lined;
+pub use fuzz::{fuzz_open, fuzz_open_sealed};
 use judge::Standing;
 pub(in crate::smime) use shape::{ObjectKind, Shape, object_kind, shape};
 
@@ -788,19 +790,4 @@ pub fn unwrapped(outer: &Header, content: &Bytes, limits: &MimeLimits) -> Option
 pub fn recipient_ids(message: &Entity, limits: &MimeLimits) -> Option<Vec<CertificateId>> {
     let envelope = envelope(message, limits, Legacy::default())?;
     Some(envelope.recipients.into_iter().filter_map(|info| info.id).collect())
-}
-
-#[doc(hidden)]
-/// Fuzz body: a whole message, nothing decrypted without a key, never `pass` without a signer.
-pub fn fuzz_open(data: &[u8]) {
-    let limits = MimeLimits::default();
-    let Ok(message) = Entity::parse(Bytes::copy_from_slice(data), &limits) else { return };
-    let raw = message.raw.clone();
-    let context = OpenContext::new(Vec::new(), Arc::new(TrustSet::default()), Timestamp::UNIX_EPOCH);
-    let mut opener = Opener::new(message, context, || Cek::new(vec![0; 32]));
-    let Step::Done(opened) = opener.step(None) else {
-        unreachable!("no key was given");
-    };
-    assert_eq!(opened.message, raw, "nothing was decrypted: the octets stay");
-    assert!(!opened.verdict.decrypted && opened.verdict.signer.is_none() && opened.verdict.result != SmimeResult::Pass);
 }

@@ -242,3 +242,22 @@ fn a_wrapped_message_is_what_is_delivered() {
         assert!(text.contains("message/rfc822") && text.contains("Subject: Supper\r\n"), "{text}");
     }
 }
+
+#[test]
+fn fuzz_body_holds_on_seeds() {
+    let seeds = [
+        "From: Al <a@example.org>\r\nTo: b@example.net\r\nSubject: Supper\r\nKeywords: k\r\nDate: Mon, 1 Jun 2026 10:00:00 +0200\r\n\r\nBring bread.\r\n",
+        "Subject: one\r\nContent-Type: text/plain; hp=cipher; hp-legacy-display=1\r\nHP-Outer: Subject: [...]\r\n\r\nSubject: one\r\n\r\ntext\r\n",
+        "Content-Type: message/rfc822; forwarded=no\r\n\r\nFrom: a@example.org\r\nSubject: wrapped\r\n\r\ntext\r\n",
+        "Subject: \u{fc}\r\n folded\r\nContent-Type: multipart/mixed; protected-headers=v1; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n",
+    ];
+    for seed in seeds {
+        fuzz_header_protection(seed.as_bytes());
+        for at in 0..seed.len() {
+            fuzz_header_protection(&seed.as_bytes()[..at]);
+            let mut changed = seed.as_bytes().to_vec();
+            changed[at] ^= 0x15;
+            fuzz_header_protection(&changed);
+        }
+    }
+}

@@ -756,3 +756,22 @@ fn a02_in_cbc_nothing_around_what_a_checked_signature_covers_is_delivered() {
     assert_eq!(entity(opened.message).content_type().unwrap().essence, "multipart/signed", "{text}");
     assert!(!text.contains("evil.example"), "{text}");
 }
+
+/// Each sealed mail as it is is good, and edits of any kind make nothing else good.
+#[test]
+fn fuzz_body_with_keys_holds_on_edits() {
+    let mut state = 1_u64;
+    let mut octet = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    for which in 0..24_u8 {
+        fuzz_open_sealed(&[which]);
+        fuzz_open_sealed(&[which | 0x80]);
+        for _ in 0..12 {
+            // Within the first two kilobytes, few octets at a time.
+            let edit = [which, octet() % 8, octet(), octet(), 1 + octet() % 8, octet()];
+            fuzz_open_sealed(&edit);
+        }
+    }
+}
