@@ -156,19 +156,21 @@ fn mails(corpora: &Path) -> Vec<(String, Bytes)> {
     let mut paths = Vec::new();
     files(folder.path(), &mut paths);
     paths.sort();
-    let mails = paths.iter().map(|path| {
-        let octets = std::fs::read(path).unwrap();
-        let start =
-            if octets.starts_with(b"From ") { octets.iter().position(|&octet| octet == b'\n').unwrap() + 1 } else { 0 };
-        let mut message = Vec::with_capacity(octets.len() + octets.len() / 20);
-        for line in octets[start..].split_inclusive(|&octet| octet == b'\n') {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            message.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
-            message.extend_from_slice(b"\r\n");
-        }
-        (path.file_name().unwrap().to_string_lossy().into_owned(), Bytes::from(message))
-    });
-    mails.collect()
+    paths.iter().map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), mail(path))).collect()
+}
+
+/// A mail with CRLF and without the mbox line.
+fn mail(path: &Path) -> Bytes {
+    let octets = std::fs::read(path).unwrap();
+    let start =
+        if octets.starts_with(b"From ") { octets.iter().position(|&octet| octet == b'\n').unwrap() + 1 } else { 0 };
+    let mut message = Vec::with_capacity(octets.len() + octets.len() / 20);
+    for line in octets[start..].split_inclusive(|&octet| octet == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        message.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        message.extend_from_slice(b"\r\n");
+    }
+    Bytes::from(message)
 }
 
 /// What became of one mail.
@@ -256,4 +258,35 @@ fn real_mails_come_back_as_they_went() {
     }
     assert!(complaints.is_empty(), "{} complaints: {:#?}", complaints.len(), &complaints[..complaints.len().min(40)]);
     assert!(same > 4_000, "{same}");
+}
+
+/// Mail that is hard to parse is sealed and comes back as it went, or is refused: never another mail.
+#[test]
+fn nasty_mails_come_back_as_they_went_or_are_refused() {
+    let Some(corpora) = outside::corpora() else { return };
+    let world = World::new();
+    let mut paths = Vec::new();
+    files(&corpora.join("mime-nasty"), &mut paths);
+    paths.sort();
+    let is_mail = |path: &&PathBuf| {
+        let name = path.to_string_lossy();
+        ![".json", ".html", ".sql", ".msf", ".tsv", ".md", ".out", "COPYING"].iter().any(|end| name.ends_with(end))
+    };
+    let (mut same, mut refused, mut wrong) = (0, BTreeMap::<String, usize>::new(), Vec::new());
+    for path in paths.iter().filter(is_mail) {
+        // What no reader takes for a message is none.
+        if MessageParser::default().parse(&mail(path)[..]).is_none() {
+            continue;
+        }
+        for form in [Form::Clear, Form::Opaque] {
+            match fate(&world, &mail(path), form) {
+                Fate::Same(_) => same += 1,
+                Fate::Refused(why) => *refused.entry(why).or_default() += 1,
+                Fate::Wrong(why) => wrong.push(format!("{} {form:?}: {why}", path.display())),
+            }
+        }
+    }
+    println!("{same} the same, {} refused: {refused:#?}", refused.values().sum::<usize>());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(same > 300, "{same}");
 }
