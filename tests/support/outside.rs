@@ -46,3 +46,11 @@ pub fn openssl_pq() -> Option<PathBuf> {
     }
     path
 }
+
+/// Whether something that is no program is here.
+pub fn is_here(here: bool, what: &str) -> bool {
+    if !here {
+        left_out(&format!("peer left out: {what}"), "WAXWING_REQUIRE_PEERS");
+    }
+    here
+}
