@@ -64,9 +64,9 @@ fn demand(parameters: &str) -> InitialPolicies {
         "initial_any_policy_inhibit",
     ];
     assert!(parameters.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())), "{parameters}");
-    let accepted = parameters["user_initial_policy_set"].as_array().and_then(|set| {
-        InitialPolicies::one_of(set.iter().map(|oid| oid.as_str().unwrap())).unwrap().accepted
-    });
+    let accepted = parameters["user_initial_policy_set"]
+        .as_array()
+        .and_then(|set| InitialPolicies::one_of(set.iter().map(|oid| oid.as_str().unwrap())).unwrap().accepted);
     InitialPolicies {
         accepted,
         explicit: flag("initial_explicit_policy"),
