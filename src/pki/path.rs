@@ -350,7 +350,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What a check under such a key counts for (A11): 100 of them cost some 30 ms, whatever the key.
+/// What a check under such a key counts for (A11): 100 of them cost some 40 ms at most, whatever the key.
 fn check_cost(kind: KeyKind) -> usize {
     match kind {
         KeyKind::Rsa { bits } if bits > 4096 => 3,

@@ -57,14 +57,18 @@ pub fn variants(root: &Path) -> Vec<Case> {
 fn demand(parameters: &str) -> InitialPolicies {
     let parameters: Value = serde_json::from_str(parameters).unwrap();
     let flag = |name: &str| parameters[name].as_bool().unwrap_or(false);
-    let known = ["user_initial_policy_set", "initial_explicit_policy"]
-        .into_iter()
-        .chain(["initial_policy_mapping_inhibit", "initial_any_policy_inhibit"]);
-    assert_eq!(known.filter(|name| parameters.get(name).is_some()).count(), parameters.as_object().unwrap().len());
+    let known = [
+        "user_initial_policy_set",
+        "initial_explicit_policy",
+        "initial_policy_mapping_inhibit",
+        "initial_any_policy_inhibit",
+    ];
+    assert!(parameters.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())), "{parameters}");
+    let accepted = parameters["user_initial_policy_set"]
+        .as_array()
+        .and_then(|set| InitialPolicies::one_of(set.iter().map(|oid| oid.as_str().unwrap())).unwrap().accepted);
     InitialPolicies {
-        accepted: parameters["user_initial_policy_set"].as_array().map(|set| {
-            InitialPolicies::one_of(set.iter().map(|oid| oid.as_str().unwrap())).unwrap().accepted.unwrap()
-        }),
+        accepted,
         explicit: flag("initial_explicit_policy"),
         inhibit_mapping: flag("initial_policy_mapping_inhibit"),
         inhibit_any: flag("initial_any_policy_inhibit"),
