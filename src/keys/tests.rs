@@ -200,9 +200,7 @@ fn agreement_gives_the_cek_and_failure_the_substitute() {
 /// RFC 7748 section 6.1: keys and the secret; RFC 8418 section 2.2: the ukm is HKDF's salt, and is left out where there is none.
 #[test]
 fn x25519_gives_the_rfcs_octets() {
-    let hex = |text: &str| -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-    };
+    let hex = |text: &str| -> Vec<u8> { wycheproof::octets(&serde_json::Value::from(text)) };
     let alice = hex("77076d0a7318a57d3c16c17251b26645f1d0cf3ceae06d4c8d1d0a3e1b6b9e2d");
     let bob = hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
     let secret = hex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");

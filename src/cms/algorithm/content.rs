@@ -192,10 +192,10 @@ fn gcm_parameters(
     }
     match tag_len {
         16 => ContentAlgorithm::new(cipher, nonce, 16),
-        short @ (12 | 13 | 14 | 15) if legacy.short_tags => {
+        short @ 12..=15 if legacy.short_tags => {
             ContentAlgorithm::new(cipher, nonce, usize::try_from(short).map_err(|_| CmsError::Crypto)?)
         }
-        short @ (12 | 13 | 14 | 15) => {
+        short @ 12..=15 => {
             Err(found.refused(&format!("a tag of {short} octets, which the legacy switch `short_tags` would allow")))
         }
         _ => Err(found.refused("a tag of 16 octets is expected")),

@@ -183,11 +183,10 @@ fn a07_of_several_signers_each_has_to_be_good() {
                 let bad = match form {
                     Form::Opaque => Bytes::from(pkcs7_message(&bad)),
                     Form::Clear => {
-                        let text = String::from_utf8(message.to_vec()).unwrap();
-                        let head = "filename=smime.p7s\r\n\r\n";
-                        let start = text.find(head).unwrap() + head.len();
-                        let end = text.rfind("\r\n--").unwrap();
-                        format!("{}{}{}", &text[..start], base64(&bad).trim_end(), &text[end..]).into()
+                        let head = b"filename=smime.p7s\r\n\r\n";
+                        let start = memchr::memmem::find(&message, head).unwrap() + head.len();
+                        let end = memchr::memmem::rfind(&message, b"\r\n--").unwrap();
+                        [&message[..start], base64(&bad).trim_end().as_bytes(), &message[end..]].concat().into()
                     }
                 };
                 let opened = open(&pki, &[], bad);
