@@ -214,10 +214,7 @@ impl Served {
     /// The address a listener has, as the log tells.
     fn address(&self, listener: &str) -> Option<SocketAddr> {
         let log = self.log();
-        let line = log
-            .lines()
-            .filter(|line| line.contains("listening") && line.contains(&format!("\"{listener}\"")))
-            .last()?;
+        let line = log.lines().rfind(|line| line.contains("listening") && line.contains(&format!("\"{listener}\"")))?;
         line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok()
     }
 
@@ -319,38 +316,8 @@ async fn the_queue_is_looked_at_and_changed_while_the_gateway_works() {
     let octets = node.good(&["queue", "show", &all[2], "--content"]).octets;
     assert!(octets.ends_with(format!("{CANARY}\r\n").as_bytes()));
 
-    // Held, and so not tried; released, and waiting again.
-    assert!(node.good(&["queue", "hold", &all[0], "--why", "to be looked at"]).out.contains("held"));
-    let held = node.list(&["--state", "held"]);
-    assert!(held.len() == 1 && held[0]["held"].as_str().unwrap().ends_with("to be looked at"), "{held:?}");
-    let refused = node.run(&["queue", "retry", &all[0], &all[1]]);
-    assert!(
-        refused.code == 1
-            && refused.out.contains("it is") | refused.out.contains("is held")
-            && refused.out.contains("is tried now"),
-        "{refused:?}"
-    );
-    let refused = node.run(&["queue", "release", &all[1]]);
-    assert!(refused.code == 1 && refused.out.contains("is not held"), "{refused:?}");
-    node.good(&["queue", "release", "--all"]);
-    assert_eq!(node.ids(&["--state", "held"]).len(), 0);
-
-    // Counted, with the next hops' health.
-    let stats = node.json(&["queue", "stats"]);
-    let total = &stats["total"];
-    let entries = |state: &str| total[state]["entries"].as_u64().unwrap();
-    assert!(entries("waiting") + entries("delivering") == 3 && total["oldest"].is_string(), "{stats:#}");
-    assert_eq!(stats["next_hops"][0]["next_hop"], hop.as_str());
-    assert!(node.good(&["queue", "stats"]).out.contains(&hop));
-
-    // Deleted: by id, and by conditions only for who says yes.
-    node.good(&["queue", "delete", &all[1]]);
-    let unsure = node.run(&["queue", "delete", "--sender", ANNA]);
-    assert!(unsure.code == 2 && unsure.err.contains("--yes"), "{unsure:?}");
-    assert_eq!(node.ids(&[]), [all[0].clone(), all[2].clone()]);
-    node.good(&["queue", "delete", "--recipient", CARL, "--yes"]);
-    assert_eq!(node.ids(&[]), all[..1]);
-
+    holds_and_releases(&node, &all);
+    counts_and_deletes(&node, &all, &hop);
     // Tried when asked for, long before its time.
     node.world.fault(Fault::None);
     node.good(&["queue", "retry", "--all"]);
@@ -366,6 +333,42 @@ async fn the_queue_is_looked_at_and_changed_while_the_gateway_works() {
     }
     served.stop();
     assert!(!node.path("spool/control").exists(), "the socket is gone with its server");
+}
+
+fn holds_and_releases(node: &Node, all: &[String]) {
+    // Held, and so not tried; released, and waiting again.
+    assert!(node.good(&["queue", "hold", &all[0], "--why", "to be looked at"]).out.contains("held"));
+    let held = node.list(&["--state", "held"]);
+    assert!(held.len() == 1 && held[0]["held"].as_str().unwrap().ends_with("to be looked at"), "{held:?}");
+    let refused = node.run(&["queue", "retry", &all[0], &all[1]]);
+    assert!(
+        refused.code == 1
+            && refused.out.contains("it is") | refused.out.contains("is held")
+            && refused.out.contains("is tried now"),
+        "{refused:?}"
+    );
+    let refused = node.run(&["queue", "release", &all[1]]);
+    assert!(refused.code == 1 && refused.out.contains("is not held"), "{refused:?}");
+    node.good(&["queue", "release", "--all"]);
+    assert_eq!(node.ids(&["--state", "held"]).len(), 0);
+}
+
+fn counts_and_deletes(node: &Node, all: &[String], hop: &str) {
+    // Counted, with the next hops' health.
+    let stats = node.json(&["queue", "stats"]);
+    let total = &stats["total"];
+    let entries = |state: &str| total[state]["entries"].as_u64().unwrap();
+    assert!(entries("waiting") + entries("delivering") == 3 && total["oldest"].is_string(), "{stats:#}");
+    assert_eq!(stats["next_hops"][0]["next_hop"], hop);
+    assert!(node.good(&["queue", "stats"]).out.contains(hop));
+
+    // Deleted: by id, and by conditions only for who says yes.
+    node.good(&["queue", "delete", &all[1]]);
+    let unsure = node.run(&["queue", "delete", "--sender", ANNA]);
+    assert!(unsure.code == 2 && unsure.err.contains("--yes"), "{unsure:?}");
+    assert_eq!(node.ids(&[]), [all[0].clone(), all[2].clone()]);
+    node.good(&["queue", "delete", "--recipient", CARL, "--yes"]);
+    assert_eq!(node.ids(&[]), all[..1]);
 }
 
 fn own_uid() -> u32 {
@@ -473,7 +476,7 @@ async fn t09_mail_held_for_want_of_a_certificate_leaves_sealed_once_there_is_one
     let dora = node.import(dora);
     node.import(erik);
     assert_eq!(node.world.wait(2).await[1].to, ["erik@partner.example"]);
-    assert_eq!(node.ids(&[]), [by_hand.clone()]);
+    assert_eq!(node.ids(&[]), std::slice::from_ref(&by_hand));
     let released = node.json(&["queue", "release", &by_hand]);
     let fate = &released["changed"][0]["recipients"][0];
     assert!(fate["leaves"] == true && fate["how"].as_str().unwrap().starts_with("encrypted"), "{released:#}");
