@@ -62,9 +62,9 @@ fn demand(parameters: &str) -> InitialPolicies {
         .chain(["initial_policy_mapping_inhibit", "initial_any_policy_inhibit"]);
     assert_eq!(known.filter(|name| parameters.get(name).is_some()).count(), parameters.as_object().unwrap().len());
     InitialPolicies {
-        accepted: parameters["user_initial_policy_set"].as_array().map(|set| {
-            InitialPolicies::one_of(set.iter().map(|oid| oid.as_str().unwrap())).unwrap().accepted.unwrap()
-        }),
+        accepted: parameters["user_initial_policy_set"]
+            .as_array()
+            .map(|set| InitialPolicies::one_of(set.iter().map(|oid| oid.as_str().unwrap())).unwrap().accepted.unwrap()),
         explicit: flag("initial_explicit_policy"),
         inhibit_mapping: flag("initial_policy_mapping_inhibit"),
         inhibit_any: flag("initial_any_policy_inhibit"),
