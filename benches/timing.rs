@@ -164,8 +164,11 @@ impl Target {
         let text = "From: a@example.org\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\nAt eight, then.\r\n";
         let message = Entity::parse(text.into(), &MimeLimits::default()).unwrap();
         let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: KeyDerivation::X963(Digest::Sha256) };
-        let plan =
-            EncryptPlan { recipients: vec![(bob.certificate.clone(), scheme)], content: ContentEncryption::Aes256Cbc };
+        let plan = EncryptPlan {
+            recipients: vec![(bob.certificate.clone(), scheme)],
+            content: ContentEncryption::Aes256Cbc,
+            derive_cek: false,
+        };
         let sealed = Draft::new(&message).unwrap().encrypt(&plan, false).unwrap().rope().to_bytes();
         let object = Entity::parse(sealed, &MimeLimits::default()).unwrap().decoded_body().unwrap().to_vec();
         // OCTET STRING of 256 octets: the encrypted key is the first.

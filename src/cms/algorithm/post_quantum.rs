@@ -244,6 +244,30 @@ mod tests {
         );
     }
 
+    /// RFC 9882 section 3.3: the digest beside it has no part in the signature, and still may not be one that collides; parameters are
+    /// absent; a scheme that names its digest stands beside no SHAKE.
+    #[test]
+    fn what_may_stand_beside_a_signature_that_names_no_digest() {
+        use crate::cms::algorithm::{Digest, SignatureScheme, certificate_signature_der, signature_scheme};
+        use crate::cms::ber::write;
+        let schemes =
+            MlDsa::ALL.map(SignatureScheme::MlDsa).into_iter().chain(SlhDsa::ALL.map(SignatureScheme::SlhDsa));
+        for scheme in schemes {
+            let der = certificate_signature_der(scheme);
+            for digest in [Digest::Sha256, Digest::Sha384, Digest::Sha512] {
+                assert_eq!(signature_scheme(&der, Some(digest)), Ok(scheme));
+            }
+            for digest in [Digest::Sha1, Digest::Sha224] {
+                assert!(signature_scheme(&der, Some(digest)).is_err(), "{} with {}", scheme.name(), digest.name());
+            }
+            let oid = AlgorithmIdentifier::from_der(&der).unwrap().oid;
+            let with_null = write::sequence(&[&write::oid(&oid), &[5, 0]]);
+            assert!(signature_scheme(&with_null, None).is_err(), "{}", scheme.name());
+        }
+        let shake = write::sequence(&[&write::oid(&id("2.16.840.1.101.3.4.2.12"))]);
+        assert!(ShakeDigest::from_der(&shake).is_some() && crate::cms::algorithm::digest_algorithm(&shake).is_err());
+    }
+
     #[test]
     fn every_set_is_found_by_its_identifier() {
         for set in MlDsa::ALL {

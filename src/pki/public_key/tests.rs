@@ -94,6 +94,43 @@ fn a_pss_key_is_for_pss_alone() {
     ));
 }
 
+/// FIPS 203 section 7.2, RFC 9881 and RFC 9935 section 4: the set's length, no parameters, every coefficient under the modulus.
+#[test]
+fn post_quantum_keys_out_of_bounds_are_refused() {
+    let read = |oid: &ObjectIdentifier, parameters: &[u8], bits: &[u8]| {
+        let algorithm = write::sequence(&[&write::oid(oid), parameters]);
+        PublicKey::from_spki(write::sequence(&[&algorithm, &write::bit_string(bits)]).into())
+    };
+    for set in MlKem::ALL {
+        let pkcs8 = crate::pki::authority::cached_key(NewKey::MlKem(set), "bounds");
+        let key = crate::keys::SoftwareKey::from_pkcs8(&pkcs8).unwrap();
+        let good = key.public_key().key_bits().to_vec();
+        assert_eq!(read(&set.oid(), &[], &good).unwrap().kind(), KeyKind::MlKem(set));
+        assert!(read(&set.oid(), &[5, 0], &good).is_err());
+        assert!(read(&set.oid(), &[], &good[1..]).is_err());
+        assert!(read(&set.oid(), &[], &[good.as_slice(), &[0]].concat()).is_err());
+        // 3329 and 4095 as the first, the second and the last coefficient.
+        let last = 384 * set.rank() - 3;
+        for (at, three) in [(0, [0x01, 0x0d, 0]), (0, [0, 0x10, 0xd0]), (last, [0, 0xf0, 0xff])] {
+            let mut bad = good.clone();
+            bad[at..at + 3].copy_from_slice(&three);
+            assert!(matches!(read(&set.oid(), &[], &bad), Err(CmsError::Algorithm(_))), "{at} {three:02x?}");
+        }
+        // 3328 is the largest.
+        let mut edge = good.clone();
+        edge[..3].copy_from_slice(&[0x00, 0x0d, 0xd0]);
+        assert!(read(&set.oid(), &[], &edge).is_ok());
+    }
+    for set in MlDsa::ALL {
+        assert!(read(&set.oid(), &[], &vec![1; set.public_key_len()]).is_ok());
+        assert!(read(&set.oid(), &[], &vec![1; set.public_key_len() - 1]).is_err());
+    }
+    for set in SlhDsa::ALL {
+        assert!(read(&set.oid(), &[5, 0], &vec![1; set.public_key_len()]).is_err());
+        assert!(read(&set.oid(), &[], &vec![1; set.public_key_len() + 16]).is_err());
+    }
+}
+
 #[test]
 fn fuzz_body_holds_on_seeds() {
     for kind in [NewKey::P256, NewKey::Rsa2048] {
