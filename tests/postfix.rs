@@ -71,6 +71,7 @@ fn leaf(address: &str, ca: &Issued, now: Timestamp) -> Issued {
     let recipe = Recipe {
         common_name: address.to_owned(),
         mailboxes: vec![address.to_owned()],
+        subject_email: None,
         hosts: Vec::new(),
         not_before: now - 1.hour(),
         not_after: now + 240.hours(),
@@ -90,6 +91,7 @@ fn write_pki(folder: &Path) {
     let recipe = Recipe {
         common_name: "Test CA".into(),
         mailboxes: Vec::new(),
+        subject_email: None,
         hosts: Vec::new(),
         not_before: now - 1.hour(),
         not_after: now + 2400.hours(),
