@@ -175,8 +175,8 @@ pub struct Config {
     /// Folder of the spool.
     pub spool: PathBuf,
     pub spool_limits: SpoolLimits,
-    /// The control socket; `None`: `control` in the spool's folder.
-    pub control: Option<PathBuf>,
+    /// The control socket; default `control` in the spool's folder.
+    pub control: PathBuf,
     pub retry: Retry,
     pub fetch: Fetch,
     /// Weak algorithms that may be read; none by default.
@@ -268,11 +268,6 @@ pub enum Log {
 pub type ReadFile<'a> = &'a dyn Fn(&std::path::Path) -> Result<String, String>;
 
 impl Config {
-    /// Where the control socket is.
-    pub fn control_socket(&self) -> PathBuf {
-        self.control.clone().unwrap_or_else(|| self.spool.join("control"))
-    }
-
     /// Reads a configuration; `file` is its name in errors, `read_file` gives the text of list files. Every error found is
     /// returned, not only the first. Relative paths are kept as written.
     pub fn parse(text: &str, file: &str, read_file: ReadFile<'_>) -> Result<Self, Vec<ConfigError>> {

@@ -53,7 +53,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 
 /// The gateway is found by the file as it is now, where that can be read: the same file as the gateway's.
 fn reload(json: bool, context: &Context) -> CommandResult {
-    let socket = read_config(&context.config)?.control_socket();
+    let socket = read_config(&context.config)?.control;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("the runtime cannot start: {error}"), ""))?;
     let said = runtime.block_on(async {

@@ -75,7 +75,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     });
     let policy = super::policy::policy(top, read_file);
     top.complain_of_unknown();
-    let hostname = hostname?;
+    let (hostname, spool) = (hostname?, spool?);
     let postmaster = match postmaster {
         Some(postmaster) => postmaster,
         None => Mailbox::parse(&format!("postmaster@{hostname}")).ok()?,
@@ -92,9 +92,9 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         delivery,
         store: store?,
         kek: kek?,
-        spool: spool?,
+        control: control.unwrap_or_else(|| spool.join("control")),
+        spool,
         spool_limits,
-        control,
         retry,
         fetch,
         legacy,

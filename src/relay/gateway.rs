@@ -161,7 +161,7 @@ impl Gateway {
             let (listener, limits) = (Arc::new(listener.clone()), &config.limits);
             bound.push(listen::bind(listener, config.hostname.clone(), config.postmaster.clone(), limits).await?);
         }
-        let path = config.control_socket();
+        let path = config.control.clone();
         let control = control_socket(path)?;
         let health = Health::new(&config.retry);
         let live = Live::new(config.clone(), store.clone(), keys, &spool, &health, loop_secret)?;

@@ -31,7 +31,7 @@ impl Side {
     /// The gateway whose control socket the configuration names; where none is at work, the spool itself. `make`: a spool that is not
     /// there yet is made.
     pub(super) async fn find(config: Config, make: bool) -> Result<Self, Failure> {
-        let path = config.control_socket();
+        let path = config.control.clone();
         match Client::connect(&path).await {
             Ok(client) => Ok(Self::Gateway(client)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
@@ -104,7 +104,7 @@ fn no_spool(config: &Config, error: &io::Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::WouldBlock => format!(
             "a gateway has it whose control socket is not {}: look at `control` in the configuration",
-            config.control_socket().display()
+            config.control.display()
         ),
         ErrorKind::PermissionDenied => "ask as the user the gateway runs as, or as root".into(),
         _ => "look at `spool` in the configuration".into(),
