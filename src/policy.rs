@@ -399,6 +399,10 @@ impl ClearByPolicy {
 
 /// What is to be done for one recipient. Recipients with equal treatments are grouped.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made and taken apart at once; a box would be an allocation per recipient"
+)]
 pub enum Treatment {
     /// 5xx or 4xx with this text.
     Refuse { transient: bool, enhanced: (u8, u16, u16), text: String },
