@@ -87,6 +87,7 @@ impl World {
             form: Form::Clear,
             signing_time: self.now,
             capabilities: vec![ContentEncryption::Aes256Cbc],
+            second: None,
         };
         let signing = Draft::new(&entity).unwrap().sign(plan).unwrap();
         let answer = self.perform(signing.operation());
