@@ -223,12 +223,12 @@ impl Target {
 
     fn perform(&self, operation: KeyOperation, leak: Option<Duration>) -> Result<KeyAnswer, waxwing::keys::KeyError> {
         let Submission::Ready(answer) = self.keys.submit(operation) else { panic!("later") };
-        if let (Some(leak), Ok(KeyAnswer::Cek(cek))) = (leak, &answer) {
-            if cek.iter().any(|octet| *octet != 0x5a) {
-                let began = Instant::now();
-                while began.elapsed() < leak {
-                    std::hint::spin_loop();
-                }
+        if let (Some(leak), Ok(KeyAnswer::Cek(cek))) = (leak, &answer)
+            && cek.iter().any(|octet| *octet != 0x5a)
+        {
+            let began = Instant::now();
+            while began.elapsed() < leak {
+                std::hint::spin_loop();
             }
         }
         answer
@@ -292,8 +292,8 @@ fn main() {
     let count = number("--count").map_or(if measured { 10_000 } else { 1 }, |count| count as usize);
     let leak = Duration::from_nanos(number("--leak").unwrap_or(2_000));
     let target = Target::new();
-    for class in 0..CLASSES.len() {
-        assert_eq!(target.yields_a_key(class), class == 0, "{}", CLASSES[class]);
+    for (class, name) in CLASSES.iter().enumerate() {
+        assert_eq!(target.yields_a_key(class), class == 0, "{name}");
         target.time(target.probe(class), None);
     }
     println!("difference to: {}", CLASSES[0]);

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "a test fails by panicking"
 )]
 
@@ -35,10 +36,16 @@ fn with_encoding(value: &str, body: &str) -> String {
 
 /// The set: name, message.
 fn cases() -> Vec<(String, String)> {
+    [types(), parts(), encodings(), headers()].concat()
+}
+
+fn signed(boundary: &str) -> String {
+    format!("multipart/signed; protocol=\"application/pkcs7-signature\"; boundary={boundary}")
+}
+
+fn types() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, message: String| all.push((name.to_owned(), message));
-    let signed =
-        |boundary: &str| format!("multipart/signed; protocol=\"application/pkcs7-signature\"; boundary={boundary}");
     for (name, value) in [
         ("plain", signed("b")),
         ("quoted", signed("\"b\"")),
@@ -69,6 +76,12 @@ fn cases() -> Vec<(String, String)> {
     ] {
         add(&format!("type: {name}"), with_type(&value, MULTIPART));
     }
+    all
+}
+
+fn parts() -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, message: String| all.push((name.to_owned(), message));
     let plain = signed("b");
     for (name, body) in [
         ("preamble and epilogue", format!("before\r\n{MULTIPART}after\r\n")),
@@ -115,6 +128,12 @@ fn cases() -> Vec<(String, String)> {
     ] {
         add(&format!("parts: {name}"), with_type(&plain, &body));
     }
+    all
+}
+
+fn encodings() -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, message: String| all.push((name.to_owned(), message));
     let object = STANDARD.encode("an object of some length, so that there is more than one line of it in the end");
     for (name, value, body) in [
         ("base64", "base64", format!("{object}\r\n")),
@@ -147,6 +166,12 @@ fn cases() -> Vec<(String, String)> {
     ] {
         add(&format!("encoding: {name}"), with_encoding(value, &body));
     }
+    all
+}
+
+fn headers() -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, message: String| all.push((name.to_owned(), message));
     let head = "From: a@b.example\r\nContent-Type: multipart/mixed; boundary=b\r\n";
     for (name, message) in [
         ("two types", format!("{head}Content-Type: text/plain\r\n\r\n{MULTIPART}")),
@@ -171,9 +196,7 @@ fn cases() -> Vec<(String, String)> {
         ),
         (
             "a wrapped message",
-            format!(
-                "From: a@b.example\r\nContent-Type: message/rfc822\r\n\r\nFrom: c@d.example\r\nContent-Type: text/plain\r\n\r\ninside\r\n"
-            ),
+            "From: a@b.example\r\nContent-Type: message/rfc822\r\n\r\nFrom: c@d.example\r\nContent-Type: text/plain\r\n\r\ninside\r\n".to_owned(),
         ),
     ] {
         add(&format!("header: {name}"), message);

@@ -1,5 +1,12 @@
 //! Hostile mail end to end: what a sender with a certificate of his own, or a next hop, could try.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "tests"
+)]
 
 #[path = "support/outside.rs"]
 mod outside;

@@ -625,8 +625,8 @@ mod tests {
     fn a_certificate_of_the_first_version_reads_as_it_was_written() {
         // DER, source, detail, time, trusted, [AES-256-GCM, 3DES], preferred, key: as version 0.1 wrote it.
         let text = "00000005300302010500000006696d706f727400000005612e703132000000006553f100020100000002060701010707070707070707070707070707070707070707070707070707070707070707";
-        let octets: Vec<u8> =
-            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
+        let digit = |octet: u8| u8::try_from((octet as char).to_digit(16).unwrap()).unwrap();
+        let octets: Vec<u8> = text.as_bytes().chunks(2).map(|pair| digit(pair[0]) * 16 + digit(pair[1])).collect();
         let value = CertificateValue::decode(&octets).unwrap();
         assert_eq!(
             (value.source.as_str(), value.trust, value.more.clone()),

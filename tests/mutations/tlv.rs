@@ -148,10 +148,10 @@ fn change(list: &mut Vec<Tlv>, left: &mut usize, mutation: Mutation, random: &mu
             return Some(apply(list, place, mutation, random));
         }
         *left -= 1;
-        if let Value::Parts(parts) = &mut list[place].value {
-            if let Some(done) = change(parts, left, mutation, random) {
-                return Some(done);
-            }
+        if let Value::Parts(parts) = &mut list[place].value
+            && let Some(done) = change(parts, left, mutation, random)
+        {
+            return Some(done);
         }
     }
     None
