@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| waxwing::load::mails::fuzz_mbox(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| waxwing::mime::mbox::fuzz_mbox(data));

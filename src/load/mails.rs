@@ -30,7 +30,7 @@ use contents::{Pool, Template};
 use people::{People, Person};
 use sealed::{Ready, Sealing};
 
-pub use contents::real::fuzz_mbox;
+pub use contents::real::fuzz_real_mail;
 
 /// Hears how far something is that takes long: what, how many are done, of how many. Called by several threads.
 pub type Progress<'p> = dyn Fn(&str, usize, usize) + Send + Sync + 'p;

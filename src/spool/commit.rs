@@ -115,7 +115,8 @@ impl Drop for Bodies {
     }
 }
 
-/// Entries and octets promised to commits under way, given back when they are done.
+/// Entries and octets promised to commits under way, given back when they are done. What was just taken counts twice until then: near the
+/// quota mail is refused a moment too early, never taken over it.
 struct Room<'s> {
     shared: &'s Shared,
     entries: u64,

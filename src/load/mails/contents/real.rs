@@ -1,5 +1,7 @@
 //! Real mails: of each, MIME's fields, the Subject and the body. Who wrote it to whom is left behind.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,9 +10,10 @@ use super::{Pool, Template};
 use crate::load::mails::parts::parts;
 use crate::mime::canonical::canonical_line_ends;
 use crate::mime::entity::{Entity, MimeLimits};
+use crate::mime::mbox::{MboxMail, MboxReader};
 
 /// Octets of one mail at most.
-const MAIL_MAX: u64 = 50 << 20;
+const MAIL_MAX: usize = 50 << 20;
 /// RFC 5321 section 4.5.3.1.6, without CRLF.
 const LINE_MAX: usize = 998;
 /// Reasons that are told with a number each.
@@ -23,7 +26,7 @@ pub(super) fn folder(folder: &Path, room: usize) -> Result<Pool, String> {
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let metadata = entry.metadata().map_err(failed)?;
-        if metadata.is_file() && metadata.len() <= MAIL_MAX {
+        if metadata.is_file() && metadata.len() <= MAIL_MAX as u64 {
             files.push(entry.path());
         }
     }
@@ -39,9 +42,14 @@ pub(super) fn folder(folder: &Path, room: usize) -> Result<Pool, String> {
 /// The mails of an mbox.
 pub(super) fn mbox(file: &Path, room: usize) -> Result<Pool, String> {
     let failed = |error: std::io::Error| format!("mails of {}: {error}", file.display());
-    let octets = Bytes::from(std::fs::read(file).map_err(failed)?);
+    let mut lines = BufReader::new(File::open(file).map_err(failed)?);
+    let (mut reader, mut line) = (MboxReader::new(MAIL_MAX), Vec::new());
     let mut gathered = Gathered::new(room);
-    split(&octets, |mail| gathered.add(mail));
+    while (&mut lines).take(MAIL_MAX as u64).read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        reader.line(&line).into_iter().for_each(|mail| gathered.add_of_mbox(mail));
+        line.clear();
+    }
+    reader.end().into_iter().for_each(|mail| gathered.add_of_mbox(mail));
     gathered.pool(&file.display().to_string())
 }
 
@@ -56,6 +64,13 @@ struct Gathered {
 impl Gathered {
     fn new(room: usize) -> Self {
         Self { templates: Vec::new(), room, beyond: 0, skipped: Vec::new() }
+    }
+
+    fn add_of_mbox(&mut self, mail: MboxMail) {
+        match mail.cut {
+            true => self.beyond += 1,
+            false => self.add(mail.octets.into()),
+        }
     }
 
     fn add(&mut self, mail: Bytes) {
@@ -133,54 +148,13 @@ fn template(mail: &Bytes) -> Result<Template, String> {
     Template::new(head.into(), body.into(), false).ok_or_else(|| "it has no header".into())
 }
 
-/// Takes an mbox apart (RFC 4155; what `mboxrd` quoted as ">From " is unquoted by one ">"). P.
-pub(in crate::load) fn split(octets: &Bytes, mut take: impl FnMut(Bytes)) {
-    let mut mail: Option<Vec<u8>> = None;
-    let mut after_empty = true;
-    for line in octets.split_inclusive(|octet| *octet == b'\n') {
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        if after_empty && text.starts_with(b"From ") {
-            finish(mail.replace(Vec::new()), &mut take);
-            after_empty = false;
-            continue;
-        }
-        after_empty = text.is_empty();
-        // What stands before the first separator is no mail.
-        if let Some(mail) = &mut mail {
-            let quoted = line.strip_prefix(b">").filter(|rest| {
-                let start = rest.iter().take_while(|octet| **octet == b'>').count();
-                rest.get(start..).is_some_and(|rest| rest.starts_with(b"From "))
-            });
-            mail.extend_from_slice(quoted.unwrap_or(line));
-        }
-    }
-    finish(mail, &mut take);
-}
-
-/// Without the empty line that belongs to the mbox.
-fn finish(mail: Option<Vec<u8>>, take: &mut impl FnMut(Bytes)) {
-    let Some(mut mail) = mail else { return };
-    for ending in [b"\r\n\r\n".as_slice(), b"\n\n"] {
-        if mail.ends_with(ending) {
-            mail.truncate(mail.len().saturating_sub(ending.len() / 2));
-            break;
-        }
-    }
-    take(mail.into());
-}
-
-/// Fuzz body: an mbox of any octets is taken apart into no more than it has, and what is sent of a mail says what the mail says.
+/// Fuzz body: what is sent of a mail says what the mail says.
 #[doc(hidden)]
-pub fn fuzz_mbox(data: &[u8]) {
+pub fn fuzz_real_mail(data: &[u8]) {
     let limits = MimeLimits::default();
-    let mut octets = 0;
-    split(&Bytes::copy_from_slice(data), |mail| {
-        octets += mail.len();
-        let Ok(template) = template(&mail) else { return };
-        let read = |octets| Entity::parse(octets, &limits).and_then(|entity| parts(&entity, &limits));
-        let (sent, mail) = (read(template.entity("")), read(canonical_line_ends(&mail)));
-        assert!(sent.is_ok() && sent == mail);
-    });
-    assert!(octets <= data.len());
+    let mail = Bytes::copy_from_slice(data);
+    let Ok(template) = template(&mail) else { return };
+    let read = |octets| Entity::parse(octets, &limits).and_then(|entity| parts(&entity, &limits));
+    let (sent, mail) = (read(template.entity("")), read(canonical_line_ends(&mail)));
+    assert!(sent.is_ok() && sent == mail);
 }
