@@ -371,7 +371,14 @@ impl Spool {
     /// Ends an entry and commits what takes its place, in one record: all of it or nothing (held outbound mail that was treated
     /// anew). On return it is on disk. An entry that meanwhile ended is an error, and nothing takes its place.
     pub async fn replace(&self, id: EntryId, entries: Vec<NewEntry>) -> Result<Vec<EntryId>, SpoolError> {
-        self.entry(id).ok_or(SpoolError::NoEntry(id))?;
+        let adopting = {
+            let index = lock(&self.shared.index);
+            index.slots.get(&id).ok_or(SpoolError::NoEntry(id))?.adopting.is_some()
+        };
+        // On its way here from another spool, which may still have it.
+        if adopting {
+            return Err(SpoolError::Held(id));
+        }
         let mut transaction = Transaction::only_if(id);
         transaction.change(Change::Done(id));
         let ids = self.stage(&mut transaction, entries, Timestamp::now()).await?;

@@ -436,6 +436,25 @@ async fn another_user_is_refused_whatever_the_sockets_mode() {
     served.stop();
 }
 
+/// Held by a rule that looks at what is stripped when it leaves: released, it is still that rule's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t09_what_held_a_mail_holds_it_when_it_is_released() {
+    let rule = "[[rule]]\nname = 'answers'\nmatch = { header = { name = 'X-Waxwing-Decrypted', value = '*' } }\nencrypt = 'require'\nmissing = 'hold'\n\
+        [default]\nencrypt = 'never'\n";
+    let node = Node::new(rule).await;
+    let served = node.serve();
+    let mail = format!("X-Waxwing-Decrypted: yes\r\n{}", plain(ANNA, CARL, "sent on", CANARY));
+    served.send(ANNA, &[CARL], &mail).await;
+    let id = node.ids(&["--state", "held"]).remove(0);
+    let stays = node.run(&["queue", "release", &id]);
+    assert!(stays.code == 1 && stays.out.contains("stays held"), "{stays:?}");
+    assert!(node.world.mails().is_empty(), "it left in clear");
+    let carl = node.import(CARL);
+    let came = node.world.wait(1).await.remove(0);
+    assert!(is_sealed_for(&came.message, &[&carl]) && !came.text().contains("X-Waxwing-Decrypted"), "{}", came.text());
+    served.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t09_mail_held_for_want_of_a_certificate_leaves_sealed_once_there_is_one_and_never_in_clear() {
     let node = Node::new(HOLD).await;

@@ -59,7 +59,7 @@ fn is_default(line: &str) -> bool {
 fn an_unknown_key_is_named_with_its_line_and_what_is_allowed() {
     let errors = with("hostname = \"gw.example.org\"", "hostname = \"gw.example.org\"\nhostnme = \"x\"");
     assert_eq!(errors.len(), 1, "{errors:?}");
-    assert_eq!((errors[0].file.as_str(), errors[0].line, errors[0].key.as_str()), ("waxwing.toml", 8, "hostnme"));
+    assert_eq!((errors[0].file.as_str(), errors[0].line, errors[0].key.as_str()), ("waxwing.toml", 7, "hostnme"));
     assert!(errors[0].expected.contains("hostname"), "{}", errors[0]);
     let errors = with("encrypt = \"require\"", "encrpyt = \"require\"");
     assert_eq!(errors[0].key, "rule[1].encrpyt");

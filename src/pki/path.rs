@@ -351,8 +351,10 @@ impl<'a> Search<'a> {
 }
 
 /// What a check under such a key counts for (A11): 100 of them cost some 40 ms at most, whatever the key.
-fn check_cost(kind: KeyKind) -> usize {
+pub(super) fn check_cost(kind: KeyKind) -> usize {
     match kind {
+        // Thousands of hashes.
+        KeyKind::SlhDsa(_) => 10,
         KeyKind::Rsa { bits } if bits > 4096 => 3,
         KeyKind::P521 => 2,
         _ => 1,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::pki::asn1::{Asn1Error, Tlv};
 use crate::pki::certificate::Certificate;
 use crate::pki::certificate::extensions::{GeneralName, usage};
-use crate::pki::path::{self, PathLimits, TrustSet, ValidPath};
+use crate::pki::path::{self, PathLimits, TrustSet, ValidPath, check_cost};
 
 /// P: CRLs.
 pub mod crl;
@@ -367,7 +367,7 @@ impl Judge<'_> {
         let mut found = None;
         for response in &evidence.ocsp {
             let Some(single) = response.single(certificate, issuer, self.at) else { continue };
-            self.checks += 1;
+            self.checks += check_cost(issuer.public_key().kind());
             // RFC 6960 4.2.2.2.1: without nocheck a delegated responder's certificate is judged like any other.
             let believed = self.checks <= self.limits.signatures
                 && match response.signer(issuer, self.at, self.limits) {
@@ -503,7 +503,7 @@ impl Judge<'_> {
         if self.checks >= self.limits.signatures {
             return Err("the most signature checks allowed".to_owned());
         }
-        self.checks += 1;
+        self.checks += check_cost(signer.public_key().kind());
         crl.verify(signer, self.limits.takes_sha1()).map_err(|why| format!("its CRL: {why}"))?;
         if chain.iter().skip(1).any(|known| known == signer) || self.open.contains(signer) {
             return Ok(());

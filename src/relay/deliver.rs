@@ -235,7 +235,8 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
         // Either way: the clock may have been set back.
         if now >= time_check || time_check > after(now, TIME_CHECK) {
             let out_of_time = work.claim_out_of_time(now);
-            let held = work.held_too_long(now).await;
+            // A disk in trouble would be waited for, and with it all deliveries.
+            let held = if work.spool.is_healthy() { work.held_too_long(now).await } else { 0 };
             let more = out_of_time.len().max(held) >= OUT_OF_TIME_AT_ONCE;
             time_check = after(now, if more { MORE_OUT_OF_TIME } else { TIME_CHECK });
             claimed.extend(out_of_time);

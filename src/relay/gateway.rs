@@ -300,6 +300,7 @@ impl Handover for Opening {
             listener: entry.listener.clone(),
             user: entry.user.clone(),
             released: waiting.map(|one| one.state == RecipientState::Released).collect(),
+            direction: entry.direction,
         };
         self.0.get().pipeline.open_received(came, received).await.map_err(|refusal| refusal.reply())
     }

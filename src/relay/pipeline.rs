@@ -159,6 +159,8 @@ pub struct Came {
     pub user: Option<String>,
     /// Of each recipient: a person released it from quarantine.
     pub released: Vec<bool>,
+    /// Which way it goes.
+    pub direction: Direction,
 }
 
 /// What became of a message's recipients.

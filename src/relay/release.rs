@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep};
 
@@ -27,6 +28,9 @@ const GATHER: Duration = Duration::from_millis(100);
 const ANYWAY: Duration = Duration::from_secs(3_600);
 /// Entries looked at without pause.
 const PAGE: usize = 500;
+
+/// Held mails treated at once.
+const AT_ONCE: usize = 2;
 
 /// What is said of mail that would leave unencrypted now.
 const NOT_BY_ITSELF: &str = "policy would now let it leave unencrypted: that is for a person to release";
@@ -63,12 +67,14 @@ pub type Fate = (Mailbox, Result<String, String>);
 pub struct Releaser {
     spool: Spool,
     live: Arc<Current<Live>>,
+    /// Mails treated at once: each is in memory whole, and live mail has the processor too.
+    room: Arc<Semaphore>,
 }
 
 impl Releaser {
     /// With the policy in use at each time.
     pub fn new(spool: Spool, live: Arc<Current<Live>>) -> Self {
-        Self { spool, live }
+        Self { spool, live, room: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Treats an entry of outbound mail as submitted by policy anew. What may leave takes its place in the spool, in one record; recipients
@@ -77,6 +83,7 @@ impl Releaser {
     /// # Errors
     /// See [`ReleaseError`]: the entry is as it was.
     pub async fn release(&self, id: EntryId, by: By) -> Result<Vec<Fate>, ReleaseError> {
+        let _room = self.room.acquire().await;
         let entry = self.spool.entry(id).ok_or(SpoolError::NoEntry(id))?;
         let submitted = Submitted {
             envelope: entry.remaining(),

@@ -165,6 +165,8 @@ pub struct Opener {
     substitute: fn() -> Cek,
     /// The message as received.
     message: Entity,
+    /// Its octets: what was decrypted is let go of the rest of it.
+    received: usize,
     author: Result<Mailbox, String>,
     /// The entity of the layer at hand; `None` once the innermost content is no entity.
     current: Option<Entity>,
@@ -240,6 +242,7 @@ impl Opener {
             inside: false,
             rebuilt: None,
             content: message.raw.clone(),
+            received: message.raw.len(),
             message,
             envelope: None,
             used: Vec::new(),
@@ -328,6 +331,7 @@ impl Opener {
         self.close_layer(Ok(()));
         self.found.decrypted = true;
         self.found.cbc |= !authenticated;
+        self.found.same_author_in(&plain, &self.author, &self.context.mime);
         self.found.seal_off();
         // What came out is not held beside what came in: the header is all that is still needed.
         if let Some(header) = self.message.header_alone(&self.context.mime) {
@@ -511,6 +515,7 @@ impl Opener {
                 report.signature = Err(why.clone());
             }
         }
+        self.found.same_author_in(content, &self.author, &self.context.mime);
         self.found.notes.extend(data.odd.iter().take(8).map(|odd| format!("odd: {odd}")));
         for weak in judgement.reports.iter().flat_map(|report| &report.weak) {
             if !self.found.weak.contains(weak) {

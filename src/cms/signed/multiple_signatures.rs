@@ -135,14 +135,18 @@ pub(super) fn broken(signers: &[SignerInfo], certificates: &[Certificate]) -> Ve
 /// Whether the value in `own` means `other`.
 fn is_meant(value: &Reference, own: &SignerInfo, other: &SignerInfo, certificates: &[Certificate]) -> bool {
     let Some(theirs) = other.guard() else { return false };
-    let same_certificate = value.certificate.as_ref().is_none_or(|(digest, hash)| {
-        certificates.iter().any(|one| other.id.names(one) && digest.of(one.der()).as_ref() == hash.as_slice())
-    });
+    // The one that the signature is judged by, and last: a name may be that of hundreds, each as large as it may be.
+    let same_certificate = || {
+        value.certificate.as_ref().is_none_or(|(digest, hash)| {
+            let its = certificates.iter().find(|one| other.id.names(one));
+            its.is_some_and(|one| digest.of(one.der()).as_ref() == hash.as_slice())
+        })
+    };
     own.digest == Some(value.digest)
         && other.digest == Some(value.body_digest)
         && other.signature_algorithm() == value.signature_algorithm
-        && same_certificate
         && value.digest.of(&theirs.emptied).as_ref() == value.hash.as_slice()
+        && same_certificate()
 }
 
 /// What another SignerInfo has to say of one that is being made.

@@ -317,8 +317,8 @@ impl Deciding<'_> {
         let preferred = self.preferred();
         let about = preferred.as_ref().filter(|one| ***one != seen.signer);
         if let Some(one) = about {
-            let pending = self.record(one).is_none_or(|record| record.trust == TrustState::Pending);
-            return if speaks || pending { vec![*one] } else { Vec::new() };
+            // Of one that waits, its owner is not yet known: nobody says more of it than came with it.
+            return if speaks || self.record(one).is_none() { vec![*one] } else { Vec::new() };
         }
         if seen.signer.fits(Purpose::Encryption).is_ok() {
             return vec![&seen.signer];

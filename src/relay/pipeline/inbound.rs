@@ -267,7 +267,7 @@ impl Inner {
             header: &entity.header,
             size: entity.raw.len() as u64,
             signed: is_signed_message(entity, &limits),
-            encrypted: envelope(entity, &limits, Default::default()).is_some(),
+            encrypted: envelope(entity, &limits, self.config.legacy).is_some(),
             user: came.user.as_deref(),
             listener: &came.listener,
             trusted: false,
@@ -286,11 +286,15 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
     let trust = inner.lookup.trust().map_err(unreadable)?;
     let now = Timestamp::now();
     // What was held on its way out is no inbound mail: released, it must never leave as it is.
-    if !inner.tokens.passed(&entity.header, Direction::Inbound) {
+    if came.direction != Direction::Inbound {
         tracing::error!("a held outbound message was released; policy has to look at it anew: send it again");
         return Err(Refusal::Internal);
     }
-    let kept = inner.tokens.kept(&entity.header);
+    // A mail that was taken over from another installation bears the other's token.
+    let kept = match inner.tokens.passed(&entity.header, Direction::Inbound) {
+        true => inner.tokens.kept(&entity.header),
+        false => inner.tokens.fields(&entity.header, Direction::Inbound),
+    };
     let mut opened: Vec<Shared> = Vec::new();
     let mut quarantined = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.
@@ -323,7 +327,10 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
             None => opened.push((one, how, vec![at])),
         }
     }
-    inner.harvest(&entity, opened.iter().map(|(opened, ..)| &**opened), now);
+    // What is not good enough for one recipient is nothing to learn from.
+    if quarantined.is_empty() {
+        inner.harvest(&entity, opened.iter().map(|(opened, ..)| &**opened), now);
+    }
     let outputs = opened.into_iter().map(|(opened, (strip, elsewhere), recipients)| {
         tracing::info!(target: "waxwing::opened", recipients = recipients.len(), result = ?opened.verdict.result, reason = opened.verdict.reason, decrypted = opened.verdict.decrypted, "opened");
         (recipients, inner.marked(&entity, &opened, strip, elsewhere, kept.clone()))

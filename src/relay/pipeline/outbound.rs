@@ -105,7 +105,8 @@ impl Group {
     /// them read.
     fn takes(&self, other: &Group) -> bool {
         if self.kind == other.kind {
-            return true;
+            // Key transport is chosen for each certificate within the profile: another profile may exclude what this one takes.
+            return self.common.profile == other.common.profile;
         }
         match (&self.kind, &other.kind) {
             (
@@ -219,13 +220,14 @@ impl Inner {
                     Some(proof) => Content::Encrypted(proof, as_it_is(trace, entity)),
                     None => return Err(Refusal::Internal),
                 },
-                // As received: policy looks at it anew when it is released. The trace of this way out is put on then.
+                // As received, forged marks and all: policy looks at it anew when it is released, and a rule that looks at them has to match
+                // then too. What leaves is stripped then, and the trace of this way out put on.
                 Kind::Held => {
-                    let mut rope = Rope::from(Bytes::from(self.tokens.kept(&message.entity.header)));
+                    let mut rope = Rope::new();
                     if !message.again {
                         rope.push_raw(message.received(self, None));
                     }
-                    self.stripped(&message.entity, &mut rope);
+                    rope.push_raw(message.entity.raw.clone());
                     Content::Held(group.held.clone().unwrap_or_default(), rope)
                 }
             };

@@ -13,7 +13,7 @@ use crate::smime::verdict::Layer;
 impl Opener {
     /// Decompression is no secret and no proof: a signature outside still covers what comes out, an encryption outside too.
     pub(super) fn compressed(&mut self, object: &Bytes) -> bool {
-        let limit = self.context.decompressed.min(self.message.raw.len().saturating_mul(RATIO));
+        let limit = self.context.decompressed.min(self.received.saturating_mul(RATIO));
         let data = match CompressedData::parse(object).and_then(|data| Ok((data.open(limit)?, data))) {
             Ok(data) => data,
             Err(error) => {
@@ -51,14 +51,18 @@ impl Opener {
 }
 
 impl Findings {
-    /// A7 for what was compressed under a signature: it must not show another author either.
-    fn same_author_in(&mut self, content: &Bytes, author: &Result<Mailbox, String>, limits: &MimeLimits) {
+    /// A7 for what a further layer under a signature has inside: it must not show another author either.
+    pub(super) fn same_author_in(&mut self, content: &Bytes, author: &Result<Mailbox, String>, limits: &MimeLimits) {
+        if self.inner.is_empty() {
+            return;
+        }
         let Err(why) = judge::names_no_other(content, author, limits) else { return };
         for (standing, signer) in &mut self.inner {
-            if signer.take().is_some() {
+            if signer.take().is_some() || matches!(standing, Standing::Domain(_)) {
                 *standing = Standing::OtherAuthor(why.clone());
             }
         }
+        self.domain = None;
         self.announced.clear();
     }
 }

@@ -120,6 +120,9 @@ fn template(mail: &Bytes) -> Result<Template, String> {
         return Err("a NUL octet".into());
     }
     let entity = Entity::parse(mail, &limits).map_err(|error| error.to_string())?;
+    if entity.header.fields.is_empty() {
+        return Err("it has no header".into());
+    }
     let about = |error: crate::mime::header::MimeError| format!("it can be read two ways: {error}");
     let essence = entity.content_type().map_err(about)?.essence;
     if essence.contains("pkcs7") || essence == "multipart/signed" {

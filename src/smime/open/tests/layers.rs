@@ -117,6 +117,56 @@ fn a07_compressed_content_that_names_another_author_is_not_valid() {
     assert!(opened.verdict.signer.is_none() && opened.announced.is_empty());
 }
 
+/// Signed twice: the inner layer names another author, and the outer one, which shows none, does not make it good.
+#[test]
+fn a07_a_second_signature_around_another_author_is_not_valid() {
+    let pki = people(NewKey::P256);
+    let alice = pki.leaf(ALICE).unwrap();
+    let chain = [pki.intermediate.certificate.clone()];
+    let by_alice = parameters(&alice.certificate, &chain, scheme_of(alice));
+    let twice = |from: &str, opaque: bool| {
+        let text = format!("{from}Content-Type: text/plain; protected-headers=\"v1\"\r\n\r\nPay Mallory.\r\n");
+        let inner = match opaque {
+            true => pkcs7_entity(&sign(alice, &by_alice, &text.clone().into(), true)),
+            false => {
+                let signature = signature_part(&sign(alice, &by_alice, &text.clone().into(), false));
+                multipart("", &[text, signature])
+            }
+        };
+        open(&pki, &[], pkcs7_message(&sign(alice, &by_alice, &inner.into(), true)))
+    };
+    for opaque in [true, false] {
+        let honest = twice("From: alice@example.org\r\n", opaque);
+        assert_eq!(
+            (kinds(&honest).as_str(), honest.verdict.result),
+            ("SS", SmimeResult::Pass),
+            "{}",
+            honest.verdict.reason
+        );
+        let opened = twice("From: mallory@example.com\r\n", opaque);
+        assert_eq!(
+            (kinds(&opened).as_str(), opened.verdict.result),
+            ("SS", SmimeResult::Fail),
+            "{}",
+            opened.verdict.reason
+        );
+        assert!(opened.verdict.signer.is_none() && opened.announced.is_empty());
+    }
+}
+
+/// What was decrypted may be as much larger as the message received allows, not its header alone.
+#[test]
+fn a12_what_is_compressed_in_an_envelope_is_measured_on_the_message_received() {
+    let pki = people(NewKey::P256);
+    let bob = pki.leaf(BOB).unwrap();
+    let lines: String = (0..6_000_u32).map(|at| format!("{:08x} a line\r\n", at.wrapping_mul(2_654_435_761))).collect();
+    let message = format!("From: alice@example.org\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n{lines}");
+    let sealed = encrypted(&[bob], ContentEncryption::Aes256Gcm, compressed(&message.into()));
+    let opened = open(&pki, &[bob], sealed);
+    assert_eq!(kinds(&opened), "EC", "{}", opened.verdict.reason);
+    assert!(opened.message.ends_with(lines.as_bytes()));
+}
+
 #[test]
 fn a12_a_compressed_layer_keeps_to_its_bounds() {
     let pki = people(NewKey::P256);
