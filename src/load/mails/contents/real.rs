@@ -112,8 +112,8 @@ impl Gathered {
 fn template(mail: &Bytes) -> Result<Template, String> {
     let limits = MimeLimits::default();
     let mail = canonical_line_ends(mail);
-    let lines = mail.split(|octet| *octet == b'\n');
-    if lines.clone().any(|line| line.len() > LINE_MAX + 1) {
+    let mut lines = mail.split(|octet| *octet == b'\n');
+    if lines.any(|line| line.strip_suffix(b"\r").unwrap_or(line).len() > LINE_MAX) {
         return Err(format!("a line of more than {LINE_MAX} octets"));
     }
     if mail.contains(&0) {
