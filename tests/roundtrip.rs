@@ -275,7 +275,10 @@ fn nasty_mails_come_back_as_they_went_or_are_refused() {
     let (mut same, mut refused, mut wrong) = (0, BTreeMap::<String, usize>::new(), Vec::new());
     for path in paths.iter().filter(is_mail) {
         // What no reader takes for a message is none.
-        if MessageParser::default().parse(&mail(path)[..]).is_none() {
+        // The reader asserts something of its own in debug builds.
+        let octets = mail(path);
+        let read = std::panic::catch_unwind(|| MessageParser::default().parse(&octets[..]).is_some());
+        if !read.unwrap_or_default() {
             continue;
         }
         for form in [Form::Clear, Form::Opaque] {

@@ -201,6 +201,7 @@ pub(crate) fn integer(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u6
 }
 
 /// A number, whole or not, between bounds.
+#[cfg(feature = "server")]
 pub(crate) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, Expected> {
     move |value| {
         let expected = || format!("expected a number from {low} to {high}");

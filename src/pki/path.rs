@@ -1,6 +1,5 @@
 //! Certification paths to configured anchors (RFC 5280 section 6).
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::certificate::extensions::usage;
@@ -105,8 +104,9 @@ impl ValidPath {
         self.not_after
     }
     /// The same path over octets of its own: the certificates of a message keep its whole body in memory.
+    #[cfg(feature = "server")]
     pub(crate) fn detached(&self) -> Option<Self> {
-        let own = |one: &Certificate| Certificate::from_der(Bytes::copy_from_slice(one.der())).ok();
+        let own = |one: &Certificate| Certificate::from_der(bytes::Bytes::copy_from_slice(one.der())).ok();
         let chain = self.chain.iter().map(own).collect::<Option<_>>()?;
         Some(Self { leaf: own(&self.leaf)?, chain, scope: self.scope.clone(), not_after: self.not_after })
     }
