@@ -235,13 +235,30 @@ impl Target {
     }
 }
 
-/// Mean and half the width of its confidence interval (99.9 %), nanoseconds, of one class's difference to the first.
+/// A fifth of the differences at either end is left out of the mean.
+const TRIMMED: usize = 5;
+
+/// Trimmed mean and half the width of its confidence interval (99.9 %, by the winsorized variance: Tukey and McLaughlin), nanoseconds, of
+/// one class's difference to the first.
 struct Difference {
     mean: f64,
     bound: f64,
 }
 
 impl Difference {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let (all, cut) = (values.len() as f64, values.len() / TRIMMED);
+        let kept = &values[cut..values.len() - cut];
+        let mean = kept.iter().sum::<f64>() / kept.len() as f64;
+        let (low, high) = (kept[0], kept[kept.len() - 1]);
+        let winsorized: Vec<f64> = values.iter().map(|value| value.clamp(low, high)).collect();
+        let centre = winsorized.iter().sum::<f64>() / all;
+        let variance = winsorized.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / (all - 1.0).max(1.0);
+        let share = kept.len() as f64 / all;
+        Self { mean, bound: 3.29 * variance.sqrt() / (share * all.sqrt()) }
+    }
+
     fn is_seen(&self) -> bool {
         self.mean.abs() > self.bound
     }
@@ -271,11 +288,7 @@ fn measure(target: &Target, count: usize, leak: Option<Duration>) -> Vec<Differe
     rounds.retain(|round| count == 1 || round.iter().all(|time| *time <= limit));
     println!("  {} of {count} rounds, median {:.1} us", rounds.len(), all[all.len() / 2] / 1000.0);
     let differences = (1..CLASSES.len()).map(|class| {
-        let values: Vec<f64> = rounds.iter().map(|round| round[class] - round[0]).collect();
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        let difference = Difference { mean, bound: 3.29 * (variance / n).sqrt() };
+        let difference = Difference::of(rounds.iter().map(|round| round[class] - round[0]).collect());
         println!("  {:<40} {:>9.0} ns +- {:>6.0} ns", CLASSES[class], difference.mean, difference.bound);
         difference
     });
