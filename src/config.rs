@@ -12,6 +12,7 @@ use crate::cms::algorithm::Legacy;
 use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
+mod etcd;
 mod harvest;
 mod hops;
 mod policy;
@@ -20,6 +21,7 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
 #[cfg(feature = "server")]
@@ -170,6 +172,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Folder of the embedded store.
     pub store: PathBuf,
+    /// Where the store is shared; `store` then is this node's copy.
+    pub etcd: Option<Etcd>,
     /// File of the key-encryption key.
     pub kek: PathBuf,
     /// Folder of the spool.

@@ -4,6 +4,8 @@
 mod cache;
 /// Where and how the local store keeps its records: one file, ACID.
 pub mod embedded;
+/// A store that several gateways share: etcd is the truth, the embedded store each node's copy of it.
+pub mod etcd;
 /// The key-encryption key and the keys it wraps.
 pub mod keyring;
 /// The encoding of records.
@@ -157,6 +159,12 @@ pub enum StoreError {
     /// A record is not authentic: it counts as absent, and this is an alert.
     #[error("record {0} is not authentic")]
     NotAuthentic(String),
+    /// The shared store cannot be reached now; a change may or may not have been made.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This node's copy of the shared store is too old to answer from.
+    #[error("{0}")]
+    Stale(String),
     /// What was asked for cannot be done; says why and what to do.
     #[error("{0}")]
     Refused(String),

@@ -68,6 +68,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let legacy = top.section("legacy").map_or_else(Legacy::default, legacy);
     let certificates = top.section("certificates").map_or_else(Certificates::default, certificates);
     let harvest = top.section("harvest").map(|section| super::harvest::harvest(section, read_file)).unwrap_or_default();
+    let etcd = top.section("etcd").and_then(|one| super::etcd::etcd(one, hostname.as_ref().map(Domain::as_str)));
     let subject_tags = top.section("marks").is_some_and(|marks| {
         let tags = marks.get("subject_tags", boolean).unwrap_or(false);
         marks.finish();
@@ -91,6 +92,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         limits,
         delivery,
         store: store?,
+        etcd,
         kek: kek?,
         control: control.unwrap_or_else(|| spool.join("control")),
         spool,

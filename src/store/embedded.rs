@@ -17,8 +17,11 @@
 mod change;
 /// Answering with private keys.
 mod holder;
+/// As the copy of a shared store.
+mod replica;
 
 pub use change::ImportOutcome;
+pub(super) use replica::{Arrived, PathHashes, TakenIn};
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -26,7 +29,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -34,6 +37,7 @@ use redb::{ConcurrencyMode, Database, ReadOnlyTable, ReadableDatabase, ReadableT
 use tokio::sync::{Semaphore, broadcast};
 
 use super::cache::GuardedCache;
+use super::etcd::{self, Role, Shared};
 use super::keyring::{Kek, Keyring, Mac, hex, sync_folder_of};
 use super::record::{
     CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue,
@@ -41,6 +45,7 @@ use super::record::{
 use super::tree::{Alerts, Change, LOG_LENGTH, RECORDS, ROOT, View, io, log_path, read_root};
 use super::{CertificateRecord, ChangeEvent, Identity, Note, Owner, Provenance, StoreError};
 use crate::address::{Domain, MailboxKey};
+use crate::config::Etcd;
 use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustAnchor, TrustSet};
@@ -60,7 +65,7 @@ pub struct EmbeddedStore {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     db: Database,
     ring: Keyring,
     alerts: Alerts,
@@ -80,6 +85,8 @@ struct Inner {
     events: broadcast::Sender<ChangeEvent>,
     /// Slow key operations at once.
     pool: Arc<Semaphore>,
+    /// Where the truth is, where that is not here.
+    shared: OnceLock<Shared>,
     #[cfg(test)]
     before_fill: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -127,7 +134,15 @@ fn owner_of_path(path: &str) -> Option<Owner> {
 impl EmbeddedStore {
     /// Creates the folder and a store whose keys are wrapped by the KEK in `kek_file`; an existing store is an error.
     pub fn create(folder: &Path, kek_file: &Path) -> Result<Self, StoreError> {
-        let kek = Kek::read(kek_file)?;
+        Self::create_with(folder, &Kek::read(kek_file)?, Keyring::create)?;
+        Self::open(folder, kek_file)
+    }
+
+    fn create_with(
+        folder: &Path,
+        kek: &Kek,
+        ring: impl FnOnce(&Kek) -> Result<(Keyring, Vec<u8>), StoreError>,
+    ) -> Result<(), StoreError> {
         let at = |error: std::io::Error| StoreError::Io(format!("{}: {error}", folder.display()));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
         let file = folder.join(FILE);
@@ -136,17 +151,56 @@ impl EmbeddedStore {
         }
         // Made whole under another name: a crash leaves no half of a store.
         let draft = folder.join(format!("{FILE}.{}.new", std::process::id()));
-        let made = Self::make(&draft, &kek)
+        let made = Self::make(&draft, kek, ring)
             .and_then(|()| std::fs::hard_link(&draft, &file).and_then(|()| sync_folder_of(&file)).map_err(at));
         // Only a leftover file could stay behind, and it holds no record.
         drop(std::fs::remove_file(&draft));
-        made?;
-        Self::open(folder, kek_file)
+        made
     }
 
-    fn make(draft: &Path, kek: &Kek) -> Result<(), StoreError> {
+    /// Opens this node's copy of a shared store, or makes one; its changes go to etcd, and etcd's come here. In a gateway it answers from the
+    /// copy until that is too old; a command waits until it is up to date, and goes on without where etcd does not answer.
+    pub fn open_shared(folder: &Path, kek_file: &Path, etcd: &Etcd, role: Role) -> Result<Self, StoreError> {
+        if !Self::exists(folder) {
+            let kek = Kek::read(kek_file)?;
+            let header = etcd::read_header(etcd)?.ok_or_else(|| {
+                StoreError::Refused(format!(
+                    "there is no store in etcd under {}/; make one with `waxwing store init`, or bring one with `waxwing store migrate --to-etcd`",
+                    etcd.prefix
+                ))
+            })?;
+            Keyring::open(&kek, &header)?;
+            Self::create_with(folder, &kek, |kek| Keyring::open(kek, &header).map(|ring| (ring, header.clone())))?;
+        }
+        let store = Self::open(folder, kek_file)?;
+        let shared = Shared::start(&store.inner, etcd, role)?;
+        // Nothing was set before: the store was opened here.
+        let _ = store.inner.shared.set(shared);
+        Ok(store)
+    }
+
+    /// The shared store that this one is a copy of.
+    pub fn shared(&self) -> Option<&Shared> {
+        self.inner.shared.get()
+    }
+
+    /// Puts this store into etcd, where there is none under the prefix yet: its header alone.
+    pub fn found(&self, etcd: &Etcd) -> Result<bool, StoreError> {
+        etcd::put_header(etcd, read_header(&self.inner.db)?)
+    }
+
+    /// Every key that the shared store is to hold.
+    pub fn shared_paths(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.shared_paths()
+    }
+
+    fn make(
+        draft: &Path,
+        kek: &Kek,
+        ring: impl FnOnce(&Kek) -> Result<(Keyring, Vec<u8>), StoreError>,
+    ) -> Result<(), StoreError> {
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(io)?;
-        let (ring, header) = Keyring::create(kek)?;
+        let (ring, header) = ring(kek)?;
         let db = builder().create(draft).map_err(io)?;
         let transaction = db.begin_write().map_err(io)?;
         transaction.open_table(HEADER).map_err(io)?.insert("header", header.as_slice()).map_err(io)?;
@@ -201,6 +255,7 @@ impl EmbeddedStore {
             trust: RwLock::new(Ok(Arc::new(TrustSet::default()))),
             events: broadcast::channel(1024).0,
             pool: Arc::new(Semaphore::new(cores)),
+            shared: OnceLock::new(),
             #[cfg(test)]
             before_fill: Mutex::new(None),
         });
@@ -266,7 +321,7 @@ impl Inner {
             let transaction = self.db.begin_read().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
             let root = self.checked_root(&table, floor)?;
-            body(&View { table: &table, ring: &self.ring, alerts: &self.alerts, root })
+            body(&View { table: &table, ring: &self.ring, alerts: &self.alerts, root, reads: None })
         })
     }
 
@@ -284,8 +339,11 @@ impl Inner {
         Ok(root)
     }
 
-    /// Makes a change durable, or none at all.
-    fn write<R>(&self, body: impl FnOnce(&mut Change<'_, '_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+    /// Makes a change durable, or none at all. `body` may be asked again, where others changed what it looked at.
+    fn write<R>(&self, mut body: impl FnMut(&mut Change<'_, '_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        if let Some(shared) = self.shared.get() {
+            return shared.write(self, &mut body);
+        }
         let result = guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
@@ -404,8 +462,23 @@ impl Inner {
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = set;
     }
 
+    /// The shared store, where there is one.
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.get()
+    }
+
+    pub(super) fn ring(&self) -> &Keyring {
+        &self.ring
+    }
+
+    /// Fails where this is a copy that is too old to answer from.
+    fn answers(&self) -> Result<(), StoreError> {
+        self.shared.get().and_then(Shared::too_old).map_or(Ok(()), Err)
+    }
+
     /// The decoded identity of an owner that is no alias.
     fn identity(&self, owner: Owner) -> Result<Arc<Identity>, StoreError> {
+        self.answers()?;
         if let Some(identity) = self.identities.get(&owner) {
             return Ok(identity);
         }

@@ -29,12 +29,16 @@ pub(super) enum Kind {
     Change = 9,
     /// Stands where an owner or an alias was.
     Tombstone = 10,
+    /// All that is known of a top-level path, as the shared store holds it.
+    Shared = 11,
+    /// A sign of life of a gateway, in the shared store.
+    Node = 12,
 }
 
 impl Kind {
     fn from_code(code: u8) -> Option<Self> {
         use Kind::*;
-        [Root, Bucket, Owner, Certificate, Key, Trust, TrustEntry, Alias, Change, Tombstone]
+        [Root, Bucket, Owner, Certificate, Key, Trust, TrustEntry, Alias, Change, Tombstone, Shared, Node]
             .into_iter()
             .find(|kind| *kind as u8 == code)
     }
@@ -78,50 +82,50 @@ impl Record {
 }
 
 /// Reads a value from its octets; every reader returns `None` where there is too little or something unknown.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(head)
     }
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
-    fn u8(&mut self) -> Option<u8> {
+    pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[octet]| octet)
     }
-    fn u16(&mut self) -> Option<u16> {
+    pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
     }
-    fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
-    fn count(&mut self) -> Option<usize> {
+    pub fn count(&mut self) -> Option<usize> {
         self.array().map(u32::from_be_bytes).and_then(|n| usize::try_from(n).ok())
     }
-    fn octets(&mut self) -> Option<&'a [u8]> {
+    pub fn octets(&mut self) -> Option<&'a [u8]> {
         let length = self.count()?;
         self.take(length)
     }
-    fn text(&mut self) -> Option<String> {
+    pub fn text(&mut self) -> Option<String> {
         std::str::from_utf8(self.octets()?).ok().map(str::to_owned)
     }
-    fn flag(&mut self) -> Option<bool> {
+    pub fn flag(&mut self) -> Option<bool> {
         match self.u8()? {
             0 => Some(false),
             1 => Some(true),
             _ => None,
         }
     }
-    fn time(&mut self) -> Option<Timestamp> {
+    pub fn time(&mut self) -> Option<Timestamp> {
         Timestamp::from_second(i64::from_be_bytes(self.array()?)).ok()
     }
     /// `count` items; nothing is reserved before it is read.
-    fn many<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub fn many<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.count()?;
         let mut items = Vec::new();
         for _ in 0..count {
@@ -129,7 +133,7 @@ impl<'a> Reader<'a> {
         }
         Some(items)
     }
-    fn end(&self) -> Option<()> {
+    pub fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }
@@ -139,12 +143,12 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
 }
 
-fn put_octets(out: &mut Vec<u8>, octets: &[u8]) {
+pub(super) fn put_octets(out: &mut Vec<u8>, octets: &[u8]) {
     put_count(out, octets.len());
     out.extend_from_slice(octets);
 }
 
-fn put_many<T>(out: &mut Vec<u8>, items: &[T], mut item: impl FnMut(&mut Vec<u8>, &T)) {
+pub(super) fn put_many<T>(out: &mut Vec<u8>, items: &[T], mut item: impl FnMut(&mut Vec<u8>, &T)) {
     put_count(out, items.len());
     for one in items {
         item(out, one);
@@ -553,7 +557,8 @@ pub fn fuzz_store_record(data: &[u8]) {
         Some(Kind::TrustEntry) => one_form::<TrustEntryValue>(value),
         Some(Kind::Change) => one_form::<ChangeValue>(value),
         Some(Kind::Tombstone) => one_form::<TombstoneValue>(value),
-        Some(Kind::Key | Kind::Alias) | None => {}
+        Some(Kind::Shared) => one_form::<super::etcd::SharedValue>(value),
+        Some(Kind::Key | Kind::Alias | Kind::Node) | None => {}
     }
 }
 

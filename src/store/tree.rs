@@ -2,7 +2,8 @@
 //! anchors). Each node holds the MACs of those below, so a record that was forged, swapped, put back or deleted is noticed when it is looked for.
 //! What nothing names is never read.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,6 +62,8 @@ pub(super) struct View<'a, T> {
     pub ring: &'a Keyring,
     pub alerts: &'a Alerts,
     pub root: Arc<Root>,
+    /// Takes note of the top-level paths that were looked at.
+    pub reads: Option<&'a RefCell<BTreeSet<String>>>,
 }
 
 /// The root as stored; a generation under `floor` was seen to be past.
@@ -87,6 +90,9 @@ pub(super) fn read_root<T: ReadableTable<&'static str, &'static [u8]>>(
 impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
     /// What stands at a top-level path; `None` only where it is proven that nothing should.
     pub fn top(&self, path: &str) -> Result<Option<Record>, StoreError> {
+        if let Some(reads) = self.reads {
+            reads.borrow_mut().insert(path.to_owned());
+        }
         let bucket = self.bucket(bucket_of(path))?;
         match bucket.0.binary_search_by(|(known, _)| known.as_str().cmp(path)) {
             Ok(at) => match bucket.0.get(at) {
@@ -164,6 +170,19 @@ pub(super) struct Change<'t, 'a> {
     root: Arc<Root>,
     buckets: BTreeMap<u16, Bucket>,
     log: ChangeValue,
+    reads: RefCell<BTreeSet<String>>,
+    tops: BTreeMap<String, Option<(Kind, Vec<u8>)>>,
+    children: BTreeSet<String>,
+}
+
+/// What a change looked at and what it would write.
+pub(super) struct Planned {
+    /// Top-level paths it looked at.
+    pub reads: BTreeSet<String>,
+    /// Top-level records as they would be; `None`: gone.
+    pub tops: BTreeMap<String, Option<(Kind, Vec<u8>)>>,
+    /// Children written or removed.
+    pub children: BTreeSet<String>,
 }
 
 impl<'t, 'a> Change<'t, 'a> {
@@ -181,12 +200,16 @@ impl<'t, 'a> Change<'t, 'a> {
             root,
             buckets: BTreeMap::new(),
             log: ChangeValue { paths: Vec::new(), keys_removed: false },
+            reads: RefCell::default(),
+            tops: BTreeMap::new(),
+            children: BTreeSet::new(),
         }
     }
 
     /// The state before this change, with children as changed.
     pub fn view(&self) -> View<'_, Table<'t, &'static str, &'static [u8]>> {
-        View { table: &self.table, ring: self.ring, alerts: self.alerts, root: Arc::clone(&self.root) }
+        let root = Arc::clone(&self.root);
+        View { table: &self.table, ring: self.ring, alerts: self.alerts, root, reads: Some(&self.reads) }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -203,7 +226,11 @@ impl<'t, 'a> Change<'t, 'a> {
 
     /// Writes a record that another one names by the MAC returned.
     pub fn put_child(&mut self, path: &str, kind: Kind, value: &[u8]) -> Result<Mac, StoreError> {
-        let (octets, mac) = Record::seal(self.ring, path, kind, self.generation(), value);
+        self.put_record(path, kind, self.generation(), value)
+    }
+
+    fn put_record(&mut self, path: &str, kind: Kind, generation: u64, value: &[u8]) -> Result<Mac, StoreError> {
+        let (octets, mac) = Record::seal(self.ring, path, kind, generation, value);
         if octets.len() > RECORD_MAX {
             return Err(StoreError::Refused(format!(
                 "record {path} would have {} octets, at most {RECORD_MAX} are stored",
@@ -211,21 +238,29 @@ impl<'t, 'a> Change<'t, 'a> {
             )));
         }
         self.table.insert(path, octets.as_slice()).map_err(io)?;
+        self.children.insert(path.to_owned());
         Ok(mac)
     }
 
     pub fn remove_child(&mut self, path: &str) -> Result<(), StoreError> {
+        self.children.insert(path.to_owned());
         self.table.remove(path).map_err(io).map(|_| ())
     }
 
     /// Writes a top-level record.
     pub fn put_top(&mut self, path: &str, kind: Kind, value: &[u8]) -> Result<(), StoreError> {
+        self.put_top_at(path, kind, value, self.generation())
+    }
+
+    /// Writes a top-level record that bears this generation.
+    pub fn put_top_at(&mut self, path: &str, kind: Kind, value: &[u8], generation: u64) -> Result<(), StoreError> {
         let number = bucket_of(path);
         let mut bucket = match self.buckets.remove(&number) {
             Some(bucket) => bucket,
             None => self.view().bucket(number)?,
         };
-        let mac = self.put_child(path, kind, value)?;
+        let mac = self.put_record(path, kind, generation, value)?;
+        self.tops.insert(path.to_owned(), Some((kind, value.to_vec())));
         match bucket.0.binary_search_by(|(known, _)| known.as_str().cmp(path)) {
             Ok(at) => {
                 if let Some((_, old)) = bucket.0.get_mut(at) {
@@ -247,9 +282,24 @@ impl<'t, 'a> Change<'t, 'a> {
             None => self.view().bucket(number)?,
         };
         bucket.0.retain(|(known, _)| known != path);
+        self.tops.insert(path.to_owned(), None);
         self.buckets.insert(number, bucket);
         self.log.paths.push(path.to_owned());
         self.remove_child(path)
+    }
+
+    /// What was looked at and would be written, in place of writing it.
+    pub fn planned(&mut self) -> Planned {
+        Planned {
+            reads: self.reads.take(),
+            tops: std::mem::take(&mut self.tops),
+            children: std::mem::take(&mut self.children),
+        }
+    }
+
+    /// A record as written so far, whose own MAC holds.
+    pub fn written(&self, path: &str) -> Result<Option<Record>, StoreError> {
+        self.view().loose(path)
     }
 
     /// Writes buckets, log and root.

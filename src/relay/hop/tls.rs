@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 
 use crate::config::{HopTls, NextHop};
@@ -56,6 +56,22 @@ impl Roots {
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         builder(&provider).map(|builder| verifying(builder, self)).map_err(|error| error.to_string())
+    }
+
+    /// The same, to be changed, and with our own certificate where one is given.
+    pub(crate) fn verifying_as(
+        self,
+        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> Result<ClientConfig, String> {
+        if self.0.is_empty() {
+            return Err("this system has no file of CAs; name one".into());
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = builder(&provider).map_err(|error| error.to_string())?.with_root_certificates(self.0);
+        match identity {
+            None => Ok(builder.with_no_client_auth()),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string()),
+        }
     }
 
     /// TLS with whoever it is.

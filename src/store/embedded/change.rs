@@ -23,10 +23,13 @@ use crate::store::{CertStore, ChangeEvent, Edit, Identity, NewCertificate, Owner
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+/// Owners changed by one transaction of the shared store.
+const SHARED_AT_ONCE: usize = 40;
 /// RSA keys under this are refused, in bits.
 const RSA_MIN: usize = 2048;
 
 /// A certificate that was checked, with its key where one was given.
+#[derive(Clone)]
 struct Checked {
     fingerprint: [u8; 32],
     value: CertificateValue,
@@ -82,7 +85,7 @@ fn scope_value(scope: Option<&AnchorScope>) -> ScopeValue {
 }
 
 /// Where the entry of this name is, replaced or added.
-fn set_pair(pairs: &mut Vec<([u8; 32], Mac)>, name: [u8; 32], mac: Mac) {
+pub(super) fn set_pair(pairs: &mut Vec<([u8; 32], Mac)>, name: [u8; 32], mac: Mac) {
     match pairs.iter_mut().find(|(known, _)| *known == name) {
         Some((_, old)) => *old = mac,
         None => pairs.push((name, mac)),
@@ -363,19 +366,8 @@ impl Inner {
                 Err(other) => return Err(other),
             }
         };
-        let mut keys: Vec<[u8; 32]> = value.keys.iter().map(|(key, _)| *key).collect();
-        if !keys.is_empty() {
-            let view = change.view();
-            for (other, mac) in view.tops("o/").0 {
-                if other == path || keys.is_empty() || owner_of_path(&other).is_none() {
-                    continue;
-                }
-                let others = view.child(&other, &mac).ok().filter(|record| record.kind == Kind::Owner);
-                if let Some(others) = others.and_then(|record| OwnerValue::decode(&record.value)) {
-                    keys.retain(|key| !others.keys.iter().any(|(held, _)| held == key));
-                }
-            }
-        }
+        let keys: Vec<[u8; 32]> = value.keys.iter().map(|(key, _)| *key).collect();
+        let keys = if keys.is_empty() { keys } else { self.held_by_nobody_else(&change.view(), &path, keys) };
         for (fingerprint, _) in &value.certificates {
             change.remove_child(&certificate_path(owner, fingerprint))?;
         }
@@ -388,7 +380,7 @@ impl Inner {
         Ok(())
     }
 
-    fn read_trust_manifest(&self, change: &Change<'_, '_>) -> Result<TrustValue, StoreError> {
+    pub(super) fn read_trust_manifest(&self, change: &Change<'_, '_>) -> Result<TrustValue, StoreError> {
         match change.view().top(TRUST)? {
             None => Ok(TrustValue::default()),
             Some(record) => TrustValue::decode(&record.value).ok_or_else(|| self.alerts.raise(TRUST)),
@@ -400,7 +392,8 @@ impl Inner {
 pub type ImportOutcome = Vec<(Owner, Vec<Stored>)>;
 
 impl EmbeddedStore {
-    /// Stores certificates for several owners, and the intermediates that came with them, in one transaction: all or nothing. An owner is named once;
+    /// Stores certificates for several owners, and the intermediates that came with them, in one transaction: all or nothing; in a shared store
+    /// some forty owners at a time. An owner is named once;
     /// an intermediate that is an anchor already stays one.
     pub fn import(
         &self,
@@ -411,18 +404,32 @@ impl EmbeddedStore {
         for (owner, certificates) in new {
             checked.push((owner, certificates.into_iter().map(check).collect::<Result<Vec<_>, _>>()?));
         }
-        self.inner.write(|change| {
-            self.inner.put_intermediates(change, intermediates)?;
-            checked
-                .into_iter()
-                .map(|(owner, new)| Ok((owner.clone(), self.inner.put_certificates(change, &owner, new)?)))
-                .collect()
-        })
+        let import = |change: &mut Change<'_, '_>, some: &[(Owner, Vec<Checked>)], known: &[Certificate]| {
+            self.inner.put_intermediates(change, known.to_vec())?;
+            let one = |(owner, new): &(Owner, Vec<Checked>)| {
+                Ok((owner.clone(), self.inner.put_certificates(change, owner, new.clone())?))
+            };
+            some.iter().map(one).collect::<Result<ImportOutcome, StoreError>>()
+        };
+        if self.inner.shared().is_none() {
+            return self.inner.write(|change| import(change, &checked, &intermediates));
+        }
+        for some in intermediates.chunks(SHARED_AT_ONCE) {
+            self.inner.write(|change| import(change, &[], some))?;
+        }
+        let mut outcome = Vec::with_capacity(checked.len());
+        for some in checked.chunks(SHARED_AT_ONCE) {
+            outcome.extend(self.inner.write(|change| import(change, some, &[]))?);
+        }
+        Ok(outcome)
     }
 
     /// Adds anchors (`Some(scope)`) or intermediates (`None`) in one transaction.
     pub fn add_trust_all(&self, certificates: &[Certificate], scope: Option<&AnchorScope>) -> Result<(), StoreError> {
-        self.inner.write(|change| self.inner.put_trust(change, certificates, scope))
+        let most = if self.inner.shared().is_some() { SHARED_AT_ONCE } else { usize::MAX };
+        certificates
+            .chunks(most)
+            .try_for_each(|some| self.inner.write(|change| self.inner.put_trust(change, some, scope)))
     }
 
     /// The owner that an address stands for: aliases followed.
@@ -470,7 +477,7 @@ impl CertStore for EmbeddedStore {
 
     fn add_certificates(&self, owner: &Owner, new: Vec<NewCertificate>) -> Result<Vec<Stored>, StoreError> {
         let new = new.into_iter().map(check).collect::<Result<Vec<_>, _>>()?;
-        self.inner.write(|change| self.inner.put_certificates(change, owner, new))
+        self.inner.write(|change| self.inner.put_certificates(change, owner, new.clone()))
     }
 
     fn revise(&self, owner: &Owner, decide: &mut dyn FnMut(&Identity) -> Revision) -> Result<Vec<Stored>, StoreError> {
@@ -520,7 +527,7 @@ impl CertStore for EmbeddedStore {
     }
 
     fn add_trust(&self, certificate: Certificate, scope: Option<AnchorScope>) -> Result<(), StoreError> {
-        self.inner.write(|change| self.inner.put_trust(change, &[certificate], scope.as_ref()))
+        self.inner.write(|change| self.inner.put_trust(change, std::slice::from_ref(&certificate), scope.as_ref()))
     }
 
     fn remove_trust(&self, fingerprint: [u8; 32]) -> Result<(), StoreError> {

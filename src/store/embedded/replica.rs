@@ -1,0 +1,531 @@
+//! The embedded store as a copy of a shared one: what comes from there is taken in, and changes are planned here to be made there.
+//!
+//! Two tables beside the records. `seen` holds for each key of the shared store its revision, the version and MAC of the record that was
+//! accepted last (the high-water mark: an older one is refused), and what is wrong with the one that stands there now. `progress` holds how
+//! far this copy is. Records and the progress they bring are one commit.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+
+use super::{Inner, TRUST, certificate_path, guarded, key_path, owner_of_path, trust_path};
+use crate::keys::KeyId;
+use crate::store::StoreError;
+use crate::store::etcd::{Divergence, Guarded, Plan, Progress, SharedValue};
+use crate::store::keyring::Mac;
+use crate::store::record::{
+    CertificateValue, Encoded, Kind, OwnerValue, Record, TombstoneValue, TrustEntryValue, TrustValue,
+};
+use crate::store::tree::{Change, Planned, RECORDS, View, io};
+
+const SEEN: TableDefinition<&str, &[u8]> = TableDefinition::new("seen");
+const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
+
+/// What is known of a key of the shared store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::store) struct Seen {
+    /// The revision at which it was changed last; 0: it is not there.
+    pub revision: u64,
+    /// Of the record that was accepted.
+    pub version: u64,
+    pub mac: Mac,
+    pub divergence: Option<Divergence>,
+}
+
+impl Seen {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = self.revision.to_be_bytes().to_vec();
+        out.extend_from_slice(&self.version.to_be_bytes());
+        out.extend_from_slice(&self.mac);
+        out.push(self.divergence.map_or(0, |one| one as u8));
+        out
+    }
+
+    fn decode(octets: &[u8]) -> Option<Self> {
+        let (revision, rest) = octets.split_first_chunk()?;
+        let (version, rest) = rest.split_first_chunk()?;
+        let (mac, rest) = rest.split_first_chunk()?;
+        let [code] = rest else { return None };
+        Some(Self {
+            revision: u64::from_be_bytes(*revision),
+            version: u64::from_be_bytes(*version),
+            mac: *mac,
+            divergence: Divergence::from_code(*code),
+        })
+    }
+}
+
+/// A key of the shared store as it is now.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Arrived {
+    pub path: String,
+    pub revision: u64,
+    /// `None`: it was deleted.
+    pub octets: Option<Bytes>,
+}
+
+/// What came of taking in.
+#[derive(Debug, Default)]
+pub(in crate::store) struct TakenIn {
+    pub accepted: usize,
+    pub refused: Vec<(String, Divergence)>,
+    /// The same revision with another content: this is not the cluster it was.
+    pub rewritten: bool,
+}
+
+type SeenTable<'t> = Table<'t, &'static str, &'static [u8]>;
+
+fn read_seen(table: &impl ReadableTable<&'static str, &'static [u8]>, path: &str) -> Result<Seen, StoreError> {
+    let stored = table.get(path).map_err(io)?;
+    Ok(stored.and_then(|stored| Seen::decode(stored.value())).unwrap_or_default())
+}
+
+/// One batch on its way in.
+struct Intake<'c, 't, 'a> {
+    inner: &'a Inner,
+    change: &'c mut Change<'t, 'a>,
+    seen: &'c mut SeenTable<'t>,
+    /// The trust set, read at the first entry and written at the end.
+    trust: Option<TrustValue>,
+    /// A whole reading: revisions may have gone back.
+    whole: bool,
+    out: TakenIn,
+}
+
+impl Intake<'_, '_, '_> {
+    fn one(&mut self, arrived: &Arrived) -> Result<(), StoreError> {
+        let path = arrived.path.as_str();
+        let known = read_seen(self.seen, path)?;
+        let Some(octets) = &arrived.octets else {
+            if known.version == 0 || (!self.whole && arrived.revision <= known.revision) {
+                return Ok(());
+            }
+            return self.refuse(path, Seen { revision: 0, ..known }, Divergence::Vanished);
+        };
+        let mac = octets.last_chunk::<32>().copied().unwrap_or_default();
+        if !self.whole && arrived.revision <= known.revision {
+            self.out.rewritten |= arrived.revision == known.revision && known.divergence.is_none() && mac != known.mac;
+            return Ok(());
+        }
+        let now = Seen { revision: arrived.revision, ..known };
+        let Some(record) = Record::open(&self.inner.ring, path, octets).filter(|one| one.kind == Kind::Shared) else {
+            return self.refuse(path, now, Divergence::NotAuthentic);
+        };
+        // What was here before the store was shared counts as its generation says.
+        let floor = if known.version == 0 { self.version_here(path)? } else { known.version };
+        match record.generation.cmp(&floor) {
+            std::cmp::Ordering::Less => return self.refuse(path, now, Divergence::Older),
+            std::cmp::Ordering::Equal if known.mac == mac => {
+                return self.note(path, &Seen { divergence: None, ..now });
+            }
+            std::cmp::Ordering::Equal if known.version != 0 => return self.refuse(path, now, Divergence::Fork),
+            _ => {}
+        }
+        let Some(value) = SharedValue::decode(&record.value).filter(|value| value.fits(path)) else {
+            return self.refuse(path, now, Divergence::NotUnderstood);
+        };
+        self.take_in(path, value, record.generation)?;
+        self.out.accepted += 1;
+        self.note(path, &Seen { version: record.generation, mac, divergence: None, ..now })
+    }
+
+    fn version_here(&self, path: &str) -> Result<u64, StoreError> {
+        if path.starts_with("t/") {
+            return Ok(0);
+        }
+        Ok(self.change.written(path).ok().flatten().map_or(0, |record| record.generation))
+    }
+
+    fn note(&mut self, path: &str, seen: &Seen) -> Result<(), StoreError> {
+        self.seen.insert(path, seen.encode().as_slice()).map_err(io).map(drop)
+    }
+
+    fn refuse(&mut self, path: &str, seen: Seen, why: Divergence) -> Result<(), StoreError> {
+        if seen.divergence != Some(why) {
+            self.out.refused.push((path.to_owned(), why));
+        }
+        self.note(path, &Seen { divergence: Some(why), ..seen })
+    }
+
+    fn take_in(&mut self, path: &str, value: SharedValue, version: u64) -> Result<(), StoreError> {
+        if let Some(name) = path.strip_prefix("t/").and_then(crate::store::keyring::unhex) {
+            return self.take_in_trust(*name, value);
+        }
+        if path.starts_with("o/") {
+            return self.take_in_owner(path, value, version);
+        }
+        let Some((kind, value)) = value.as_top() else { return Ok(()) };
+        self.change.put_top_at(path, kind, &value, version)
+    }
+
+    fn take_in_owner(&mut self, path: &str, value: SharedValue, version: u64) -> Result<(), StoreError> {
+        let Some(owner) = owner_of_path(path) else { return Ok(()) };
+        let before = self.change.written(path).ok().flatten().and_then(|record| OwnerValue::decode(&record.value));
+        let before = before.unwrap_or_default();
+        let mut now = OwnerValue::default();
+        let mut top = (Kind::Owner, Vec::new());
+        match value {
+            SharedValue::Owner { disabled, certificates, keys } => {
+                now.disabled = disabled;
+                for (name, value) in certificates {
+                    let mac = self.change.put_child(&certificate_path(&owner, &name), Kind::Certificate, &value)?;
+                    now.certificates.push((name, mac));
+                }
+                for (name, sealed) in keys {
+                    let path = key_path(&KeyId(name));
+                    // Another owner may hold the same key: his record stays as it is.
+                    let held = self.change.written(&path).ok().flatten().filter(|record| {
+                        let binding = Inner::key_binding(&path, &KeyId(name));
+                        record.kind == Kind::Key && self.inner.ring.unseal(&binding, &record.value).is_some()
+                    });
+                    let mac = match held {
+                        Some(record) => record.mac,
+                        None => self.change.put_child(&path, Kind::Key, &sealed)?,
+                    };
+                    now.keys.push((name, mac));
+                }
+                top.1 = now.encode();
+            }
+            SharedValue::Tombstone(value) => top = (Kind::Tombstone, value),
+            SharedValue::Alias(_) | SharedValue::Trust(_) => return Ok(()),
+        }
+        for (name, _) in &before.certificates {
+            if !now.certificates.iter().any(|(kept, _)| kept == name) {
+                self.change.remove_child(&certificate_path(&owner, name))?;
+            }
+        }
+        let gone = before.keys.iter().filter(|(name, _)| !now.keys.iter().any(|(kept, _)| kept == name));
+        let gone: Vec<[u8; 32]> = gone.map(|(name, _)| *name).collect();
+        if !gone.is_empty() {
+            for key in self.inner.held_by_nobody_else(&self.change.view(), path, gone) {
+                self.change.remove_child(&key_path(&KeyId(key)))?;
+            }
+            self.change.keys_removed();
+        }
+        self.change.put_top_at(path, top.0, &top.1, version)
+    }
+
+    fn take_in_trust(&mut self, name: [u8; 32], value: SharedValue) -> Result<(), StoreError> {
+        let mut trust = match self.trust.take() {
+            Some(trust) => trust,
+            None => self.inner.read_trust_manifest(self.change)?,
+        };
+        let path = trust_path(&name);
+        trust.removed.retain(|(removed, _)| *removed != name);
+        match value {
+            SharedValue::Trust(entry) => {
+                let mac = self.change.put_child(&path, Kind::TrustEntry, &entry)?;
+                super::change::set_pair(&mut trust.entries, name, mac);
+            }
+            SharedValue::Tombstone(value) => {
+                if let Some(tombstone) = TombstoneValue::decode(&value) {
+                    trust.removed.push((name, tombstone.at));
+                }
+                trust.entries.retain(|(kept, _)| *kept != name);
+                self.change.remove_child(&path)?;
+            }
+            SharedValue::Owner { .. } | SharedValue::Alias(_) => {}
+        }
+        self.trust = Some(trust);
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Those of an owner's keys that no other owner holds.
+    pub(super) fn held_by_nobody_else<T: ReadableTable<&'static str, &'static [u8]>>(
+        &self,
+        view: &View<'_, T>,
+        path: &str,
+        mut keys: Vec<[u8; 32]>,
+    ) -> Vec<[u8; 32]> {
+        for (other, mac) in view.tops("o/").0 {
+            if other == path || keys.is_empty() || owner_of_path(&other).is_none() {
+                continue;
+            }
+            let others = view.child(&other, &mac).ok().filter(|record| record.kind == Kind::Owner);
+            if let Some(others) = others.and_then(|record| OwnerValue::decode(&record.value)) {
+                keys.retain(|key| !others.keys.iter().any(|(held, _)| held == key));
+            }
+        }
+        keys
+    }
+
+    /// Takes in what came, and how far that brings this copy, in one commit; then drops what is out of date in memory.
+    pub(in crate::store) fn take_in(
+        &self,
+        arrived: &[Arrived],
+        progress: Option<&Progress>,
+        whole: bool,
+    ) -> Result<TakenIn, StoreError> {
+        let out = guarded("store", || {
+            let transaction = self.db.begin_write().map_err(io)?;
+            let table = transaction.open_table(RECORDS).map_err(io)?;
+            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
+            let mut change = Change::new(table, &self.ring, &self.alerts, root);
+            let mut seen = transaction.open_table(SEEN).map_err(io)?;
+            let out = TakenIn::default();
+            let mut intake = Intake { inner: self, change: &mut change, seen: &mut seen, trust: None, whole, out };
+            for one in arrived {
+                intake.one(one)?;
+            }
+            let (trust, out) = (intake.trust.take(), intake.out);
+            if let Some(trust) = trust {
+                change.put_top(TRUST, Kind::Trust, &trust.encode())?;
+            }
+            drop(seen);
+            if let Some(progress) = progress {
+                let mut table = transaction.open_table(PROGRESS).map_err(io)?;
+                let stored = table.get("").map_err(io)?.and_then(|stored| Progress::decode(stored.value()));
+                // Another process of this machine may be further.
+                if whole || stored.is_none_or(|stored| stored.revision <= progress.revision) {
+                    table.insert("", progress.encode().as_slice()).map_err(io)?;
+                }
+            }
+            if change.is_empty() { drop(change) } else { change.finish()? }
+            transaction.commit().map_err(io)?;
+            Ok(out)
+        })?;
+        if let Err(error) = self.follow() {
+            tracing::error!(%error, "the store cannot be followed");
+            self.reload_all();
+        }
+        for (path, why) in out.refused.iter().take(10) {
+            drop(self.alerts.raise(path));
+            tracing::error!(record = path, why = why.words(), "the shared store is not as this node knows it");
+        }
+        if out.refused.len() > 10 {
+            tracing::error!(records = out.refused.len(), "the shared store is not as this node knows it");
+        }
+        Ok(out)
+    }
+
+    /// How far this copy is; nothing where it never was one.
+    pub(in crate::store) fn progress(&self) -> Result<Progress, StoreError> {
+        guarded("store", || {
+            let transaction = self.db.begin_read().map_err(io)?;
+            match transaction.open_table(PROGRESS) {
+                Ok(table) => {
+                    let stored = table.get("").map_err(io)?;
+                    Ok(stored.and_then(|stored| Progress::decode(stored.value())).unwrap_or_default())
+                }
+                Err(TableError::TableDoesNotExist(_)) => Ok(Progress::default()),
+                Err(error) => Err(io(error)),
+            }
+        })
+    }
+
+    /// Keys that were seen and are not among `there` (hashes of their paths by `hasher`): they vanished. At most `most` at a time.
+    pub(in crate::store) fn vanished(
+        &self,
+        there: &HashSet<u64>,
+        hasher: &RandomState,
+        most: usize,
+    ) -> Result<Vec<Arrived>, StoreError> {
+        let gone = self.each_seen(|path, seen| {
+            seen.version != 0
+                && seen.divergence != Some(Divergence::Vanished)
+                && !there.contains(&hasher.hash_one(path))
+        });
+        let gone = gone?.into_iter().take(most);
+        Ok(gone.map(|(path, _)| Arrived { path, revision: 0, octets: None }).collect())
+    }
+
+    /// Keys of which the shared store holds something else than this copy.
+    pub(in crate::store) fn divergent(&self) -> Result<Vec<(String, Seen)>, StoreError> {
+        self.each_seen(|_, seen| seen.divergence.is_some())
+    }
+
+    fn each_seen(&self, which: impl Fn(&str, &Seen) -> bool) -> Result<Vec<(String, Seen)>, StoreError> {
+        guarded("store", || {
+            let transaction = self.db.begin_read().map_err(io)?;
+            let table = match transaction.open_table(SEEN) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(io(error)),
+            };
+            let mut found = Vec::new();
+            for entry in table.iter().map_err(io)? {
+                let entry = entry.map_err(io)?;
+                let (path, Some(seen)) = (entry.0.value(), Seen::decode(entry.1.value())) else { continue };
+                if which(path, &seen) {
+                    found.push((path.to_owned(), seen));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// What a change would write to the shared store, and what it rests upon; nothing is written.
+    pub(in crate::store) fn plan<R>(
+        &self,
+        body: &mut dyn FnMut(&mut Change<'_, '_>) -> Result<R, StoreError>,
+    ) -> Result<(R, Plan), StoreError> {
+        guarded("store", || {
+            let transaction = self.db.begin_write().map_err(io)?;
+            let table = transaction.open_table(RECORDS).map_err(io)?;
+            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
+            let mut change = Change::new(table, &self.ring, &self.alerts, root);
+            let seen = transaction.open_table(SEEN).map_err(io)?;
+            let result = body(&mut change)?;
+            let plan = if change.is_empty() {
+                Plan::default()
+            } else {
+                let planned = change.planned();
+                self.planned(&change, &planned, &seen)?
+            };
+            drop((change, seen));
+            transaction.abort().map_err(io)?;
+            Ok((result, plan))
+        })
+    }
+
+    fn planned(&self, change: &Change<'_, '_>, planned: &Planned, seen: &SeenTable<'_>) -> Result<Plan, StoreError> {
+        let mut values = BTreeMap::new();
+        for (path, top) in &planned.tops {
+            if path == TRUST {
+                let trust = top.as_ref().and_then(|(_, value)| TrustValue::decode(value)).unwrap_or_default();
+                for child in planned.children.iter().filter(|child| child.starts_with("t/")) {
+                    values.insert(child.clone(), trust_value(change, child, &trust)?);
+                }
+            } else {
+                values.insert(path.clone(), top_value(change, path, top.as_ref())?);
+            }
+        }
+        let mut plan = Plan::default();
+        let reads = planned.reads.iter().filter(|path| *path != TRUST && !values.contains_key(*path));
+        for path in reads {
+            plan.reads.push((path.clone(), read_seen(seen, path)?.revision));
+        }
+        for (path, value) in values {
+            plan.writes.push(self.sealed(path, &value, seen)?);
+        }
+        Ok(plan)
+    }
+
+    fn sealed(&self, path: String, value: &SharedValue, seen: &SeenTable<'_>) -> Result<Guarded, StoreError> {
+        let known = read_seen(seen, &path)?;
+        let (octets, _) =
+            Record::seal(&self.ring, &path, Kind::Shared, known.version.saturating_add(1), &value.encode());
+        Ok(Guarded { path, revision: known.revision, octets: octets.into() })
+    }
+
+    /// What this copy holds under these paths, sealed as a version newer than any that was seen: to be put where the shared store lost it,
+    /// or never had it.
+    pub(in crate::store) fn copies(&self, paths: &[String]) -> Result<Vec<Guarded>, StoreError> {
+        guarded("store", || {
+            let transaction = self.db.begin_write().map_err(io)?;
+            let table = transaction.open_table(RECORDS).map_err(io)?;
+            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
+            let change = Change::new(table, &self.ring, &self.alerts, root);
+            let seen = transaction.open_table(SEEN).map_err(io)?;
+            let trust = self.read_trust_manifest(&change)?;
+            let mut copies = Vec::new();
+            for path in paths {
+                let value = if path.starts_with("t/") {
+                    trust_value(&change, path, &trust)?
+                } else {
+                    let Some(record) = change.view().top(path)? else { continue };
+                    top_value(&change, path, Some(&(record.kind, record.value)))?
+                };
+                let mut known = self.sealed(path.clone(), &value, &seen)?;
+                let here = change.written(path)?.map_or(0, |record| record.generation);
+                let version = read_seen(&seen, path)?.version.max(here).saturating_add(1);
+                known.octets = Record::seal(&self.ring, path, Kind::Shared, version, &value.encode()).0.into();
+                copies.push(known);
+            }
+            drop((change, seen));
+            transaction.abort().map_err(io)?;
+            Ok(copies)
+        })
+    }
+
+    /// Every path that the shared store is to hold.
+    pub(in crate::store) fn shared_paths(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|view| {
+            let mut paths = Vec::new();
+            for prefix in ["o/", "a/"] {
+                let (tops, errors) = view.tops(prefix);
+                if let Some(error) = errors.into_iter().next() {
+                    return Err(error);
+                }
+                paths.extend(tops.into_iter().map(|(path, _)| path));
+            }
+            if let Some(record) = view.top(TRUST)? {
+                let trust = TrustValue::decode(&record.value).ok_or_else(|| view.alerts.raise(TRUST))?;
+                paths.extend(trust.entries.iter().map(|(name, _)| trust_path(name)));
+                paths.extend(trust.removed.iter().map(|(name, _)| trust_path(name)));
+            }
+            Ok(paths)
+        })
+    }
+}
+
+fn tombstone() -> SharedValue {
+    SharedValue::Tombstone(TombstoneValue { at: Timestamp::now(), certificates: Vec::new() }.encode())
+}
+
+fn trust_value(change: &Change<'_, '_>, path: &str, trust: &TrustValue) -> Result<SharedValue, StoreError> {
+    let named = trust.entries.iter().find(|(name, _)| trust_path(name) == path);
+    let Some((_, mac)) = named else { return Ok(tombstone()) };
+    let record = change.view().child(path, mac)?;
+    match TrustEntryValue::decode(&record.value) {
+        Some(_) => Ok(SharedValue::Trust(record.value)),
+        None => Err(change.view().alerts.raise(path)),
+    }
+}
+
+fn top_value(
+    change: &Change<'_, '_>,
+    path: &str,
+    top: Option<&(Kind, Vec<u8>)>,
+) -> Result<SharedValue, StoreError> {
+    let damaged = |path: &str| change.view().alerts.raise(path);
+    let Some((kind, value)) = top else { return Ok(tombstone()) };
+    match kind {
+        Kind::Tombstone => Ok(SharedValue::Tombstone(value.clone())),
+        Kind::Alias => String::from_utf8(value.clone()).map(SharedValue::Alias).map_err(|_| damaged(path)),
+        Kind::Owner => {
+            let owner = owner_of_path(path).ok_or_else(|| damaged(path))?;
+            let value = OwnerValue::decode(value).ok_or_else(|| damaged(path))?;
+            let mut certificates = Vec::with_capacity(value.certificates.len());
+            for (name, mac) in &value.certificates {
+                let record = change.view().child(&certificate_path(&owner, name), mac)?;
+                CertificateValue::decode(&record.value).ok_or_else(|| damaged(path))?;
+                certificates.push((*name, record.value));
+            }
+            let mut keys = Vec::with_capacity(value.keys.len());
+            for (name, _) in &value.keys {
+                let path = key_path(&KeyId(*name));
+                let record = change.written(&path)?.filter(|record| record.kind == Kind::Key);
+                keys.push((*name, record.ok_or_else(|| damaged(&path))?.value));
+            }
+            Ok(SharedValue::Owner { disabled: value.disabled, certificates, keys })
+        }
+        _ => Err(damaged(path)),
+    }
+}
+
+/// Hashes of paths, in place of the paths: a large store has millions.
+#[derive(Default)]
+pub(in crate::store) struct PathHashes {
+    pub hasher: RandomState,
+    pub hashes: HashSet<u64>,
+}
+
+impl PathHashes {
+    pub fn add(&mut self, path: &str) {
+        self.hashes.insert(self.hasher.hash_one(path));
+    }
+}
+
+impl Inner {
+    /// The header that the store began with.
+    pub(in crate::store) fn header(&self) -> Result<Vec<u8>, StoreError> {
+        super::read_header(&self.db)
+    }
+}

@@ -1,0 +1,363 @@
+//! The watch: what is changed in the shared store comes into this node's copy in order. After compaction, and where the cluster is not what it was,
+//! everything is read again at one revision.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::wire::{Event, EventType, KeyValue, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest};
+use super::{Core, Failed, Progress, Role};
+use crate::store::embedded::{Arrived, Inner, PathHashes, TakenIn};
+use crate::store::keyring::Keyring;
+
+/// A record is asked for in pages of so many.
+const PAGE: i64 = 1_000;
+/// Records and octets taken in with one commit at most, when everything is read: each commit writes most of the tree's buckets.
+const BATCH: usize = 16_384;
+const BATCH_OCTETS: usize = 64 << 20;
+/// How far this copy is, is written down at least so often.
+const WRITTEN_DOWN: Duration = Duration::from_secs(2);
+/// A watch that has not brought what etcd took so long ago is left.
+const BEHIND: Duration = Duration::from_secs(2);
+/// Everything is read at most so often.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+/// After a failure.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Vanished keys noted with one commit.
+const VANISHED: usize = 10_000;
+
+/// Follows until the store is closed.
+pub(super) async fn forever(core: Arc<Core>) {
+    let mut read_all = None;
+    while core.inner.strong_count() > 0 {
+        let Err(failed) = follow(&core, &mut read_all).await else { return };
+        let mut told = false;
+        core.state.send_modify(|state| {
+            told = state.connected || state.trouble.is_none();
+            state.connected = false;
+            state.trouble = Some(failed.0.clone());
+        });
+        if told && core.role == Role::Gateway {
+            tracing::warn!(why = failed.0, "the shared store cannot be followed; this node goes on with its copy");
+        } else {
+            tracing::debug!(why = failed.0, "the shared store cannot be followed");
+        }
+        core.client.next();
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether what this copy rests upon still stands.
+enum Ground {
+    /// Everything after this revision is to be looked at.
+    Firm(u64),
+    /// Everything is to be read.
+    Lost(&'static str),
+}
+
+/// One watch, from its check to its end.
+async fn follow(core: &Arc<Core>, read_all: &mut Option<Instant>) -> Result<(), Failed> {
+    let from = match ground(core).await? {
+        Ground::Firm(revision) => revision,
+        Ground::Lost(why) => {
+            if let Some(wait) = read_all.and_then(|at| READ_AGAIN.checked_sub(at.elapsed())) {
+                sleep(wait).await;
+            }
+            *read_all = Some(Instant::now());
+            tracing::info!(why, "reading all of the shared store");
+            everything(core).await?
+        }
+    };
+    let (ask, asked) = mpsc::channel(4);
+    let create = WatchCreateRequest {
+        key: core.prefix.clone().into_bytes(),
+        range_end: core.range_end(),
+        start_revision: from as i64 + 1,
+        fragment: true,
+    };
+    let request = WatchRequest { create: Some(create), progress: None };
+    ask.send(request).await.map_err(|error| error.to_string())?;
+    let mut stream = core.client.watch(asked).await?;
+    let (tell, mut told) = mpsc::channel(256);
+    // Its own task, so that what came can be taken in together.
+    let reading = tokio::spawn(async move {
+        loop {
+            let answer = stream.message().await;
+            let ends = !matches!(answer, Ok(Some(_)));
+            if tell.send(answer).await.is_err() || ends {
+                return;
+            }
+        }
+    });
+    let ended = watch(core, &mut told).await;
+    reading.abort();
+    drop(ask);
+    ended
+}
+
+type Answers = mpsc::Receiver<Result<Option<super::wire::WatchResponse>, tonic::Status>>;
+
+async fn watch(core: &Arc<Core>, told: &mut Answers) -> Result<(), Failed> {
+    let mut parts: Vec<Event> = Vec::new();
+    let mut events: VecDeque<Event> = VecDeque::new();
+    let mut written_down = Instant::now();
+    loop {
+        let first = match timeout(Duration::from_millis(500), told.recv()).await {
+            Ok(Some(answer)) => Some(answer),
+            Ok(None) => return Err(Failed("the watch ended".to_owned())),
+            Err(_) => None,
+        };
+        let mut next = first;
+        while let Some(answer) = next {
+            let answer = answer.map_err(|status| status.message().to_owned())?;
+            let answer = answer.ok_or_else(|| "the watch ended".to_owned())?;
+            if answer.canceled {
+                // From now on there is nothing that could be watched from where this copy is.
+                if answer.compact_revision > 0 {
+                    core.state.send_modify(|state| state.complete_again(false));
+                }
+                return Err(Failed(format!("the watch was cancelled: {}", answer.cancel_reason)));
+            }
+            if answer.created {
+                core.state.send_modify(|state| (state.connected, state.trouble) = (true, None));
+            }
+            parts.extend(answer.events);
+            if !answer.fragment {
+                events.extend(parts.drain(..));
+            }
+            next = if events.len() < BATCH { told.try_recv().ok() } else { None };
+        }
+        if !events.is_empty() {
+            take_in(core, events.drain(..).collect(), &mut written_down).await?;
+        }
+        let behind = {
+            let state = core.state.borrow();
+            state.beat.is_some_and(|(counter, _, sent)| counter > state.back.0 && sent.elapsed() > BEHIND)
+        };
+        if behind {
+            return Err(Failed("the watch is behind what etcd took".to_owned()));
+        }
+        if core.inner.strong_count() == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes in what the watch brought: changes and progress in one commit, then signs of life.
+async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instant) -> Result<(), Failed> {
+    let mut arrived = Vec::new();
+    let mut said = Vec::new();
+    let mut revision = 0;
+    for event in events {
+        let gone = event.r#type == i32::from(EventType::Delete);
+        let Some(kv) = event.kv else { continue };
+        revision = revision.max(kv.mod_revision as u64);
+        let Some(path) = core.path(&kv.key) else { continue };
+        if path == core.node_path() && !gone {
+            // One that is not ours proves nothing.
+            said.extend(core.said(path, &kv.value).map(|said| (said, kv.mod_revision as u64)));
+        } else if path == "h" {
+            header(core, (!gone).then_some(&kv))?;
+        } else if is_record(path) {
+            arrived.push(Arrived {
+                path: path.to_owned(),
+                revision: kv.mod_revision as u64,
+                octets: (!gone).then_some(kv.value),
+            });
+        }
+    }
+    for (said, at) in &said {
+        core.came_back(said, *at);
+    }
+    if !arrived.is_empty() || written_down.elapsed() > WRITTEN_DOWN {
+        *written_down = Instant::now();
+        let taken = commit(core, arrived, Some(core.progress(revision)), false).await?;
+        if taken.rewritten {
+            core.state.send_modify(|state| state.complete_again(false));
+            return Err(Failed("a revision that was seen has another content now: the cluster was put back".to_owned()));
+        }
+    }
+    core.state.send_modify(|state| state.applied = state.applied.max(revision));
+    Ok(())
+}
+
+fn is_record(path: &str) -> bool {
+    ["o/", "a/", "t/"].iter().any(|head| path.starts_with(head))
+}
+
+/// The header as it is now: one that the key-encryption key does not open is not taken.
+fn header(core: &Core, there: Option<&KeyValue>) -> Result<(), Failed> {
+    let Some(inner) = core.inner.upgrade() else { return Ok(()) };
+    let Some(kv) = there else {
+        tracing::error!("the header of the shared store was deleted; changes are refused until it is back");
+        core.state.send_modify(|state| state.header = 0);
+        return Ok(());
+    };
+    if inner.take_header(&kv.value)? {
+        core.state.send_modify(|state| state.header = kv.mod_revision as u64);
+        return Ok(());
+    }
+    Err(Failed("the header of the shared store is not one that this key-encryption key opens".to_owned()))
+}
+
+async fn commit(
+    core: &Core,
+    arrived: Vec<Arrived>,
+    progress: Option<Progress>,
+    whole: bool,
+) -> Result<TakenIn, Failed> {
+    let inner = core.inner.upgrade().ok_or_else(|| "the store is closed".to_owned())?;
+    let taken = tokio::task::spawn_blocking(move || inner.take_in(&arrived, progress.as_ref(), whole));
+    Ok(taken.await.map_err(|error| error.to_string())??)
+}
+
+impl super::State {
+    fn complete_again(&mut self, complete: bool) {
+        self.read_again = !complete;
+    }
+}
+
+impl Core {
+    fn progress(&self, revision: u64) -> Progress {
+        let state = self.state.borrow();
+        Progress {
+            revision: revision.max(state.applied),
+            cluster: state.cluster,
+            fresh: state.fresh_at,
+            boot: self.boot,
+            counter: state.back.0,
+            beat: state.back.1,
+            complete: true,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<RangeResponse, Failed> {
+        Ok(self.client.range(RangeRequest { key: self.key(path).to_vec(), ..Default::default() }).await?)
+    }
+}
+
+/// Checks that the shared store still is the one that this copy is of: its header, its cluster, our last sign of life.
+async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
+    let answer = core.get("h").await?;
+    let now = answer.header.unwrap_or_default();
+    match answer.kvs.first() {
+        Some(kv) => header(core, Some(kv))?,
+        None => {
+            return Err(Failed(format!(
+                "there is no store under {}; make one with `waxwing store init`, or bring one with `waxwing store migrate --to-etcd`",
+                core.prefix
+            )));
+        }
+    }
+    let inner = core.inner.upgrade().ok_or_else(|| "the store is closed".to_owned())?;
+    let kept = inner.progress()?;
+    let state = core.state.borrow().clone();
+    if !kept.complete || !state.complete {
+        return Ok(Ground::Lost("this node never did"));
+    }
+    if state.read_again {
+        return Ok(Ground::Lost("the watch cannot go on where it was"));
+    }
+    if now.cluster_id != kept.cluster {
+        return Ok(Ground::Lost("it is another cluster"));
+    }
+    if (now.revision as u64) < kept.revision.max(state.applied) {
+        return Ok(Ground::Lost("its revision went back"));
+    }
+    if core.role == Role::Command && kept.counter == 0 {
+        return Ok(Ground::Firm(kept.revision));
+    }
+    let answer = core.get(&core.node_path()).await?;
+    let said = answer.kvs.first().and_then(|kv| Some((core.said(&core.node_path(), &kv.value)?, kv.mod_revision as u64)));
+    let Some((said, at)) = said else {
+        return Ok(if kept.counter == 0 && state.back.0 == 0 {
+            Ground::Firm(kept.revision)
+        } else {
+            Ground::Lost("this node's last sign of life is gone")
+        });
+    };
+    let (back, beat) = if state.back.0 > 0 { state.back } else { (kept.counter, kept.beat) };
+    let boot = if state.back.0 > 0 { core.boot } else { kept.boot };
+    if back > 0 && (said.boot != boot && at <= beat || said.boot == boot && (said.counter < back || at < beat)) {
+        return Ok(Ground::Lost("this node's last sign of life was put back"));
+    }
+    Ok(Ground::Firm(kept.revision))
+}
+
+/// Reads everything at one revision; gives it.
+async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
+    let first = core.get("h").await?;
+    let now = first.header.unwrap_or_default();
+    let (revision, began) = (now.revision as u64, Instant::now());
+    let mut there = PathHashes::default();
+    let (mut from, mut batch, mut octets, mut accepted) = (core.prefix.clone().into_bytes(), Vec::new(), 0, 0);
+    loop {
+        let request = RangeRequest {
+            key: from,
+            range_end: core.range_end(),
+            limit: PAGE,
+            revision: revision as i64,
+            ..Default::default()
+        };
+        let page = core.client.range(request).await?;
+        from = page.kvs.last().map(|last| [&last.key, [0].as_slice()].concat()).unwrap_or_default();
+        for kv in page.kvs {
+            let Some(path) = core.path(&kv.key).filter(|path| is_record(path)) else { continue };
+            there.add(path);
+            octets += kv.value.len();
+            let path = path.to_owned();
+            batch.push(Arrived { path, revision: kv.mod_revision as u64, octets: Some(kv.value) });
+        }
+        if !page.more || batch.len() >= BATCH || octets >= BATCH_OCTETS {
+            octets = 0;
+            accepted += commit(core, std::mem::take(&mut batch), None, true).await?.accepted;
+        }
+        if !page.more {
+            break;
+        }
+    }
+    loop {
+        let inner = core.inner.upgrade().ok_or_else(|| "the store is closed".to_owned())?;
+        let gone = inner.vanished(&there.hashes, &there.hasher, VANISHED)?;
+        if gone.is_empty() {
+            break;
+        }
+        tracing::error!(records = gone.len(), "records are gone from the shared store without tombstones; they stay here");
+        commit(core, gone, None, true).await?;
+    }
+    let fresh_at = if core.role == Role::Gateway { core.state.borrow().fresh_at } else { Timestamp::now().as_millisecond() };
+    core.state.send_modify(|state| {
+        state.cluster = now.cluster_id;
+        state.applied = revision;
+        state.fresh_at = fresh_at;
+        state.back = (0, 0);
+        state.read_again = false;
+    });
+    let progress = Progress {
+        revision,
+        cluster: now.cluster_id,
+        fresh: fresh_at,
+        complete: true,
+        ..Progress::default()
+    };
+    commit(core, Vec::new(), Some(progress), true).await?;
+    core.state.send_modify(|state| state.complete = true);
+    tracing::info!(revision, records = there.hashes.len(), accepted, seconds = began.elapsed().as_secs_f32(), "all of the shared store is here");
+    Ok(revision)
+}
+
+impl Inner {
+    /// Takes the header of the shared store; `false` where the key-encryption key does not open it.
+    fn take_header(&self, octets: &[u8]) -> Result<bool, Failed> {
+        let here = self.header()?;
+        if here == octets {
+            return Ok(true);
+        }
+        let _ = std::marker::PhantomData::<Keyring>;
+        Ok(false)
+    }
+}
