@@ -25,6 +25,7 @@ mod output;
 pub mod policy;
 pub mod queue;
 pub mod serve;
+pub mod store;
 pub mod trust;
 
 use std::io::Read;
@@ -92,6 +93,9 @@ enum Command {
     /// The key-encryption key, which wraps the store's keys.
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
+    /// The store as a whole: check it.
+    #[command(after_help = "Example:\n  waxwing store verify")]
+    Store(store::Args),
     /// Explain what policy does with a mail, or what another configuration would change.
     #[command(
         after_help = "Examples:\n  waxwing policy explain mail.eml --from anna@example.org --to bert@partner.example\n  \
@@ -163,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Alias(args) => alias::run(args, &context),
         Command::Load(args) => load::run(args, &context),
         Command::Kek(args) => kek::run(args, &context),
+        Command::Store(args) => store::run(args, &context),
         Command::Policy(args) => policy::run(args, &context),
         Command::Queue(args) => queue::run(args, &context),
         Command::Config(args) => config::run(args, &context),
