@@ -35,9 +35,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::config::{Certificates, Config, Fetch};
+use crate::config::{Certificates, Config, Etcd, Fetch};
 use crate::store::StoreError;
 use crate::store::embedded::EmbeddedStore;
+use crate::store::etcd::{Role, Shared};
 
 /// Where the configuration is unless another is named.
 const CONFIG: &str = "/etc/waxwing/waxwing.toml";
@@ -93,8 +94,8 @@ enum Command {
     /// The key-encryption key, which wraps the store's keys.
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
-    /// The store as a whole: check it.
-    #[command(after_help = "Example:\n  waxwing store verify")]
+    /// The store as a whole: check it, share it, look at who shares it.
+    #[command(after_help = "Examples:\n  waxwing store verify\n  waxwing store status --json")]
     Store(store::Args),
     /// Explain what policy does with a mail, or what another configuration would change.
     #[command(
@@ -288,32 +289,47 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// The folder of the store and the file of the KEK; the configuration is read only where a flag is missing.
-    pub fn paths(&self, context: &Context) -> Result<(PathBuf, PathBuf), Failure> {
+    /// The folder of the store, the file of the KEK, and where the store is shared; the configuration is read only where a flag is missing.
+    pub fn place(&self, context: &Context) -> Result<(PathBuf, PathBuf, Option<Etcd>), Failure> {
         if let (Some(store), Some(kek)) = (&self.store, &self.kek) {
-            return Ok((store.clone(), kek.clone()));
+            return Ok((store.clone(), kek.clone(), None));
         }
         let config = read_config(&context.config).map_err(|failure| {
             let hint = if failure.hint.is_empty() { String::new() } else { format!("{}, or ", failure.hint) };
             Failure::new(failure.what, format!("{hint}name the store with --store DIR --kek FILE"))
         })?;
-        Ok((self.store.clone().unwrap_or(config.store), self.kek.clone().unwrap_or(config.kek)))
+        // Another folder is another store.
+        let etcd = config.etcd.filter(|_| self.store.is_none());
+        Ok((self.store.clone().unwrap_or(config.store), self.kek.clone().unwrap_or(config.kek), etcd))
     }
 
-    /// Opens the store, or makes one where there is none, and says so.
+    /// The folder of the store and the file of the KEK.
+    pub fn paths(&self, context: &Context) -> Result<(PathBuf, PathBuf), Failure> {
+        self.place(context).map(|(store, kek, _)| (store, kek))
+    }
+
+    /// Opens the store, or makes one where there is none, and says so. A shared one is made by `waxwing store init` alone.
     pub fn open_or_create(&self, context: &Context) -> Result<EmbeddedStore, Failure> {
-        let (store, kek) = self.paths(context)?;
-        if EmbeddedStore::exists(&store) {
-            return Ok(EmbeddedStore::open(&store, &kek)?);
+        let (store, kek, etcd) = self.place(context)?;
+        if etcd.is_some() || EmbeddedStore::exists(&store) {
+            return self.open(context);
         }
         let made = EmbeddedStore::create(&store, &kek)?;
         eprintln!("waxwing: made a new store in {}", store.display());
         Ok(made)
     }
 
-    /// Opens the store.
+    /// Opens the store; a shared one is brought up to date first.
     pub fn open(&self, context: &Context) -> Result<EmbeddedStore, Failure> {
-        let (store, kek) = self.paths(context)?;
-        Ok(EmbeddedStore::open(&store, &kek)?)
+        match self.place(context)? {
+            (store, kek, None) => Ok(EmbeddedStore::open(&store, &kek)?),
+            (store, kek, Some(etcd)) => {
+                let opened = EmbeddedStore::open_shared(&store, &kek, &etcd, Role::Command)?;
+                if let Some(why) = opened.shared().and_then(Shared::trouble) {
+                    eprintln!("waxwing: etcd does not answer, so that this is what this node knows: {why}");
+                }
+                Ok(opened)
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::{CommandResult, Context, Failure, NOT_GOOD, config as config_file, re
 use crate::config::{Config, Log};
 use crate::relay::gateway::{Gateway, StartError};
 use crate::store::embedded::EmbeddedStore;
+use crate::store::etcd::Role;
 use log::Appender;
 
 /// How long sessions may go on after the signal to stop.
@@ -39,7 +40,7 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 }
 
 fn gateway(config: Config, args: Args, file: PathBuf) -> CommandResult {
-    let store = open_store(&config)?;
+    let store = open_store(&config, Role::Gateway)?;
     let secret = loop_secret(&config)?;
     // The first random octets cost 39 ms: not on the first mail's time.
     rand::fill(&mut [0; 32]).map_err(|_| Failure::new("no randomness from the operating system", ""))?;
@@ -66,9 +67,13 @@ fn tell(format: Log) -> Result<Appender, Failure> {
     Ok(appender)
 }
 
-pub(super) fn open_store(config: &Config) -> Result<Arc<EmbeddedStore>, Failure> {
+pub(super) fn open_store(config: &Config, role: Role) -> Result<Arc<EmbeddedStore>, Failure> {
     let (folder, kek) = (&config.store, &config.kek);
-    EmbeddedStore::open(folder, kek).map(Arc::new).map_err(|error| {
+    let opened = match &config.etcd {
+        None => EmbeddedStore::open(folder, kek),
+        Some(etcd) => EmbeddedStore::open_shared(folder, kek, etcd, role),
+    };
+    opened.map(Arc::new).map_err(|error| {
         let hint = if kek.exists() {
             format!(
                 "check store and kek in the configuration; a new store is made with: waxwing kek init FILE --store {}",

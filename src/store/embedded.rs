@@ -56,6 +56,8 @@ const TRUST: &str = "t";
 const IDENTITIES: usize = 65_536;
 const KEYS: usize = 4_096;
 const PAGE_CACHE: usize = 64 << 20;
+/// Records copied with one commit.
+const COPIED: usize = 4_096;
 const POLL: Duration = Duration::from_millis(500);
 
 type Records = ReadOnlyTable<&'static str, &'static [u8]>;
@@ -189,7 +191,39 @@ impl EmbeddedStore {
         etcd::put_header(etcd, read_header(&self.inner.db)?)
     }
 
-    /// Every key that the shared store is to hold.
+    /// Records of which the shared store holds none yet: what a store had before it was shared.
+    pub fn not_shared_yet(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.not_shared_yet()
+    }
+
+    /// How many records there are, and a hash of all they say, whatever store holds them.
+    pub fn digest(&self) -> Result<(usize, [u8; 32]), StoreError> {
+        self.inner.digest()
+    }
+
+    /// Copies every record into a new store of its own in `folder`, under the same key-encryption key; `told` hears how many were copied.
+    pub fn copy_to(&self, folder: &Path, kek_file: &Path, told: &mut dyn FnMut(usize)) -> Result<Self, StoreError> {
+        let header = read_header(&self.inner.db)?;
+        if !Self::exists(folder) {
+            Self::create_with(folder, &Kek::read(kek_file)?, |kek| {
+                Keyring::open(kek, &header).map(|ring| (ring, header.clone()))
+            })?;
+        }
+        let copy = Self::open(folder, kek_file)?;
+        if read_header(&copy.inner.db)? != header {
+            return Err(StoreError::Refused(format!("{} holds another store", folder.display())));
+        }
+        let paths = self.inner.shared_paths()?;
+        let mut copied = 0;
+        for some in paths.chunks(COPIED) {
+            copy.inner.take_in(&self.inner.records(some)?, None, true)?;
+            copied += some.len();
+            told(copied);
+        }
+        Ok(copy)
+    }
+
+    /// How many records a shared store holds of this one.
     pub fn shared_paths(&self) -> Result<Vec<String>, StoreError> {
         self.inner.shared_paths()
     }
@@ -347,6 +381,12 @@ impl Inner {
         let result = guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
+            if self.is_copy(&transaction)? {
+                return Err(StoreError::Refused(
+                    "this is a node's copy of a shared store, and is changed there alone: name the configuration with [etcd] in place of --store"
+                        .to_owned(),
+                ));
+            }
             let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
             let mut change = Change::new(table, &self.ring, &self.alerts, root);
             let result = body(&mut change)?;

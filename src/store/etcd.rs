@@ -308,7 +308,8 @@ impl Shared {
     }
 
     fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
-        let runtime = self.runtime.as_ref().ok_or_else(|| StoreError::Unavailable("the store is closing".to_owned()))?;
+        let runtime =
+            self.runtime.as_ref().ok_or_else(|| StoreError::Unavailable("the store is closing".to_owned()))?;
         wait_for(runtime, work)
     }
 
@@ -321,6 +322,12 @@ impl Shared {
             core.wait_applied(revision, limit).await?;
             Ok(revision)
         })?
+    }
+
+    /// Why etcd cannot be followed now; `None` where it is.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.core.state.borrow();
+        state.trouble.clone().filter(|_| !state.connected)
     }
 
     /// Makes a change in the shared store, and waits until it is here.
@@ -465,7 +472,8 @@ impl State {
             return Some(fresh.elapsed());
         }
         // Before the first proof of this run the wall clock counts; one that went back proves nothing.
-        let past = Timestamp::now().as_millisecond().checked_sub(self.fresh_at).and_then(|past| u64::try_from(past).ok());
+        let past =
+            Timestamp::now().as_millisecond().checked_sub(self.fresh_at).and_then(|past| u64::try_from(past).ok());
         Some(past.map_or(Duration::MAX, Duration::from_millis))
     }
 }

@@ -17,6 +17,7 @@ use crate::relay::gateway::{Live, spool_limits};
 use crate::relay::hop::Health;
 use crate::relay::release::Releaser;
 use crate::spool::{EntryId, Folder, Spool};
+use crate::store::etcd::Role;
 use crate::store::keyring::Kek;
 
 /// Who answers.
@@ -63,7 +64,7 @@ impl Side {
         if make {
             spool.accept_damage();
         }
-        let (store, secret) = (serve::open_store(&config)?, serve::loop_secret(&config)?);
+        let (store, secret) = (serve::open_store(&config, Role::Command)?, serve::loop_secret(&config)?);
         let health = Health::new(&config.retry);
         let (kek, config) = (config.kek.clone(), Arc::new(config));
         let live = Live::new(config, store.clone(), store, &spool, &health, &secret)

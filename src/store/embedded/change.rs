@@ -455,6 +455,7 @@ impl CertStore for EmbeddedStore {
     }
 
     fn trust(&self) -> Result<Arc<TrustSet>, StoreError> {
+        self.inner.answers()?;
         self.inner.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

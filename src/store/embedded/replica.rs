@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
@@ -24,6 +25,9 @@ use crate::store::tree::{Change, Planned, RECORDS, View, io};
 
 const SEEN: TableDefinition<&str, &[u8]> = TableDefinition::new("seen");
 const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
+
+/// Records hashed with one reading.
+const DIGESTED: usize = 4_096;
 
 /// What is known of a key of the shared store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,7 +117,9 @@ impl Intake<'_, '_, '_> {
         }
         let now = Seen { revision: arrived.revision, ..known };
         let Some(record) = Record::open(&self.inner.ring, path, octets).filter(|one| one.kind == Kind::Shared) else {
-            return self.refuse(path, now, Divergence::NotAuthentic);
+            let ours =
+                octets.split_last_chunk::<32>().is_some_and(|(body, mac)| self.inner.ring.verifies(path, body, mac));
+            return self.refuse(path, now, if ours { Divergence::NotUnderstood } else { Divergence::NotAuthentic });
         };
         // What was here before the store was shared counts as its generation says.
         let floor = if known.version == 0 { self.version_here(path)? } else { known.version };
@@ -286,7 +292,11 @@ impl Inner {
                     table.insert("", progress.encode().as_slice()).map_err(io)?;
                 }
             }
-            if change.is_empty() { drop(change) } else { change.finish()? }
+            if change.is_empty() {
+                drop(change)
+            } else {
+                change.finish()?
+            }
             transaction.commit().map_err(io)?;
             Ok(out)
         })?;
@@ -409,6 +419,11 @@ impl Inner {
 
     fn sealed(&self, path: String, value: &SharedValue, seen: &SeenTable<'_>) -> Result<Guarded, StoreError> {
         let known = read_seen(seen, &path)?;
+        if known.divergence == Some(Divergence::NotUnderstood) {
+            return Err(StoreError::Refused(format!(
+                "record {path} was written by a later version of Waxwing: update this node before it is changed here"
+            )));
+        }
         let (octets, _) =
             Record::seal(&self.ring, &path, Kind::Shared, known.version.saturating_add(1), &value.encode());
         Ok(Guarded { path, revision: known.revision, octets: octets.into() })
@@ -417,6 +432,54 @@ impl Inner {
     /// What this copy holds under these paths, sealed as a version newer than any that was seen: to be put where the shared store lost it,
     /// or never had it.
     pub(in crate::store) fn copies(&self, paths: &[String]) -> Result<Vec<Guarded>, StoreError> {
+        let mut copies = Vec::with_capacity(paths.len());
+        self.values(paths, &mut |path, version, value| {
+            let (octets, _) = Record::seal(&self.ring, path, Kind::Shared, version.saturating_add(1), &value.encode());
+            copies.push(Guarded { path: path.to_owned(), revision: 0, octets: octets.into() });
+            Ok(())
+        })?;
+        let seen = self.seen_of(paths)?;
+        for copy in &mut copies {
+            copy.revision = seen.get(&copy.path).map_or(0, |seen| seen.revision);
+        }
+        Ok(copies)
+    }
+
+    fn seen_of(&self, paths: &[String]) -> Result<BTreeMap<String, Seen>, StoreError> {
+        guarded("store", || {
+            let transaction = self.db.begin_read().map_err(io)?;
+            match transaction.open_table(SEEN) {
+                Ok(table) => paths.iter().map(|path| Ok((path.clone(), read_seen(&table, path)?))).collect(),
+                Err(TableError::TableDoesNotExist(_)) => Ok(BTreeMap::new()),
+                Err(error) => Err(io(error)),
+            }
+        })
+    }
+
+    /// Whether this is the copy of a shared store.
+    pub(super) fn is_copy(&self, transaction: &redb::WriteTransaction) -> Result<bool, StoreError> {
+        let table = transaction.open_table(PROGRESS).map_err(io)?;
+        let stored = table.get("").map_err(io)?;
+        Ok(stored.and_then(|stored| Progress::decode(stored.value())).is_some_and(|progress| progress.complete))
+    }
+
+    /// The records at these paths, in the shared store's form, with their versions as they are.
+    pub(super) fn records(&self, paths: &[String]) -> Result<Vec<Arrived>, StoreError> {
+        let mut records = Vec::with_capacity(paths.len());
+        self.values(paths, &mut |path, version, value| {
+            let (octets, _) = Record::seal(&self.ring, path, Kind::Shared, version.max(1), &value.encode());
+            records.push(Arrived { path: path.to_owned(), revision: 1, octets: Some(octets.into()) });
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Calls for what is here under each of these paths, with its version.
+    fn values(
+        &self,
+        paths: &[String],
+        call: &mut dyn FnMut(&str, u64, SharedValue) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
@@ -424,24 +487,49 @@ impl Inner {
             let change = Change::new(table, &self.ring, &self.alerts, root);
             let seen = transaction.open_table(SEEN).map_err(io)?;
             let trust = self.read_trust_manifest(&change)?;
-            let mut copies = Vec::new();
             for path in paths {
-                let value = if path.starts_with("t/") {
-                    trust_value(&change, path, &trust)?
+                let (value, here) = if path.starts_with("t/") {
+                    (trust_value(&change, path, &trust)?, 0)
                 } else {
                     let Some(record) = change.view().top(path)? else { continue };
-                    top_value(&change, path, Some(&(record.kind, record.value)))?
+                    let generation = record.generation;
+                    (top_value(&change, path, Some(&(record.kind, record.value)))?, generation)
                 };
-                let mut known = self.sealed(path.clone(), &value, &seen)?;
-                let here = change.written(path)?.map_or(0, |record| record.generation);
-                let version = read_seen(&seen, path)?.version.max(here).saturating_add(1);
-                known.octets = Record::seal(&self.ring, path, Kind::Shared, version, &value.encode()).0.into();
-                copies.push(known);
+                call(path, read_seen(&seen, path)?.version.max(here), value)?;
             }
             drop((change, seen));
-            transaction.abort().map_err(io)?;
-            Ok(copies)
+            transaction.abort().map_err(io)
         })
+    }
+
+    /// See [`super::EmbeddedStore::not_shared_yet`].
+    pub(super) fn not_shared_yet(&self) -> Result<Vec<String>, StoreError> {
+        let mut shared = PathHashes::default();
+        for (path, _) in self.each_seen(|_, seen| seen.version != 0)? {
+            shared.add(&path);
+        }
+        let mut paths = self.shared_paths()?;
+        paths.retain(|path| !shared.hashes.contains(&shared.hasher.hash_one(path.as_str())));
+        Ok(paths)
+    }
+
+    /// See [`super::EmbeddedStore::digest`].
+    pub(super) fn digest(&self) -> Result<(usize, [u8; 32]), StoreError> {
+        let paths = self.shared_paths()?;
+        let (mut count, mut all) = (0, [0u8; 32]);
+        for some in paths.chunks(DIGESTED) {
+            self.values(some, &mut |path, _, value| {
+                let mut context = digest::Context::new(&digest::SHA256);
+                context.update(&(path.len() as u64).to_be_bytes());
+                context.update(path.as_bytes());
+                context.update(&value.encode());
+                // In any order.
+                all.iter_mut().zip(context.finish().as_ref()).for_each(|(sum, octet)| *sum ^= octet);
+                count += 1;
+                Ok(())
+            })?;
+        }
+        Ok((count, all))
     }
 
     /// Every path that the shared store is to hold.
@@ -479,11 +567,7 @@ fn trust_value(change: &Change<'_, '_>, path: &str, trust: &TrustValue) -> Resul
     }
 }
 
-fn top_value(
-    change: &Change<'_, '_>,
-    path: &str,
-    top: Option<&(Kind, Vec<u8>)>,
-) -> Result<SharedValue, StoreError> {
+fn top_value(change: &Change<'_, '_>, path: &str, top: Option<&(Kind, Vec<u8>)>) -> Result<SharedValue, StoreError> {
     let damaged = |path: &str| change.view().alerts.raise(path);
     let Some((kind, value)) = top else { return Ok(tombstone()) };
     match kind {

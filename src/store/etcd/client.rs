@@ -90,9 +90,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl Client {
     pub fn new(config: &Etcd) -> Result<Self, StoreError> {
         let bad = |what: String| StoreError::Refused(what);
-        let endpoints = config.endpoints.iter().map(|one| {
-            one.parse::<Uri>().map_err(|error| bad(format!("etcd endpoint {one}: {error}")))
-        });
+        let endpoints = config
+            .endpoints
+            .iter()
+            .map(|one| one.parse::<Uri>().map_err(|error| bad(format!("etcd endpoint {one}: {error}"))));
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
         let secure = endpoints.iter().any(|one| one.scheme_str() == Some("https"));
         let tls = if secure { Some(tls(config).map_err(bad)?) } else { None };
@@ -268,9 +269,12 @@ fn of_status(status: tonic::Status) -> EtcdError {
     match status.code() {
         // A token that is no longer known is got anew with another connection.
         Code::Unauthenticated => EtcdError::Unavailable(text),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal | Code::Aborted => {
-            EtcdError::Unavailable(if text.is_empty() { status.code().to_string() } else { text })
-        }
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::Internal
+        | Code::Aborted => EtcdError::Unavailable(if text.is_empty() { status.code().to_string() } else { text }),
         _ => EtcdError::Refused(text),
     }
 }
@@ -314,8 +318,8 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, String> {
     let chain = pki_types::CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| format!("etcd certificate {}: {error}", certificate.display()))?;
-    let key = pki_types::PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("etcd key {}: {error}", key.display()))?;
+    let key =
+        pki_types::PrivateKeyDer::from_pem_file(key).map_err(|error| format!("etcd key {}: {error}", key.display()))?;
     Ok((chain, key))
 }
 

@@ -6,8 +6,8 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::client::{Client, EtcdError};
 use super::wire::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp, TargetUnion,
-    TxnRequest, TxnResponse,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp,
+    TargetUnion, TxnRequest, TxnResponse,
 };
 use super::{Core, Plan};
 use crate::store::StoreError;
@@ -122,7 +122,9 @@ async fn claim(core: &Core, id: Bytes, why: &str) -> Result<Outcome, StoreError>
     };
     let answer = core.client.change(request).await.map_err(|_| unknown())?;
     match found(&answer) {
-        None if answer.succeeded => Err(StoreError::Unavailable(format!("etcd did not answer in time, and the change was not made: {why}"))),
+        None if answer.succeeded => {
+            Err(StoreError::Unavailable(format!("etcd did not answer in time, and the change was not made: {why}")))
+        }
         Some((value, at)) if value.starts_with(MADE) => Ok(done(core, id, at)),
         _ => Err(StoreError::Unavailable(format!("etcd did not answer in time, and the change was not made: {why}"))),
     }
@@ -165,7 +167,8 @@ pub(super) async fn sweep(core: &Core) -> Result<(), EtcdError> {
     if let Some(last) = range_end.last_mut() {
         *last += 1;
     }
-    let answer = core.client.range(RangeRequest { key: key.to_vec(), range_end, limit: 1_000, ..Default::default() }).await?;
+    let answer =
+        core.client.range(RangeRequest { key: key.to_vec(), range_end, limit: 1_000, ..Default::default() }).await?;
     let now = Timestamp::now().as_second();
     let old = answer.kvs.iter().filter(|one| {
         let made = one.value.split(|octet| *octet == b' ').nth(1).and_then(|text| std::str::from_utf8(text).ok());

@@ -178,7 +178,9 @@ async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instan
         let taken = commit(core, arrived, Some(core.progress(revision)), false).await?;
         if taken.rewritten {
             core.state.send_modify(|state| state.complete_again(false));
-            return Err(Failed("a revision that was seen has another content now: the cluster was put back".to_owned()));
+            return Err(Failed(
+                "a revision that was seen has another content now: the cluster was put back".to_owned(),
+            ));
         }
     }
     core.state.send_modify(|state| state.applied = state.applied.max(revision));
@@ -272,7 +274,8 @@ async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
         return Ok(Ground::Firm(kept.revision));
     }
     let answer = core.get(&core.node_path()).await?;
-    let said = answer.kvs.first().and_then(|kv| Some((core.said(&core.node_path(), &kv.value)?, kv.mod_revision as u64)));
+    let said =
+        answer.kvs.first().and_then(|kv| Some((core.said(&core.node_path(), &kv.value)?, kv.mod_revision as u64)));
     let Some((said, at)) = said else {
         return Ok(if kept.counter == 0 && state.back.0 == 0 {
             Ground::Firm(kept.revision)
@@ -326,10 +329,14 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
         if gone.is_empty() {
             break;
         }
-        tracing::error!(records = gone.len(), "records are gone from the shared store without tombstones; they stay here");
+        tracing::error!(
+            records = gone.len(),
+            "records are gone from the shared store without tombstones; they stay here"
+        );
         commit(core, gone, None, true).await?;
     }
-    let fresh_at = if core.role == Role::Gateway { core.state.borrow().fresh_at } else { Timestamp::now().as_millisecond() };
+    let fresh_at =
+        if core.role == Role::Gateway { core.state.borrow().fresh_at } else { Timestamp::now().as_millisecond() };
     core.state.send_modify(|state| {
         state.cluster = now.cluster_id;
         state.applied = revision;
@@ -337,16 +344,17 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
         state.back = (0, 0);
         state.read_again = false;
     });
-    let progress = Progress {
-        revision,
-        cluster: now.cluster_id,
-        fresh: fresh_at,
-        complete: true,
-        ..Progress::default()
-    };
+    let progress =
+        Progress { revision, cluster: now.cluster_id, fresh: fresh_at, complete: true, ..Progress::default() };
     commit(core, Vec::new(), Some(progress), true).await?;
     core.state.send_modify(|state| state.complete = true);
-    tracing::info!(revision, records = there.hashes.len(), accepted, seconds = began.elapsed().as_secs_f32(), "all of the shared store is here");
+    tracing::info!(
+        revision,
+        records = there.hashes.len(),
+        accepted,
+        seconds = began.elapsed().as_secs_f32(),
+        "all of the shared store is here"
+    );
     Ok(revision)
 }
 

@@ -80,7 +80,10 @@ impl Core {
     pub(super) fn came_back(&self, said: &Said, revision: u64) {
         if said.boot != self.boot {
             if self.role == super::Role::Gateway && said.at > self.started {
-                tracing::error!(node = self.node, "another gateway has this name: give each its own, node = \"…\" under [etcd]");
+                tracing::error!(
+                    node = self.node,
+                    "another gateway has this name: give each its own, node = \"…\" under [etcd]"
+                );
             }
             return;
         }
@@ -114,10 +117,8 @@ pub(super) async fn live(core: std::sync::Arc<Core>) {
             }
             waited.push((counter, sent));
         }
-        let request = TxnRequest {
-            success: vec![put(core.key(&core.node_path()), octets.into())],
-            ..TxnRequest::default()
-        };
+        let request =
+            TxnRequest { success: vec![put(core.key(&core.node_path()), octets.into())], ..TxnRequest::default() };
         match core.client.change_once(request).await {
             Ok(answer) => core.state.send_modify(|state| state.beat = Some((counter, revision_of(&answer), sent))),
             Err(error) => tracing::debug!(%error, "no sign of life"),
