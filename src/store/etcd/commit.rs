@@ -1,5 +1,7 @@
 //! Making changes, and knowing whether they were made.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant, sleep};
@@ -9,7 +11,7 @@ use super::wire::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp,
     TargetUnion, TxnRequest, TxnResponse,
 };
-use super::{Core, Plan};
+use super::{Core, Plan, Role};
 use crate::store::StoreError;
 use crate::store::keyring::hex;
 
@@ -82,7 +84,7 @@ fn name() -> Result<String, StoreError> {
 }
 
 /// Makes a planned change. Where nobody answers in time, claims its name, so that it is known whether it was made.
-pub(super) async fn commit(core: &Core, plan: &Plan) -> Result<Outcome, StoreError> {
+pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, StoreError> {
     let id = core.key(&name()?);
     let header = core.state.borrow().header;
     let mut compare = vec![absent(id.clone()), at_revision(core.key("h"), header)];
@@ -95,10 +97,10 @@ pub(super) async fn commit(core: &Core, plan: &Plan) -> Result<Outcome, StoreErr
     let end = Instant::now() + core.client.timeout;
     loop {
         match core.client.change_once(request.clone()).await {
-            Ok(answer) if answer.succeeded => return Ok(done(core, id, revision_of(&answer))),
+            Ok(answer) if answer.succeeded => return Ok(done(core, id, revision_of(&answer)).await),
             Ok(answer) => {
                 return Ok(match found(&answer) {
-                    Some((_, at)) => done(core, id, at),
+                    Some((_, at)) => done(core, id, at).await,
                     None => Outcome::Conflict(revision_of(&answer)),
                 });
             }
@@ -109,7 +111,7 @@ pub(super) async fn commit(core: &Core, plan: &Plan) -> Result<Outcome, StoreErr
     }
 }
 
-async fn claim(core: &Core, id: Bytes, why: &str) -> Result<Outcome, StoreError> {
+async fn claim(core: &Arc<Core>, id: Bytes, why: &str) -> Result<Outcome, StoreError> {
     let request = TxnRequest {
         compare: vec![absent(id.clone())],
         success: vec![put(id.clone(), word(VOID))],
@@ -125,24 +127,30 @@ async fn claim(core: &Core, id: Bytes, why: &str) -> Result<Outcome, StoreError>
         None if answer.succeeded => {
             Err(StoreError::Unavailable(format!("etcd did not answer in time, and the change was not made: {why}")))
         }
-        Some((value, at)) if value.starts_with(MADE) => Ok(done(core, id, at)),
+        Some((value, at)) if value.starts_with(MADE) => Ok(done(core, id, at).await),
         _ => Err(StoreError::Unavailable(format!("etcd did not answer in time, and the change was not made: {why}"))),
     }
 }
 
 /// Nobody asks for its name any more; a delayed copy of the change fails by the revisions it compares.
-fn done(core: &Core, id: Bytes, revision: u64) -> Outcome {
-    core.tidy(id);
+async fn done(core: &Arc<Core>, id: Bytes, revision: u64) -> Outcome {
+    let tidy = {
+        let core = core.clone();
+        // What is left is swept later.
+        async move { drop(core.client.change_once(TxnRequest { success: vec![delete(id)], ..Default::default() }).await) }
+    };
+    match core.role {
+        Role::Gateway => drop(tokio::spawn(tidy)),
+        // It ends with the command.
+        Role::Command => drop(tokio::time::timeout(Duration::from_millis(500), tidy).await),
+    }
     Outcome::Made(revision)
 }
 
 /// Writes something that comes back through the watch; gives its revision.
 pub(super) async fn mark(core: &Core) -> Result<u64, StoreError> {
-    let id = core.key(&name()?);
-    let request = TxnRequest { success: vec![put(id.clone(), word(VOID))], ..Default::default() };
-    let revision = revision_of(&core.client.change(request).await?);
-    core.tidy(id);
-    Ok(revision)
+    let request = TxnRequest { success: vec![put(core.key("m"), word(VOID))], ..Default::default() };
+    Ok(revision_of(&core.client.change(request).await?))
 }
 
 /// Puts a value where there is none; says whether there was none.
@@ -179,16 +187,4 @@ pub(super) async fn sweep(core: &Core) -> Result<(), EtcdError> {
         core.client.change(TxnRequest { success: some.to_vec(), ..Default::default() }).await?;
     }
     Ok(())
-}
-
-impl Core {
-    fn tidy(&self, id: Bytes) {
-        let Some(inner) = self.inner.upgrade() else { return };
-        let Some(shared) = inner.shared() else { return };
-        let core = shared.core.clone();
-        tokio::spawn(async move {
-            // What is left is swept later.
-            let _ = core.client.change_once(TxnRequest { success: vec![delete(id)], ..Default::default() }).await;
-        });
-    }
 }
