@@ -150,6 +150,9 @@ pub enum Role {
     Command,
 }
 
+/// How long the start of a gateway that has a copy waits for etcd.
+const START: Duration = Duration::from_secs(2);
+
 /// What this process knows of the shared store.
 #[derive(Debug, Clone, Default)]
 struct State {
@@ -297,7 +300,9 @@ impl Shared {
             runtime.spawn(node::live(core.clone()));
         }
         let shared = Self { core, runtime: Some(runtime), written: AtomicU64::new(0) };
-        match shared.catch_up() {
+        // A gateway that has a copy does not stand still for long.
+        let limit = if role == Role::Gateway && progress.complete { START } else { Duration::MAX };
+        match shared.catch_up_within(limit) {
             Err(StoreError::Unavailable(why)) if progress.complete => {
                 tracing::warn!(why, "etcd does not answer: this node goes on with its copy of the store");
                 Ok(shared)
@@ -315,12 +320,26 @@ impl Shared {
 
     /// Waits until everything is here that was in the shared store when this was called; gives its revision.
     pub fn catch_up(&self) -> Result<u64, StoreError> {
+        self.catch_up_within(Duration::MAX)
+    }
+
+    fn catch_up_within(&self, limit: Duration) -> Result<u64, StoreError> {
         let core = self.core.clone();
-        self.run(async move {
+        let work = async move {
+            let (sent, sent_at) = (Instant::now(), Timestamp::now().as_millisecond());
             let revision = commit::mark(&core).await?;
             let limit = if core.state.borrow().complete { core.client.timeout } else { Duration::from_secs(600) };
             core.wait_applied(revision, limit).await?;
+            // It came back as a sign of life does.
+            core.state.send_modify(|state| {
+                state.fresh = state.fresh.max(Some(sent));
+                state.fresh_at = state.fresh_at.max(sent_at);
+            });
             Ok(revision)
+        };
+        self.run(async move {
+            let late = || StoreError::Unavailable("etcd does not answer in time".to_owned());
+            tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
         })?
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 pub mod client;
+pub mod etcd;
 pub mod forwarder;
 pub mod house;
 pub mod sink;
