@@ -28,6 +28,7 @@ use crate::cms::algorithm::Capabilities;
 use crate::cms::signed::CertificateId;
 use crate::config;
 use crate::pki::certificate::Certificate;
+use crate::pki::path::{InitialPolicies, PathLimits};
 use crate::smime::open::Announced;
 use crate::store::{CertStore, Identity};
 
@@ -91,6 +92,8 @@ struct Counters {
 /// What the offering and the working side share.
 struct Shared {
     settings: config::Harvest,
+    /// What the paths of certificates have to keep to.
+    limits: PathLimits,
     store: Arc<dyn CertStore>,
     counters: Arc<Counters>,
     /// The last announcement of a mailbox, both hashed with a key of this process.
@@ -108,10 +111,16 @@ pub struct Harvest {
 }
 
 impl Harvest {
-    /// Ready to take announcements of mailboxes outside of `ours`.
-    pub fn new(settings: config::Harvest, ours: &[Domain], store: Arc<dyn CertStore>) -> Self {
+    /// Ready to take announcements of mailboxes outside of `ours`, of certificates whose paths are valid under `policies`.
+    pub fn new(
+        settings: config::Harvest,
+        policies: InitialPolicies,
+        ours: &[Domain],
+        store: Arc<dyn CertStore>,
+    ) -> Self {
         let shared = Shared {
             settings,
+            limits: PathLimits { policies, ..PathLimits::default() },
             store,
             counters: Arc::default(),
             recent: Cache::new(RECENT),
@@ -121,12 +130,14 @@ impl Harvest {
     }
 
     /// The same with other settings, where they are others; it goes on counting.
-    pub fn renewed(&self, settings: &config::Harvest, ours: &[Domain]) -> Self {
-        if *settings == self.shared.settings && *ours == *self.ours {
+    pub fn renewed(&self, settings: &config::Harvest, policies: &InitialPolicies, ours: &[Domain]) -> Self {
+        let before = &self.shared;
+        if *settings == before.settings && *policies == before.limits.policies && *ours == *self.ours {
             return self.clone();
         }
         let shared = Shared {
             settings: settings.clone(),
+            limits: PathLimits { policies: policies.clone(), ..PathLimits::default() },
             store: self.shared.store.clone(),
             counters: self.shared.counters.clone(),
             recent: Cache::new(RECENT),

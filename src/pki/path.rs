@@ -46,7 +46,7 @@ pub struct TrustSet {
 pub struct PathLimits {
     /// Certificates in a path, anchor included; default 8.
     pub length: usize,
-    /// Signature checks in one search, those under slow keys counted for more; default 100.
+    /// Signature checks in one search, or for one message where several share them, those under slow keys counted for more; default 100.
     pub signatures: usize,
     /// Accept RSA keys under 2048 bits and SHA-1 signatures in certificates: for judging old mail only; default false.
     pub legacy: bool,
@@ -59,6 +59,10 @@ pub struct PathLimits {
 }
 
 impl PathLimits {
+    /// All the checks there are.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget(self.signatures)
+    }
     pub(crate) fn takes_sha1(&self) -> bool {
         self.legacy || self.sha1
     }
@@ -173,11 +177,27 @@ pub fn validate(
     at: Timestamp,
     limits: &PathLimits,
 ) -> Result<ValidPath, PathError> {
+    validate_within(leaf, extra, trust, purpose, domain, at, limits, &mut limits.budget())
+}
+
+/// As [`validate`], with checks that several searches share: `left` is what may still be done, in the measure of
+/// [`PathLimits::signatures`], which it never exceeds.
+#[expect(clippy::too_many_arguments, reason = "those of `validate`, and what is left")]
+pub(crate) fn validate_within(
+    leaf: &Certificate,
+    extra: &[Certificate],
+    trust: &TrustSet,
+    purpose: Purpose,
+    domain: Option<&Domain>,
+    at: Timestamp,
+    limits: &PathLimits,
+    left: &mut Budget,
+) -> Result<ValidPath, PathError> {
     leaf.fits(purpose).map_err(|error| {
         let (CertificateError::Refused(why) | CertificateError::Malformed(why)) = error;
         PathError::Usage { subject: leaf.subject_text(), why }
     })?;
-    find(leaf, extra, trust, domain, at, limits)
+    find_within(leaf, extra, trust, domain, at, limits, left)
 }
 
 /// The same whatever the leaf is for: the caller judges that ([`Certificate::fits`]).
@@ -189,9 +209,22 @@ pub fn find(
     at: Timestamp,
     limits: &PathLimits,
 ) -> Result<ValidPath, PathError> {
+    find_within(leaf, extra, trust, domain, at, limits, &mut limits.budget())
+}
+
+/// As [`find`], with checks that several searches share.
+pub(super) fn find_within(
+    leaf: &Certificate,
+    extra: &[Certificate],
+    trust: &TrustSet,
+    domain: Option<&Domain>,
+    at: Timestamp,
+    limits: &PathLimits,
+    left: &mut Budget,
+) -> Result<ValidPath, PathError> {
     check_validity(leaf, at)?;
     check_strength(leaf, limits)?;
-    let mut search = Search { extra, trust, domain, at, limits, checks: 0, exhausted: None, best: None };
+    let mut search = Search { extra, trust, domain, at, limits, left, exhausted: None, best: None };
     if let Some(path) = search.leaf_as_anchor(leaf) {
         return Ok(path);
     }
@@ -221,7 +254,7 @@ struct Search<'a> {
     domain: Option<&'a Domain>,
     at: Timestamp,
     limits: &'a PathLimits,
-    checks: usize,
+    left: &'a mut Budget,
     exhausted: Option<&'static str>,
     best: Option<(Near, PathError)>,
 }
@@ -341,17 +374,32 @@ impl<'a> Search<'a> {
         check_validity(issuer, self.at).map_err(near)?;
         check_strength(issuer, self.limits).map_err(near)?;
         check_authority(issuer).map_err(near)?;
-        if self.checks >= self.limits.signatures {
-            self.exhausted = Some("the most signature checks allowed");
-            return Err(near(PathError::Limit("the most signature checks allowed")));
+        if !self.left.take(issuer.public_key().kind()) {
+            self.exhausted = Some(NO_MORE_CHECKS);
+            return Err(near(PathError::Limit(NO_MORE_CHECKS)));
         }
-        self.checks += check_cost(issuer.public_key().kind());
         check_signature(subject, issuer, self.limits).map_err(|error| (Near::Forged, error))
     }
 }
 
+/// What is said where the budget is spent.
+pub(crate) const NO_MORE_CHECKS: &str = "the most signature checks allowed";
+
+/// Signature checks that may still be done (A11), in the measure of [`PathLimits::signatures`].
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    /// Takes the cost of one check under such a key; false where nothing is left.
+    pub(crate) fn take(&mut self, kind: KeyKind) -> bool {
+        let some = self.0 > 0;
+        self.0 = self.0.saturating_sub(check_cost(kind));
+        some
+    }
+}
+
 /// What a check under such a key counts for (A11): 100 of them cost some 40 ms at most, whatever the key.
-pub(super) fn check_cost(kind: KeyKind) -> usize {
+fn check_cost(kind: KeyKind) -> usize {
     match kind {
         // Thousands of hashes.
         KeyKind::SlhDsa(_) => 10,

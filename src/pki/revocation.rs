@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::pki::asn1::{Asn1Error, Tlv};
 use crate::pki::certificate::Certificate;
 use crate::pki::certificate::extensions::{GeneralName, usage};
-use crate::pki::path::{self, PathLimits, TrustSet, ValidPath, check_cost};
+use crate::pki::path::{self, Budget, PathLimits, TrustSet, ValidPath};
 
 /// P: CRLs.
 pub mod crl;
@@ -236,7 +236,22 @@ pub fn check(
     at: Timestamp,
     limits: &PathLimits,
 ) -> Judgement {
-    let judge = Judge { source, brought, extra, trust, at, limits, checks: 0, open: Vec::new(), needs: Vec::new() };
+    check_within(path, source, brought, extra, trust, at, limits, &mut limits.budget())
+}
+
+/// As [`check`], with signature checks that several judgements share.
+#[expect(clippy::too_many_arguments, reason = "those of `check`, and what is left")]
+pub(crate) fn check_within(
+    path: &ValidPath,
+    source: &dyn Source,
+    brought: &Evidence,
+    extra: &[Certificate],
+    trust: &TrustSet,
+    at: Timestamp,
+    limits: &PathLimits,
+    left: &mut Budget,
+) -> Judgement {
+    let judge = Judge { source, brought, extra, trust, at, limits, left, open: Vec::new(), needs: Vec::new() };
     judge.judgement(path)
 }
 
@@ -271,7 +286,7 @@ pub fn each(
                 trust,
                 at,
                 limits,
-                checks: 0,
+                left: &mut limits.budget(),
                 open: Vec::new(),
                 needs: Vec::new(),
             };
@@ -300,8 +315,8 @@ struct Judge<'a> {
     trust: &'a TrustSet,
     at: Timestamp,
     limits: &'a PathLimits,
-    /// Signatures checked.
-    checks: usize,
+    /// Signatures that may still be checked.
+    left: &'a mut Budget,
     /// Signers of CRLs whose own state is being judged.
     open: Vec<Certificate>,
     needs: Vec<Need>,
@@ -367,9 +382,8 @@ impl Judge<'_> {
         let mut found = None;
         for response in &evidence.ocsp {
             let Some(single) = response.single(certificate, issuer, self.at) else { continue };
-            self.checks += check_cost(issuer.public_key().kind());
             // RFC 6960 4.2.2.2.1: without nocheck a delegated responder's certificate is judged like any other.
-            let believed = self.checks <= self.limits.signatures
+            let believed = self.left.take(issuer.public_key().kind())
                 && match response.signer(issuer, self.at, self.limits) {
                     Some(Signer::Issuer) => true,
                     Some(Signer::Delegated(signer)) => {
@@ -500,10 +514,9 @@ impl Judge<'_> {
         if signer.extensions().key_usage.is_some_and(|bits| bits & usage::CRL_SIGN == 0) {
             return Err(format!("{} may not sign CRLs: its keyUsage lacks cRLSign", name()));
         }
-        if self.checks >= self.limits.signatures {
-            return Err("the most signature checks allowed".to_owned());
+        if !self.left.take(signer.public_key().kind()) {
+            return Err(path::NO_MORE_CHECKS.to_owned());
         }
-        self.checks += check_cost(signer.public_key().kind());
         crl.verify(signer, self.limits.takes_sha1()).map_err(|why| format!("its CRL: {why}"))?;
         if chain.iter().skip(1).any(|known| known == signer) || self.open.contains(signer) {
             return Ok(());
@@ -511,7 +524,7 @@ impl Judge<'_> {
         if self.open.len() >= MAX_SIGNERS {
             return Err("too many signers of CRLs in a row".to_owned());
         }
-        let found = path::find(signer, self.extra, self.trust, None, self.at, self.limits)
+        let found = path::find_within(signer, self.extra, self.trust, None, self.at, self.limits, self.left)
             .map_err(|error| format!("the signer of its CRL: {error}"))?;
         // RFC 5280 6.3.3 (f): under the same anchor as the certificate itself.
         if found.chain().last() != chain.last() {

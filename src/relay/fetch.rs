@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::{Fetch, Nonce};
@@ -29,6 +30,9 @@ const FAILURE_HOLDS: SignedDuration = SignedDuration::from_secs(60);
 const SOONEST: SignedDuration = SignedDuration::from_secs(60);
 /// Redirections followed.
 const REDIRECTIONS: usize = 2;
+/// Fetches at once for all mail, and of those for one mail.
+const AT_ONCE: usize = 32;
+const AT_ONCE_FOR_ONE: usize = 8;
 /// Addresses of one host that are tried.
 const ADDRESSES: usize = 3;
 
@@ -99,6 +103,8 @@ pub struct Fetcher {
     flights: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
     /// Hosts that did not answer in time, and until when nothing is asked of them: one stalled responder speaks for many certificates.
     stalled: Mutex<HashMap<Box<str>, Timestamp>>,
+    /// Fetches that may still be begun.
+    room: Semaphore,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -125,7 +131,7 @@ impl Fetcher {
     /// Nothing is fetched yet.
     pub fn new(limits: Fetch) -> Self {
         let kept = Cache::with_weighter(10_000, limits.memory, Octets);
-        Self { limits, kept, flights: Mutex::default(), stalled: Mutex::default() }
+        Self { limits, kept, flights: Mutex::default(), stalled: Mutex::default(), room: Semaphore::new(AT_ONCE) }
     }
 
     /// What became of the last try; `None`: it was never tried.
@@ -142,9 +148,11 @@ impl Fetcher {
             return false;
         }
         let mut tasks = JoinSet::new();
+        // A mail may name many places: it waits for its own room before it bars anything to others.
+        let own = Arc::new(Semaphore::new(AT_ONCE_FOR_ONE));
         for need in needs {
-            let fetcher = self.clone();
-            tasks.spawn(async move { fetcher.one(need, asked).await });
+            let (fetcher, own) = (self.clone(), own.clone());
+            tasks.spawn(async move { fetcher.one(need, asked, &own).await });
         }
         let mut new = false;
         let all = async {
@@ -159,14 +167,17 @@ impl Fetcher {
         new
     }
 
-    async fn one(&self, need: Need, asked: Timestamp) -> bool {
+    async fn one(&self, need: Need, asked: Timestamp, own: &Semaphore) -> bool {
         let key = Key::of(&need);
+        // What finds no room in time is not begun behind the mail that wanted it: the next mail asks again.
+        let Ok(Ok(_own)) = tokio::time::timeout(self.limits.timeout, own.acquire()).await else { return false };
         let flight = self.flight(&key);
         let _flying = flight.lock().await;
         let now = Timestamp::now();
         if let Some(kept) = self.kept.get(&key).filter(|kept| now < kept.again) {
             return kept.came >= asked && !matches!(kept.found, Found::Nothing);
         }
+        let Ok(Ok(_room)) = tokio::time::timeout(self.limits.timeout, self.room.acquire()).await else { return false };
         let fetched = self.in_time(&need, now).await;
         let kept = match fetched {
             Ok((found, renewed)) => {

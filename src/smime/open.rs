@@ -29,7 +29,7 @@ use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::{Field, Header};
 use crate::mime::rope::Rope;
 use crate::pki::certificate::Certificate;
-use crate::pki::path::{PathLimits, PathMemory, TrustSet, ValidPath};
+use crate::pki::path::{Budget, PathLimits, PathMemory, TrustSet, ValidPath};
 use crate::pki::revocation::{Demand, Evidence, Need, Source};
 
 pub(in crate::smime) use fresh::is_well_lined;
@@ -184,6 +184,8 @@ pub struct Opener {
     /// Keys that have done an operation: each does one at most per message (A3).
     used: Vec<KeyId>,
     operations: usize,
+    /// Signature checks left for the whole message (A11).
+    checks: Budget,
     found: Findings,
 }
 
@@ -233,6 +235,7 @@ impl Opener {
     pub fn new(message: Entity, context: OpenContext, substitute: fn() -> Cek) -> Self {
         let author = message.header.single_from().map_err(|error| error.to_string());
         Self {
+            checks: context.path.budget(),
             context,
             substitute,
             author,
@@ -473,7 +476,7 @@ impl Opener {
 
     /// The signed part as its signature was made: inside a layer that was undone here lines may end in bare LF, while the
     /// signature is over the canonical form (RFC 8551 section 3.1.1). Gives also whether it is known to be well lined.
-    fn as_signed(&self, content: Entity, data: &SignedData) -> (Entity, bool) {
+    fn as_signed(&mut self, content: Entity, data: &SignedData) -> (Entity, bool) {
         if self.found.layers.is_empty() {
             return (content, false);
         }
@@ -481,8 +484,9 @@ impl Opener {
             return (content, true);
         }
         let canonical = crate::mime::canonical::canonical_line_ends(&content.raw);
-        let fits = |octets: &Bytes| {
-            !matches!(judge::judge(data, octets, &self.author, &self.context).standing, Standing::Bad(_))
+        let mut fits = |octets: &Bytes| {
+            let judged = judge::judge(data, octets, &self.author, &self.context, &mut self.checks);
+            !matches!(judged.standing, Standing::Bad(_))
         };
         if !fits(&content.raw) && fits(&canonical) {
             return (Entity::parse(canonical, &self.context.mime).unwrap_or(content), false);
@@ -505,7 +509,7 @@ impl Opener {
 
     /// Judges a signed layer and keeps what came out.
     fn signed_layer(&mut self, clear: bool, data: &SignedData, content: &Bytes, refused: Option<String>) {
-        let mut judgement = judge::judge(data, content, &self.author, &self.context);
+        let mut judgement = judge::judge(data, content, &self.author, &self.context, &mut self.checks);
         if let Some(why) = refused {
             judgement.standing = Standing::Bad(why.clone());
             judgement.signer = None;

@@ -81,7 +81,7 @@ impl Attributes {
             signing_time: found.signing_time,
             capabilities: found.capabilities,
             encryption_key_preference: found.encryption_key_preference,
-            signing_certificate: found.signing_certificate,
+            signing_certificate: found.signing_certificate.into_iter().chain(found.signing_certificate_v2).collect(),
             guard,
         })
     }
@@ -96,6 +96,9 @@ impl Attributes {
     }
 }
 
+const SECOND_SIGNING_CERTIFICATE: CmsError =
+    CmsError::Rule { rule: "RFC 5035 section 3", why: "signingCertificate has more than one value" };
+
 #[derive(Default)]
 struct Found {
     content_type: Option<ObjectIdentifier>,
@@ -103,7 +106,8 @@ struct Found {
     signing_time: Option<Timestamp>,
     capabilities: Option<Bytes>,
     encryption_key_preference: Option<CertificateId>,
-    signing_certificate: Vec<(Digest, Bytes)>,
+    signing_certificate: Option<(Digest, Bytes)>,
+    signing_certificate_v2: Option<(Digest, Bytes)>,
 }
 
 impl Found {
@@ -135,10 +139,14 @@ impl Found {
                 }
                 Ok(())
             }
-            oid if oid == SIGNING_CERTIFICATE || oid == SIGNING_CERTIFICATE_V2 => {
-                let default = if oid == SIGNING_CERTIFICATE { Digest::Sha1 } else { Digest::Sha256 };
-                self.signing_certificate.push(first_certificate(&values.element()?, default, input)?);
-                Ok(())
+            // RFC 5035 section 3: one instance each, of one value. Each costs a digest of the certificate.
+            oid if oid == SIGNING_CERTIFICATE => {
+                let named = first_certificate(&values.element()?, Digest::Sha1, input)?;
+                once(&mut self.signing_certificate, named, &values, SECOND_SIGNING_CERTIFICATE)
+            }
+            oid if oid == SIGNING_CERTIFICATE_V2 => {
+                let named = first_certificate(&values.element()?, Digest::Sha256, input)?;
+                once(&mut self.signing_certificate_v2, named, &values, SECOND_SIGNING_CERTIFICATE)
             }
             _ => Ok(()),
         }

@@ -16,12 +16,17 @@ pub struct ContentDigests<'a> {
     content: &'a [u8],
     /// By the digest's place in its table.
     digests: [OnceCell<digest::Digest>; Digest::Sha512 as usize + 1],
+    attributes: OnceCell<bool>,
 }
 
 impl<'a> ContentDigests<'a> {
     /// Of the content octets exactly as they were signed: eContent, or the canonical MIME entity.
     pub fn new(content: &'a [u8]) -> Self {
-        Self { content, digests: Default::default() }
+        Self { content, digests: Default::default(), attributes: OnceCell::new() }
+    }
+    /// Whether the content may have been signed as the attributes of another message (A6).
+    fn looks_like_attributes(&self) -> bool {
+        *self.attributes.get_or_init(|| looks_like_attributes(self.content))
     }
     /// The digest, computed now or before.
     pub fn get(&self, how: Digest) -> digest::Digest {
@@ -87,7 +92,7 @@ impl SignerInfo {
                 });
             }
             // draft-ietf-lamps-cms-euf-cma-signeddata: a signature made over attributes is no signature over a content.
-            if looks_like_attributes(content.content) {
+            if content.looks_like_attributes() {
                 return Err(CmsError::Rule {
                     rule: "draft-ietf-lamps-cms-euf-cma-signeddata",
                     why: "without signed attributes the content must not be a set of attributes",

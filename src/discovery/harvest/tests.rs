@@ -7,6 +7,7 @@ use super::*;
 use crate::cms::algorithm::ContentEncryption;
 use crate::config::HarvestMode;
 use crate::pki::authority::{Issued, NewKey, Recipe, issue, issue_with_key};
+use crate::pki::path::{AnchorScope, InitialPolicies};
 use crate::policy::TrustState;
 use crate::smime::testing::{self, ALICE, people};
 use crate::store::embedded::EmbeddedStore;
@@ -205,6 +206,34 @@ fn what_was_seen_is_written_once_a_day() {
     assert_eq!(decision.revision.edit[0].note, None::<Note>);
 }
 
+/// What mail is judged by binds what is learned of it, and a reload brings its own.
+#[test]
+fn a10_certificates_without_an_accepted_policy_are_not_harvested() {
+    let folder = tempfile::tempdir().unwrap();
+    let kek = folder.path().join("kek");
+    Kek::create(&kek).unwrap();
+    let store = Arc::new(EmbeddedStore::create(&folder.path().join("store"), &kek).unwrap());
+    let pki = people(NewKey::P256);
+    store.add_trust(pki.root.certificate.clone(), Some(AnchorScope::Global)).unwrap();
+    let settings = config::Harvest { mode: HarvestMode::Trust, ..config::Harvest::default() };
+    let signed = testing::signed(&pki, pki.leaf(ALICE).unwrap(), crate::smime::seal::Form::Clear, testing::mail());
+    let opened = testing::open(&pki, &[], signed);
+    let wanted = InitialPolicies::one_of(["1.2.3.4"]).unwrap();
+    let strict = Harvest::new(settings.clone(), wanted.clone(), &[], store.clone());
+    let handled = |harvest: &Harvest, count: u64| {
+        harvest.offer(&opened.announced[0], "<1@example.org>", testing::now());
+        let ends = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while harvest.counts().handled < count && std::time::Instant::now() < ends {
+            std::thread::yield_now();
+        }
+        (harvest.counts().handled, harvest.counts().trusted)
+    };
+    assert_eq!(handled(&strict, 1), (1, 0));
+    let any = strict.renewed(&settings, &InitialPolicies::default(), &[]);
+    assert_eq!(handled(&any, 2), (2, 1), "the same settings, another policy");
+    assert_eq!(handled(&any.renewed(&settings, &wanted, &[]), 3).1, 1);
+}
+
 #[test]
 fn what_finds_the_queue_full_is_dropped_and_counted_and_nobody_waits() {
     let folder = tempfile::tempdir().unwrap();
@@ -212,7 +241,7 @@ fn what_finds_the_queue_full_is_dropped_and_counted_and_nobody_waits() {
     Kek::create(&kek).unwrap();
     let store = Arc::new(EmbeddedStore::create(&folder.path().join("store"), &kek).unwrap());
     let settings = config::Harvest { mode: HarvestMode::Trust, ..config::Harvest::default() };
-    let harvest = Harvest::new(settings, &[], store);
+    let harvest = Harvest::new(settings, InitialPolicies::default(), &[], store);
     // A queue that nobody takes from.
     let (sender, offers) = sync_channel(2);
     *harvest.queue.lock().unwrap() = Some(sender);

@@ -88,7 +88,7 @@ impl Worker<'_> {
         let known = shared.store.identity(&offer.mailbox)?;
         let trust = shared.store.trust()?;
         let mode = settings.mode_for(&offer.mailbox);
-        let Some((sighting, chain)) = checked(&offer, &trust) else { return Ok(()) };
+        let Some((sighting, chain)) = checked(&offer, &trust, &shared.limits) else { return Ok(()) };
         let decided =
             |identity: &Identity| decide(identity, &sighting, mode, settings.capabilities, settings.per_mailbox);
         let first = decided(&known);
@@ -198,14 +198,14 @@ fn count(counter: &AtomicU64, by: u64) -> u64 {
 
 /// What was announced, read again and checked; and the CA certificates of its paths. `None`: it cannot be read, or has no valid path
 /// any more.
-fn checked(offer: &Offer, trust: &TrustSet) -> Option<(Sighting, Vec<Certificate>)> {
+fn checked(offer: &Offer, trust: &TrustSet, limits: &PathLimits) -> Option<(Sighting, Vec<Certificate>)> {
     let read = |der: &bytes::Bytes| Certificate::from_der(der.clone()).ok();
     let signer = read(&offer.signer)?;
     let mut chain: Vec<Certificate> = offer.chain.iter().filter_map(read).collect();
     let company: Vec<Certificate> = offer.company.iter().filter_map(read).collect();
     let extra: Vec<Certificate> = chain.iter().chain(&company).cloned().collect();
-    let (domain, limits) = (offer.mailbox.domain(), PathLimits::default());
-    let path = |leaf: &Certificate, purpose| validate(leaf, &extra, trust, purpose, Some(domain), offer.at, &limits);
+    let domain = offer.mailbox.domain();
+    let path = |leaf: &Certificate, purpose| validate(leaf, &extra, trust, purpose, Some(domain), offer.at, limits);
     // Anchors may have gone while it waited.
     if path(&signer, Purpose::Signature).is_err() || !signer.is_for(&offer.mailbox.key()) {
         return None;

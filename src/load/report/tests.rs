@@ -231,3 +231,13 @@ fn ratios_are_of_the_second_by_the_first_and_settings_that_differ_are_named() {
     assert_eq!(json["figures"][0]["name"], "taken");
     assert!((json["figures"][0]["ratio"].as_f64().unwrap() - 2.0).abs() < 0.01, "{json}");
 }
+
+/// The reports say of a fault what the page about them calls it.
+#[test]
+fn faults_are_called_as_they_are_explained() {
+    use FaultKind::{Altered, Doubled, FalselyValid, InClear, Lost, Misdelivered, NotOpened};
+    let page = include_str!("../../../docs/load.md");
+    for one in [Doubled, Lost, Altered, NotOpened, Misdelivered, FalselyValid, InClear] {
+        assert!(page.contains(&format!("\n| {} |", kind(one))), "{one:?}");
+    }
+}

@@ -258,7 +258,7 @@ fn read_subtrees(mut list: Reader<'_>) -> Result<Vec<Base>, Asn1Error> {
             GeneralName::Dns(octets) => Base::Dns(text(octets)?),
             GeneralName::Directory(der) => Base::Directory(CanonicalName::from_der(der)?),
             GeneralName::Uri(octets) => Base::Uri(text(octets)?),
-            GeneralName::Ip(octets) if octets.len() == 8 || octets.len() == 32 => Base::Ip(octets.to_vec()),
+            GeneralName::Ip(octets) if is_block(octets) => Base::Ip(octets.to_vec()),
             GeneralName::Ip(_) => return Err(broken()),
             GeneralName::SmtpUtf8(_) => Base::Other(0xa0),
             GeneralName::Other(tag) => Base::Other(tag),
@@ -272,4 +272,15 @@ fn read_subtrees(mut list: Reader<'_>) -> Result<Vec<Base>, Asn1Error> {
         fields.done()?;
     }
     Ok(bases)
+}
+
+/// An address and a mask of as many octets, ones first (RFC 5280 4.2.1.10: in the style of RFC 4632).
+fn is_block(octets: &[u8]) -> bool {
+    let (_, mask) = octets.split_at(octets.len() / 2);
+    let rest = mask.iter().skip_while(|octet| **octet == 0xff);
+    let contiguous = rest.enumerate().all(|(at, octet)| match at {
+        0 => octet.count_ones() == octet.leading_ones(),
+        _ => *octet == 0,
+    });
+    matches!(octets.len(), 8 | 32) && contiguous
 }

@@ -227,6 +227,17 @@ fn a11_slow_keys_end_at_the_signature_budget_sooner() {
     assert!(matches!(among(1024), Err(PathError::Limit(_))));
 }
 
+#[test]
+fn a11_a_check_under_slh_dsa_costs_ten() {
+    use crate::cms::algorithm::SlhDsa;
+    let spent = |kind: KeyKind| {
+        let mut budget = PathLimits { signatures: 100, ..PathLimits::default() }.budget();
+        std::iter::repeat_with(|| budget.take(kind)).take_while(|some| *some).count()
+    };
+    assert_eq!((spent(KeyKind::SlhDsa(SlhDsa::Sha2_256f)), spent(KeyKind::P256)), (10, 100));
+    assert_eq!((spent(KeyKind::Rsa { bits: 8192 }), spent(KeyKind::P521)), (34, 50));
+}
+
 /// Levels without end in the place of each part of a certificate, and in what else a path is judged by: refused, without recursion.
 #[test]
 fn a13_levels_without_end_in_certificates_are_refused() {

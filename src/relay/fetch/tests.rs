@@ -55,7 +55,11 @@ impl Server {
 }
 
 fn fetcher(limits: Fetch) -> Arc<Fetcher> {
-    Arc::new(Fetcher::new(Fetch { private_addresses: true, timeout: Duration::from_secs(20), ..limits }))
+    Arc::new(Fetcher::new(Fetch {
+        private_addresses: true,
+        timeout: limits.timeout.max(Duration::from_secs(20)),
+        ..limits
+    }))
 }
 
 fn crl() -> Option<Vec<u8>> {
@@ -105,6 +109,59 @@ async fn what_is_too_large_is_refused() {
     let server = Server::serving(&crl).await;
     let fetcher = fetcher(Fetch { size: crl.len() as u64 - 1, ..Fetch::default() });
     assert!(!fetcher.fetch(vec![server.need()], Timestamp::now()).await);
+}
+
+/// However many places mails name, so many are asked at once: 8 for one mail, 32 for all.
+#[tokio::test]
+async fn a11_fetches_at_once_are_bounded_for_a_mail_and_for_all() {
+    let Some(crl) = crl() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Nobody is answered before the test says so, one permit an answer.
+    let answers = Arc::new(Semaphore::new(0));
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (going, counted, peak) = (answers.clone(), open.clone(), most.clone());
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            peak.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let (going, counted, crl) = (going.clone(), counted.clone(), crl.clone());
+            tokio::spawn(async move {
+                let _ = stream.read(&mut vec![0; 2048]).await;
+                going.acquire().await.unwrap().forget();
+                counted.fetch_sub(1, Ordering::SeqCst);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", crl.len());
+                let _ = stream.write_all(&[head.as_bytes(), &crl].concat()).await;
+            });
+        }
+    });
+    let until = async |wanted: usize| {
+        let reached = async {
+            while open.load(Ordering::SeqCst) < wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap();
+    };
+    let fetcher = fetcher(Fetch { timeout: Duration::from_secs(60), ..Fetch::default() });
+    let mail = |number: usize| {
+        let places = (0..20).map(|place| Need::Crl { uri: format!("http://{address}/{number}/{place}.crl") }).collect();
+        let fetcher = fetcher.clone();
+        tokio::spawn(async move { fetcher.fetch(places, Timestamp::now()).await })
+    };
+    let first = mail(0);
+    until(AT_ONCE_FOR_ONE).await;
+    answers.add_permits(20);
+    assert!(first.await.unwrap());
+    assert_eq!(most.load(Ordering::SeqCst), AT_ONCE_FOR_ONE);
+    let others: Vec<_> = (1..8).map(mail).collect();
+    until(AT_ONCE).await;
+    answers.add_permits(7 * 20);
+    for other in others {
+        assert!(other.await.unwrap());
+    }
+    assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+    server.abort();
 }
 
 /// One that stalls takes its time from nobody but those who need it, and from them no more than the limit.

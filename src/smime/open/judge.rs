@@ -6,12 +6,12 @@ use super::{Announced, OpenContext};
 use crate::address::Mailbox;
 use crate::cms::algorithm::{Capabilities, Digest, Legacy, SignatureScheme, signature_scheme};
 use crate::cms::error::CmsError;
-use crate::cms::signed::{CertificateId, Countersignature, SignedData, SignerInfo};
+use crate::cms::signed::{CertificateId, ContentDigests, Countersignature, SignedData, SignerInfo};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::Header;
 use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
-use crate::pki::path::{self, PathMemory, PathQuestion, ValidPath};
+use crate::pki::path::{self, Budget, NO_MORE_CHECKS, PathMemory, PathQuestion, ValidPath};
 use crate::pki::revocation::{self, Demand, Evidence, Need};
 use crate::smime::verdict::{SignerReport, VerifiedDomain, VerifiedSigner};
 
@@ -51,12 +51,13 @@ pub(super) struct Judgement {
     pub needs: Vec<Need>,
 }
 
-/// Judges every signer of `data` over `content`.
+/// Judges every signer of `data` over `content`, with the signature checks that are `left` for the message (A11).
 pub(super) fn judge(
     data: &SignedData,
     content: &Bytes,
     author: &Result<Mailbox, String>,
     context: &OpenContext,
+    left: &mut Budget,
 ) -> Judgement {
     let mut judgement = Judgement {
         reports: Vec::new(),
@@ -73,8 +74,9 @@ pub(super) fn judge(
     let mut weak = None;
     let mut bad = None;
     let mut checked = 0_usize;
+    let digests = ContentDigests::new(content);
     for info in &data.signers {
-        let (report, arithmetic) = report(info, data, content, author, context, &mut judgement.needs);
+        let (report, arithmetic) = report(info, data, &digests, author, context, &mut judgement.needs, left);
         match arithmetic {
             Arithmetic::Good => checked = checked.saturating_add(1),
             Arithmetic::Bad(why) => bad = bad.or(Some(why)),
@@ -186,7 +188,7 @@ fn conclude(judgement: &mut Judgement, data: &SignedData, author: &Result<Mailbo
 enum Arithmetic {
     Good,
     Bad(String),
-    /// Refused as too weak: not looked at further.
+    /// Refused as too weak, or the checks are spent: not looked at further.
     Weak(String),
     Unknown,
 }
@@ -194,10 +196,11 @@ enum Arithmetic {
 fn report(
     info: &SignerInfo,
     data: &SignedData,
-    content: &Bytes,
+    content: &ContentDigests<'_>,
     author: &Result<Mailbox, String>,
     context: &OpenContext,
     needs: &mut Vec<Need>,
+    left: &mut Budget,
 ) -> (SignerReport, Arithmetic) {
     let certificate = find(&info.id, data, context);
     let mut report = SignerReport {
@@ -225,7 +228,12 @@ fn report(
     let (memory, known) = recall(&certificate, data, author, context);
     // The same octets, the key prepared.
     let certificate = known.as_ref().map_or(certificate, |path| path.leaf().clone());
-    match info.verify(data, content, &certificate, certificate.public_key(), context.legacy) {
+    if !left.take(certificate.public_key().kind()) {
+        let why = format!("gave up after {NO_MORE_CHECKS}");
+        report.signature = Err(why.clone());
+        return (report, Arithmetic::Weak(why));
+    }
+    match info.verify_with(data, content, &certificate, certificate.public_key(), context.legacy) {
         Ok(()) => {}
         Err(CmsError::Algorithm(why)) => {
             let why = format!("algorithm refused: {why}");
@@ -240,12 +248,13 @@ fn report(
     report.signature = Ok(());
     report.path = match known {
         Some(path) => Ok(path),
-        None => find_path(&certificate, data, author, context, memory),
+        None => find_path(&certificate, data, author, context, memory, left),
     };
     if let (Ok(path), true) = (&report.path, context.revocation != Demand::Off) {
         let brought = Evidence::of(&data.crls, &data.ocsp);
         let (source, extra) = (context.evidence.as_ref(), &data.certificates);
-        let judged = revocation::check(path, source, &brought, extra, &context.trust, context.at, &context.path);
+        let judged =
+            revocation::check_within(path, source, &brought, extra, &context.trust, context.at, &context.path, left);
         needs.extend(judged.needs);
         if let Some(why) = context.revocation.refuses(&judged.status) {
             report.path = Err(why);
@@ -323,10 +332,12 @@ fn find_path(
     author: &Result<Mailbox, String>,
     context: &OpenContext,
     memory: Option<&dyn PathMemory>,
+    left: &mut Budget,
 ) -> Result<ValidPath, String> {
     let domain = author.as_ref().ok().map(Mailbox::domain);
     let extra = &data.certificates;
-    let found = path::validate(leaf, extra, &context.trust, Purpose::Signature, domain, context.at, &context.path);
+    let (trust, at, limits) = (&context.trust, context.at, &context.path);
+    let found = path::validate_within(leaf, extra, trust, Purpose::Signature, domain, at, limits, left);
     if let (Ok(path), Some(memory), Some(question)) = (&found, memory, question(leaf, data, author, context)) {
         memory.keep(&question, path);
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::cms::compressed::tests::around;
 use crate::cms::enveloped::SharedSecret;
 use crate::smime::seal::CoSigner;
+use crate::smime::verdict::SignerReport;
 
 /// The mail with its entity compressed; what stays outside stays.
 fn compressed(message: &Bytes) -> Bytes {
@@ -247,6 +248,55 @@ fn a07_of_several_signers_each_has_to_be_good() {
     // Two strangers make no author.
     let opened = open(&pki, &[], sign(mallory, vec![beside(mallory)], Form::Opaque));
     assert_eq!(opened.verdict.result, SmimeResult::Fail);
+}
+
+/// A11: the checks are one message's, however many signers it has and however its layers share them.
+#[test]
+fn a11_signers_and_layers_share_the_checks_of_one_message() {
+    let pki = people(NewKey::P256);
+    let (alice, bob) = (pki.leaf(ALICE).unwrap(), pki.leaf(BOB).unwrap());
+    let limited = |signatures: usize, message: &Bytes| {
+        let mut context = context(&pki, &[bob]);
+        context.path.signatures = signatures;
+        open_with(context, &holder(&[bob]), message.clone())
+    };
+    // A signature and two certificates.
+    let once = signed(&pki, alice, Form::Opaque, mail());
+    let opened = limited(3, &once);
+    assert_eq!(opened.verdict.result, SmimeResult::Pass, "{}", opened.verdict.reason);
+    let opened = limited(2, &once);
+    assert_eq!(opened.verdict.result, SmimeResult::Policy, "{}", opened.verdict.reason);
+    assert!(opened.verdict.reason.contains("signature checks"), "{}", opened.verdict.reason);
+    // The second signer finds what the first has left; so does the second layer.
+    let beside = CoSigner {
+        key: key_id(alice),
+        certificate: alice.certificate.clone(),
+        chain: vec![pki.intermediate.certificate.clone()],
+        scheme: scheme_of(alice),
+    };
+    let signing = Draft::new(&entity(mail())).unwrap();
+    let signing = signing.sign_with(sign_plan(&pki, alice, Form::Opaque), vec![beside]).unwrap();
+    let keys = holder(&[alice]);
+    let answers = signing.operations().into_iter().map(|operation| perform(&keys, operation).unwrap()).collect();
+    let twice = signing.finish_all(answers, true).unwrap().signed().unwrap().rope().to_bytes();
+    let inner = signed_draft(&pki, alice, Form::Opaque, mail());
+    let between = inner.encrypt(&encrypt_plan(&[bob], ContentEncryption::Aes256Gcm), true).unwrap();
+    let nested = signed(&pki, alice, Form::Opaque, between.rope().to_bytes());
+    for message in [twice, nested] {
+        let spent = |opened: &Opened| {
+            let signers = opened.verdict.layers.iter().filter_map(|layer| match layer {
+                Layer::Signed { signers, .. } => Some(signers),
+                _ => None,
+            });
+            let why = |why: &Result<(), String>| why.as_ref().is_err_and(|why| why.contains("signature checks"));
+            let path = |one: &SignerReport| one.path.as_ref().is_err_and(|why| why.contains("signature checks"));
+            signers.flatten().filter(|one| why(&one.signature) || path(one)).count()
+        };
+        assert_eq!(
+            (spent(&limited(6, &message)), spent(&limited(5, &message)), spent(&limited(3, &message))),
+            (0, 1, 1)
+        );
+    }
 }
 
 /// A shared key opens without a private key; the gateway, which has none, leaves the mail shut.
