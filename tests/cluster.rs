@@ -45,7 +45,12 @@ impl Site {
     /// A new store in etcd.
     fn found(members: &Members) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let site = Self { prefix: "waxwing".into(), endpoints: members.endpoints(), folder, max_staleness: Duration::from_secs(5) };
+        let site = Self {
+            prefix: "waxwing".into(),
+            endpoints: members.endpoints(),
+            folder,
+            max_staleness: Duration::from_secs(5),
+        };
         Kek::create(&site.kek()).unwrap();
         let first = EmbeddedStore::create(&site.folder.path().join("first"), &site.kek()).unwrap();
         assert!(first.found(&site.etcd("first")).unwrap(), "there was none");
@@ -167,7 +172,8 @@ fn both_change_the_same_owner_at_once_and_nothing_is_lost() {
         for node in &nodes {
             scope.spawn(move || {
                 for _ in 0..10 {
-                    node.add_certificates(&owner("anna@ours.example"), vec![certificate("anna@ours.example", false)]).unwrap();
+                    node.add_certificates(&owner("anna@ours.example"), vec![certificate("anna@ours.example", false)])
+                        .unwrap();
                 }
             });
         }
@@ -209,7 +215,14 @@ fn a_store_moves_into_etcd_and_out_of_it() {
     let (code, said) = run(&["store", "migrate", "--to-etcd"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("121 records are in etcd"), "{said}");
-    assert_eq!(members.ctl(&["get", "--prefix", "--keys-only", "waxwing/o/"]).split(|b| *b == b'\n').filter(|line| !line.is_empty()).count(), 120);
+    assert_eq!(
+        members
+            .ctl(&["get", "--prefix", "--keys-only", "waxwing/o/"])
+            .split(|b| *b == b'\n')
+            .filter(|line| !line.is_empty())
+            .count(),
+        120
+    );
     // Again: nothing is left to do.
     assert_eq!(run(&["store", "migrate", "--to-etcd"]).0, Some(0));
     // The copy is not changed behind etcd's back.

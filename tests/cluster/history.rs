@@ -76,7 +76,9 @@ fn t08_a_random_history_agrees_with_a_model() {
     let written = written.into_inner().unwrap();
     for node in &nodes {
         for (who, count) in &written {
-            until("all that was written is everywhere, once", SOON, || identity(node, who).certificates.len() == *count);
+            until("all that was written is everywhere, once", SOON, || {
+                identity(node, who).certificates.len() == *count
+            });
             assert!(identity(node, who).certificates.iter().all(|one| one.trust == TrustState::Trusted));
         }
     }

@@ -33,7 +33,7 @@ fn free_address() -> SocketAddr {
 
 fn scenario(seconds: u64) -> Scenario {
     let text = format!(
-        "name = 't08'\n[pace]\nkind = 'open'\nrate = 20\n[bound]\ntime = '{seconds} s'\ndrain = '60 s'\n[connection]\ncount = 4\n\
+        "name = 't08'\n[pace]\nkind = 'open'\nrate = 20\n[bound]\ntime = '{seconds} s'\ndrain = '60 s'\n[people]\nmade = 3\n[connection]\ncount = 4\n\
          [[mix]]\nkind = 'to-seal'\n[[mix]]\nkind = 'sealed'\n[[mix]]\nkind = 'unknown'\n"
     );
     parse(&text, "t08").unwrap_or_else(|errors| panic!("{errors:?}"))
@@ -69,7 +69,8 @@ impl Node {
         let mut etcd = site.etcd(name);
         etcd.endpoints = endpoints;
         let (folder, kek) = (site.store(name), site.kek());
-        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open_shared(&folder, &kek, &etcd, Role::Gateway));
+        let opened =
+            tokio::task::spawn_blocking(move || EmbeddedStore::open_shared(&folder, &kek, &etcd, Role::Gateway));
         let store = Arc::new(opened.await.unwrap().unwrap());
         let text = format!(
             "hostname = \"{name}.ours.example\"\ndomains = [\"ours.load.example\"]\n\
@@ -95,16 +96,14 @@ impl Node {
         let scenario = scenario(seconds);
         let target = Target::find(&self.address().to_string(), false).await.unwrap();
         let (_phase, going) = watch::channel(Phase::Going);
-        let mails = prepared(&scenario, Some(people.clone()), Arc::new(|_: &str, _: usize, _: usize| {})).await.unwrap();
+        let mails =
+            prepared(&scenario, Some(people.clone()), Arc::new(|_: &str, _: usize, _: usize| {})).await.unwrap();
         let setup = Setup { scenario, mails, target, sink: Some(self.sink), processes: Vec::new() };
         let outcome = tokio::time::timeout(Duration::from_secs(180), run(setup, going)).await.unwrap();
         outcome.unwrap().account
     }
 
-    async fn change<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&EmbeddedStore) -> T + Send + 'static,
-    ) -> T {
+    async fn change<T: Send + 'static>(&self, change: impl FnOnce(&EmbeddedStore) -> T + Send + 'static) -> T {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || change(&store)).await.unwrap()
     }
@@ -134,7 +133,12 @@ fn tell(what: &str, accounts: &[Account]) {
     for (node, account) in ["a", "b"].iter().zip(accounts) {
         println!(
             "{what}: node {node}: {} sent, {} taken, {} deferred, {} refused, {} delivered, {} faults",
-            account.sent, account.taken, account.deferred, account.refused, account.delivered, account.faults.len()
+            account.sent,
+            account.taken,
+            account.deferred,
+            account.refused,
+            account.delivered,
+            account.faults.len()
         );
     }
 }
@@ -184,12 +188,17 @@ async fn t08_no_failure_of_etcd_loses_or_leaks_mail_and_nothing_stale_is_used() 
     }
 
     // A gateway is cut off; meanwhile somebody is blocked.
-    let (from, victim) = (people.ours[0].mailbox.to_string(), people.theirs.iter().find(|one| one.certificate.is_some()).unwrap().mailbox.to_string());
+    let (from, victim) = (
+        people.ours[0].mailbox.to_string(),
+        people.theirs.iter().find(|one| one.certificate.is_some()).unwrap().mailbox.to_string(),
+    );
     let block = |trust: TrustState| {
         let victim = owner(&victim);
         a.change(move |store| {
             let held = store.identity_of(&victim).unwrap();
-            held.certificates.iter().for_each(|one| store.set_trust(&victim, one.certificate.fingerprint(), trust).unwrap());
+            held.certificates
+                .iter()
+                .for_each(|one| store.set_trust(&victim, one.certificate.fingerprint(), trust).unwrap());
         })
     };
     cables.iter().for_each(|cable| cable.cut(true));

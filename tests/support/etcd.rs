@@ -163,9 +163,8 @@ impl Members {
             let output = self.ctl_at(*at, &["endpoint", "status", "-w", "json"]);
             let value: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
             let status = value.as_ref().and_then(|value| value.get(0)).and_then(|one| one.get("Status"));
-            status.is_some_and(|status| {
-                status["leader"].is_number() && status["leader"] == status["header"]["member_id"]
-            })
+            status
+                .is_some_and(|status| status["leader"].is_number() && status["leader"] == status["header"]["member_id"])
         })
     }
 
