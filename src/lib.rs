@@ -75,6 +75,8 @@ pub mod pki {
     pub mod authority;
     /// P: what a certificate says for mail: addresses, usages, capabilities.
     pub mod certificate;
+    /// P: LDIF (RFC 2849): entries of a directory's dump, with their certificates.
+    pub mod ldif;
     /// P: certification paths; yields what it needs.
     pub mod path;
     /// P: PEM blocks of a file.

@@ -13,11 +13,14 @@
 //!
 //! **Memory.** Decoded identities, absent ones included, and private keys are kept in bounded caches without stale fill; aliases and the trust set are kept whole.
 
+/// Many certificates in few transactions.
+mod bulk;
 /// Changing the store.
 mod change;
 /// Answering with private keys.
 mod holder;
 
+pub use bulk::{CheckedParcel, Parcel};
 pub use change::ImportOutcome;
 
 use std::collections::HashSet;
