@@ -4,6 +4,8 @@
 mod cache;
 /// Where and how the local store keeps its records: one file, ACID.
 pub mod embedded;
+/// Whose certificates run out, with none after them.
+pub mod expiry;
 /// The key-encryption key and the keys it wraps.
 pub mod keyring;
 /// The encoding of records.

@@ -318,7 +318,11 @@ impl Inner {
     }
 
     /// Adds intermediates; what is known, as an anchor too, stays as it is.
-    pub(super) fn put_intermediates(&self, change: &mut Change<'_, '_>, new: Vec<Certificate>) -> Result<(), StoreError> {
+    pub(super) fn put_intermediates(
+        &self,
+        change: &mut Change<'_, '_>,
+        new: Vec<Certificate>,
+    ) -> Result<(), StoreError> {
         let known = self.read_trust_manifest(change)?.entries;
         let fresh: Vec<Certificate> =
             new.into_iter().filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint())).collect();
@@ -423,6 +427,16 @@ impl EmbeddedStore {
     /// Adds anchors (`Some(scope)`) or intermediates (`None`) in one transaction.
     pub fn add_trust_all(&self, certificates: &[Certificate], scope: Option<&AnchorScope>) -> Result<(), StoreError> {
         self.inner.write(|change| self.inner.put_trust(change, certificates, scope))
+    }
+
+    /// As [`CertStore::purge`], where nothing of the owner changed since his identity had this generation: what came since was not exported.
+    pub fn purge_as_seen(&self, owner: &Owner, generation: u64) -> Result<(), StoreError> {
+        self.inner.write(|change| match change.top(&owner_path(owner))? {
+            Some(record) if record.generation != generation => Err(StoreError::Refused(format!(
+                "{owner} was changed while it was exported; nothing was removed, export again"
+            ))),
+            _ => self.inner.purge(change, owner),
+        })
     }
 
     /// The owner that an address stands for: aliases followed.
