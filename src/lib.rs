@@ -112,6 +112,8 @@ pub mod relay {
     pub mod current;
     /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
     pub mod deliver;
+    /// Looks once a day whose certificates run out.
+    pub mod expiry;
     /// CRLs and OCSP responses over HTTP.
     pub mod fetch;
     /// Store, spool, listeners and deliverer put together.
