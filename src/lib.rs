@@ -75,6 +75,8 @@ pub mod pki {
     pub mod authority;
     /// P: what a certificate says for mail: addresses, usages, capabilities.
     pub mod certificate;
+    /// P: LDIF (RFC 2849): entries of a directory's dump, with their certificates.
+    pub mod ldif;
     /// P: certification paths; yields what it needs.
     pub mod path;
     /// P: PEM blocks of a file.
@@ -110,6 +112,8 @@ pub mod relay {
     pub mod current;
     /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
     pub mod deliver;
+    /// Looks once a day whose certificates run out.
+    pub mod expiry;
     /// CRLs and OCSP responses over HTTP.
     pub mod fetch;
     /// Store, spool, listeners and deliverer put together.

@@ -6,6 +6,8 @@ mod cache;
 pub mod embedded;
 /// A store that several gateways share: etcd is the truth, the embedded store each node's copy of it.
 pub mod etcd;
+/// Whose certificates run out, with none after them.
+pub mod expiry;
 /// The key-encryption key and the keys it wraps.
 pub mod keyring;
 /// The encoding of records.

@@ -515,3 +515,238 @@ fn post_quantum_keys_are_imported_shown_and_exported() {
         assert!(exported.keys.iter().any(|key| **key == *issued.pkcs8));
     }
 }
+
+/// A dump of a directory: one entry a certificate.
+fn ldif(certificates: &[(&str, &[u8])]) -> String {
+    use base64::Engine;
+    let mut text = "version: 1\n\n".to_owned();
+    for (name, der) in certificates {
+        let value = base64::engine::general_purpose::STANDARD.encode(der);
+        let folded: Vec<String> =
+            value.as_bytes().chunks(70).map(|part| String::from_utf8_lossy(part).into()).collect();
+        text.push_str(&format!("dn: cn={name},dc=example\nuserCertificate;binary:: {}\n\n", folded.join("\n ")));
+    }
+    text
+}
+
+fn rows(report: &str) -> Vec<(String, String)> {
+    let mut reader = csv::Reader::from_reader(report.as_bytes());
+    reader.records().map(|row| row.unwrap()).map(|row| (row[1].to_owned(), row[2].to_owned())).collect()
+}
+
+#[test]
+fn a_directory_is_imported_and_the_report_says_what_was_refused_and_lets_it_go_on() {
+    let place = Place::new();
+    let names: Vec<String> = (0..40).map(|number| format!("p{number}@partner.example")).collect();
+    let made: Vec<Issued> = names.iter().map(|name| issued(name, 0)).collect();
+    let mut entries: Vec<(&str, &[u8])> =
+        names.iter().zip(&made).map(|(name, issued)| (name.as_str(), issued.certificate.der().as_ref())).collect();
+    // A second generation of the first one, in the same transaction.
+    let renewed = issued(&names[0], 1);
+    entries.push(("again", renewed.certificate.der()));
+    entries.push(("broken", b"0\x03\x02\x01\x01"));
+    place.write("all.ldif", ldif(&entries).as_bytes());
+    // An alias may hold no certificates: it costs itself alone.
+    place.write("one.der", made[1].certificate.der());
+    place.good(&["cert", "import", "one.der"]);
+    place.good(&["cert", "purge", &names[1], "--force"]);
+    place.good(&["alias", "add", &names[39], &names[38]]);
+    let ended = place.run(&["cert", "import", "all.ldif", "--report", "report.csv"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.out.contains("42 files and values: 41 stored, 0 there already, 1 refused"), "{ended:?}");
+    let report = fs::read_to_string(place.path("report.csv")).unwrap();
+    let told = rows(&report);
+    assert_eq!(told.len(), 42);
+    let refused: Vec<&(String, String)> = told.iter().filter(|(_, outcome)| outcome == "refused").collect();
+    assert!(
+        refused.len() == 1 && refused[0].0.contains("all.ldif:") && refused[0].0.contains("cn=broken"),
+        "{refused:?}"
+    );
+    {
+        let store = place.open();
+        assert_eq!(store.owners().unwrap().len(), 39, "p39 is another name of p38");
+        let first = store.identity(&Mailbox::parse(&names[0]).unwrap()).unwrap();
+        assert_eq!(first.certificates.len(), 2);
+        assert!(store.verify().unwrap().is_empty(), "everything written is named");
+    }
+    // A report that is there is not overwritten; with --resume only what was refused is tried again.
+    assert_eq!(place.run(&["cert", "import", "all.ldif", "--report", "report.csv"]).code, 2);
+    fs::write(
+        place.path("report.csv"),
+        report.trim_end_matches('\n').rsplit_once('\n').unwrap().0.to_owned() + "\nabc",
+    )
+    .unwrap();
+    let ended = place.run(&["cert", "import", "all.ldif", "--report", "report.csv", "--resume", "--json"]);
+    let sums: Value = serde_json::from_str(&ended.out).unwrap();
+    let count = |key: &str| sums[key].as_u64().unwrap();
+    assert_eq!(count("tried") + count("done_before"), 42, "{ended:?}");
+    assert!(count("done_before") >= 40 && count("stored") == 0 && count("refused") == 1, "{ended:?}");
+    // Without a report it is seen that everything is there.
+    let again = place.run(&["cert", "import", "all.ldif"]);
+    assert!(again.out.contains("0 stored, 41 there already, 1 refused"), "{again:?}");
+    let json = place.run(&["cert", "import", "all.ldif", "--report", "report.jsonl"]);
+    assert_eq!(json.code, 1);
+    let lines = fs::read_to_string(place.path("report.jsonl")).unwrap();
+    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()) && lines.lines().count() == 42);
+}
+
+#[test]
+fn every_generation_is_exported_and_openssl_reads_it() {
+    let place = Place::new();
+    let (old, young) = (issued(ANNA, -20), issued(ANNA, 0));
+    place.write("old.p12", &p12(&[&old], "x"));
+    place.write("young.p12", &p12(&[&young], "x"));
+    place.good(&["cert", "import", "old.p12", "young.p12", "--password", "x"]);
+    place.good(&["cert", "export", ANNA, "--output", "all.p12", "--password", "secret"]);
+    let read = Command::new("openssl")
+        .args(["pkcs12", "-in", "all.p12", "-passin", "pass:secret", "-nodes"])
+        .current_dir(place.folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&read.stdout);
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    assert_eq!((text.matches("BEGIN PRIVATE KEY").count(), text.matches("BEGIN CERTIFICATE").count()), (2, 2));
+}
+
+#[test]
+fn a_profile_for_apples_devices_names_the_newest_identities_and_brings_the_older_ones() {
+    let place = Place::new();
+    let (old, young) = (issued(ANNA, -20), issued(ANNA, 0));
+    let mut recipe = Recipe::mailbox(ANNA, Timestamp::now() + SignedDuration::from_secs(60), NewKey::P256);
+    recipe.key_usage = vec!["digitalSignature"];
+    let signer = issue(&recipe, None);
+    place.write("anna.p12", &p12(&[&old, &young, &signer], "x"));
+    place.good(&["cert", "import", "anna.p12", "--password", "x"]);
+    let arguments =
+        ["cert", "export", ANNA, "--password", "secret", "--mail-server", "imap.example.org", "--mobileconfig"];
+    place.good(&[&arguments[..], &["a.mobileconfig"]].concat());
+    assert_eq!(fs::metadata(place.path("a.mobileconfig")).unwrap().permissions().mode() & 0o777, 0o600);
+    let profile = plist::Value::from_file(place.path("a.mobileconfig")).unwrap();
+    let profile = profile.as_dictionary().unwrap();
+    assert_eq!(profile["PayloadType"].as_string(), Some("Configuration"));
+    let content: Vec<&plist::Dictionary> =
+        profile["PayloadContent"].as_array().unwrap().iter().map(|payload| payload.as_dictionary().unwrap()).collect();
+    let of = |kind: &str| {
+        content.iter().filter(|payload| payload["PayloadType"].as_string() == Some(kind)).copied().collect::<Vec<_>>()
+    };
+    let (identities, mail) = (of("com.apple.security.pkcs12"), of("com.apple.mail.managed")[0]);
+    assert_eq!(identities.len(), 3);
+    let named = |key: &str| {
+        let uuid = mail[key].as_string().unwrap();
+        let payload = identities.iter().find(|payload| payload["PayloadUUID"].as_string() == Some(uuid)).unwrap();
+        let bundle = import(payload["PayloadContent"].as_data().unwrap(), "secret").unwrap();
+        assert_eq!((bundle.keys.len(), bundle.certificates.len()), (1, 1), "one identity a payload");
+        bundle.certificates[0].clone()
+    };
+    assert_eq!(named("SMIMESigningCertificateUUID"), signer.certificate);
+    assert_eq!(named("SMIMEEncryptionCertificateUUID"), young.certificate);
+    assert_eq!(mail["SMIMESigningEnabled"].as_boolean(), Some(true));
+    assert_eq!(mail["SMIMEEnableEncryptionPerMessageSwitch"].as_boolean(), Some(true));
+    assert_eq!(mail["IncomingMailServerHostName"].as_string(), Some("imap.example.org"));
+    assert!(identities.iter().all(|payload| payload.get("Password").is_none()), "the password is not in it unasked");
+    // The same identities again: a device replaces what it has.
+    place.good(&[&arguments[..], &["b.mobileconfig", "--current-only", "--with-password"]].concat());
+    let again = plist::Value::from_file(place.path("b.mobileconfig")).unwrap();
+    let again = again.as_dictionary().unwrap();
+    assert_eq!(again["PayloadUUID"], profile["PayloadUUID"]);
+    let content = again["PayloadContent"].as_array().unwrap();
+    assert_eq!(content.len(), 3, "two identities and the account");
+    assert_eq!(content[0].as_dictionary().unwrap()["Password"].as_string(), Some("secret"));
+}
+
+#[test]
+fn everybodys_keys_are_written_for_device_management_and_the_folder_is_added_to() {
+    let place = Place::new();
+    let bert = "bert@example.org";
+    let (old, young, other) = (issued(ANNA, -20), issued(ANNA, 0), issued(bert, 0));
+    place.write("in.p12", &p12(&[&old, &young, &other], "x"));
+    place.write("carl.der", issued("carl@example.org", 0).certificate.der());
+    place.good(&["cert", "import", "in.p12", "carl.der", "--password", "x"]);
+    place.good(&["cert", "export", "--all-users", "devices"]);
+    let list = || {
+        let mut reader = csv::Reader::from_path(place.path("devices/import.csv")).unwrap();
+        reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect::<Vec<Vec<String>>>()
+    };
+    let check = |rows: &[Vec<String>]| {
+        for row in rows {
+            let file = place.path("devices").join(&row[1]);
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+            let bundle = import(&fs::read(&file).unwrap(), &row[2]).unwrap();
+            assert_eq!((bundle.keys.len(), bundle.certificates.len()), (1, 1));
+            assert!(bundle.certificates[0].is_for(&Mailbox::parse(&row[0]).unwrap().key()));
+            let thumbprint = Command::new("sh")
+                .args(["-c", "openssl pkcs12 -in \"$0\" -passin \"pass:$1\" -nokeys 2>/dev/null | openssl x509 -noout -fingerprint -sha1"])
+                .args([file.as_os_str(), row[2].as_ref()])
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&thumbprint.stdout).replace(':', "");
+            assert!(said.contains(&row[3]) && row[3].len() == 40, "{said} {row:?}");
+            assert!(row[2].len() >= 24 && row[4] == "smimeEncryption");
+        }
+    };
+    let rows = list();
+    assert_eq!(fs::metadata(place.path("devices/import.csv")).unwrap().permissions().mode() & 0o777, 0o600);
+    let users: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(users.iter().filter(|user| **user == ANNA).count(), 2, "{users:?}");
+    assert_eq!(users.iter().filter(|user| **user == bert).count(), 1, "{users:?}");
+    assert_eq!(rows.len(), 3, "carl has no key here");
+    check(&rows);
+    assert_ne!(rows[0][2], rows[1][2], "a password of its own for each");
+    // A file that went is made again, and what is new is added; the rest stays.
+    fs::remove_file(place.path("devices").join(&rows[0][1])).unwrap();
+    place.write("dora.p12", &p12(&[&issued("dora@example.org", 0)], "x"));
+    place.good(&["cert", "import", "dora.p12", "--password", "x"]);
+    let told = place.good(&["cert", "export", "--all-users", "devices"]);
+    assert!(told.out.contains("2 files made, 2 there already"), "{told:?}");
+    let after = list();
+    assert_eq!(after.len(), 4);
+    assert!(rows[1..].iter().all(|row| after.contains(row)));
+    check(&after);
+}
+
+#[test]
+fn a_purge_exports_first_and_says_what_is_gone() {
+    let place = Place::new();
+    let (old, young) = (issued(ANNA, -20), issued(ANNA, 0));
+    place.write("in.p12", &p12(&[&old, &young], "x"));
+    place.good(&["cert", "import", "in.p12", "--password", "x"]);
+    place.write("taken.p12", b"something else");
+    let refused = place.run(&["cert", "purge", ANNA, "--export", "taken.p12", "--password", "secret"]);
+    assert!(refused.code == 2 && place.open().owners().unwrap().len() == 1, "{refused:?}");
+    let seen = place.open().identity(&Mailbox::parse(ANNA).unwrap()).unwrap();
+    // What came after the export is not lost: the purge says so.
+    place.open().set_disabled(&seen.owner, true).unwrap();
+    let refused = place.open().purge_as_seen(&seen.owner, seen.generation).unwrap_err().to_string();
+    assert!(refused.contains("export again"), "{refused}");
+    place.good(&["cert", "purge", ANNA, "--export", "last.p12", "--password", "secret"]);
+    assert!(place.open().owners().unwrap().is_empty());
+    let bundle = import(&fs::read(place.path("last.p12")).unwrap(), "secret").unwrap();
+    assert_eq!((bundle.keys.len(), bundle.certificates.len()), (2, 2));
+}
+
+#[test]
+fn what_expires_is_listed_by_its_last_certificate() {
+    let place = Place::new();
+    let until = |address: &str, days: i64| {
+        let now = Timestamp::now();
+        let mut recipe = Recipe::mailbox(address, now, NewKey::P256);
+        recipe.not_after = now + SignedDuration::from_hours(24 * days + 1);
+        issue(&recipe, None)
+    };
+    place.write("in.p12", &p12(&[&until(ANNA, 5), &until("bert@example.org", 5), &until("bert@example.org", 90)], "x"));
+    place.write("p.der", until("carl@partner.example", 5).certificate.der());
+    place.good(&["cert", "import", "in.p12", "p.der", "--password", "x"]);
+    let found = |arguments: &[&str]| -> (i32, Vec<(String, i64)>) {
+        let ended = place.run(&[&["cert", "expiring", "--json"], arguments].concat());
+        let told: Value = serde_json::from_str(&ended.out).unwrap();
+        let one = |one: &Value| (one["owner"].as_str().unwrap().to_owned(), one["days_left"].as_i64().unwrap());
+        (ended.code, told["expiring"].as_array().unwrap().iter().map(one).collect())
+    };
+    assert_eq!(found(&["--within", "30d"]), (1, vec![(ANNA.to_owned(), 5)]));
+    assert_eq!(found(&["--within", "4d"]), (0, vec![]));
+    let (_, partners) = found(&["--within", "2w", "--partners"]);
+    assert_eq!(partners.len(), 2, "{partners:?}");
+    let table = place.run(&["cert", "expiring"]);
+    assert!(table.out.contains("signing, encryption") && table.code == 1, "{table:?}");
+    assert!(place.run(&["cert", "expiring", "--within", "soon"]).code == 2);
+}

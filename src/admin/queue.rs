@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::protocol::{AT_ONCE, Change, Refused, Request, Which};
 use crate::mime::entity::MimeLimits;
 use crate::mime::header::Header;
+use crate::relay::expiry::Expiry;
 use crate::relay::hop::{Health, HopStatus};
 use crate::relay::release::{By, ReleaseError, Releaser};
 use crate::spool::{
@@ -40,6 +41,8 @@ pub struct Desk {
     pub spool: Spool,
     /// What lets held outbound mail go.
     pub releaser: Releaser,
+    /// Whose certificates run out; `None`: nobody looks.
+    pub expiry: Option<Expiry>,
     /// The next hops' health; `None`: nothing is delivered here.
     pub health: Option<Health>,
     /// The file of the key-encryption key that opens an adopted spool, where no other is named.
@@ -138,6 +141,7 @@ impl Desk {
             .collect();
         let health = self.health.as_ref().map(|health| health.status().iter().map(health_json).collect::<Vec<_>>());
         json!({
+            "certificates": self.expiry.as_ref().map(Expiry::told),
             "total": sums_json(&stats.total()), "by_next_hop": hops, "next_hops": health,
             "spool": {"takes_mail": self.spool.ready().is_ok(), "trouble": self.spool.trouble().or_else(|| self.spool.ready().err().map(|error| error.to_string()))},
         })

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod check;
+mod expiring;
 mod export;
 mod import;
 mod pending;
@@ -44,14 +45,16 @@ enum Trust {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Store certificates and private keys from files and folders: PKCS#12, PEM, DER. Nothing of a file is stored, or all of it.
+    /// Store certificates and private keys from files and folders: PKCS#12, PEM, DER, LDIF. Nothing of a file, or of a directory's value, is
+    /// stored, or all of it. What is stored already is left as it is, so an import may be repeated.
     ///
     /// Exit status: 0 all stored (or there already), 1 some refused, 2 nothing could be tried.
     #[command(
-        after_help = "Example:\n  waxwing cert import --password-file pw.txt anna.p12\n  waxwing cert import --trust pinned partners/"
+        after_help = "Examples:\n  waxwing cert import --password-file pw.txt anna.p12\n  waxwing cert import --trust pinned partners/\n  \
+        waxwing cert import directory.ldif --report import.csv\n  waxwing cert import keys/ --password-file pw.txt --report import.csv --resume"
     )]
     Import {
-        /// Files, and folders, of which .p12 .pfx .pem .crt .cer .der are read.
+        /// Files, and folders, of which .p12 .pfx .pem .crt .cer .der .ldif are read; of LDIF userCertificate, userSMIMECertificate, userPKCS12.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
         #[command(flatten)]
@@ -61,6 +64,15 @@ enum Command {
         address: Option<String>,
         #[arg(long, value_enum, default_value_t = Trust::Trusted)]
         trust: Trust,
+        /// Write what became of each file and value, and why: CSV, or JSON a line where it ends in .json or .jsonl.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+        /// Go on with a report: what it says is stored is not read again.
+        #[arg(long, requires = "report")]
+        resume: bool,
+        /// The sums, for programs.
+        #[arg(long)]
+        json: bool,
     },
     /// List certificates, of one owner or of all.
     #[command(after_help = "Example:\n  waxwing cert list\n  waxwing cert list anna@example.org --json")]
@@ -89,17 +101,21 @@ enum Command {
         waxwing cert check @partner.example --revocation require --json"
     )]
     Check(Box<check::CheckArgs>),
-    /// Write all certificates and private keys that an owner ever had to a PKCS#12 file, and read it back.
-    #[command(after_help = "Example:\n  waxwing cert export anna@example.org --output anna.p12 --password-file pw.txt")]
-    Export {
-        /// A mailbox, or @domain.
-        address: String,
-        /// The file to make (mode 0600); an existing one is left as it is.
-        #[arg(long, value_name = "FILE")]
-        output: PathBuf,
-        #[command(flatten)]
-        password: PasswordArgs,
-    },
+    /// Write all certificates and private keys that an owner ever had to a PKCS#12 file, and read it back; or what Apple's devices install; or
+    /// everybody's keys for device management.
+    #[command(
+        after_help = "Examples:\n  waxwing cert export anna@example.org --output anna.p12 --password-file pw.txt\n  \
+        waxwing cert export anna@example.org --mobileconfig anna.mobileconfig --mail-server imap.example.org --password-file pw.txt\n  \
+        waxwing cert export --all-users devices/"
+    )]
+    Export(Box<export::ExportArgs>),
+    /// List whose certificates run out soon, with none after them that lasts longer.
+    ///
+    /// Exit status: 0 none, 1 some, 2 could not be read.
+    #[command(
+        after_help = "Examples:\n  waxwing cert expiring --within 30d\n  waxwing cert expiring --within 2w --partners --json"
+    )]
+    Expiring(expiring::ExpiringArgs),
     /// Disable an owner: no signing and no new encryption; old mail stays readable. Nothing is revoked at the CA.
     #[command(after_help = "Example:\n  waxwing cert disable anna@example.org")]
     Disable {
@@ -114,16 +130,20 @@ enum Command {
     },
     /// Remove an owner's certificates and private keys: mail encrypted to them can never be read here again.
     #[command(
-        after_help = "Example:\n  waxwing cert purge anna@example.org --exported anna.p12 --password-file pw.txt"
+        after_help = "Examples:\n  waxwing cert purge anna@example.org --export anna.p12 --password-file pw.txt\n  \
+        waxwing cert purge anna@example.org --exported anna.p12 --password-file pw.txt"
     )]
     Purge {
         /// A mailbox, or @domain.
         address: String,
-        /// An export that is checked to hold every key and certificate that goes.
-        #[arg(long, value_name = "FILE", required_unless_present = "force")]
+        /// Make this export first, read it back, and check that it holds every key and certificate that goes.
+        #[arg(long, value_name = "FILE", required_unless_present_any = ["exported", "force"])]
+        export: Option<PathBuf>,
+        /// An export that was made before, which is checked in the same way.
+        #[arg(long, value_name = "FILE", conflicts_with = "export")]
         exported: Option<PathBuf>,
         /// Without an export: the keys are lost.
-        #[arg(long, conflicts_with = "exported")]
+        #[arg(long, conflicts_with_all = ["exported", "export"])]
         force: bool,
         #[command(flatten)]
         password: PasswordArgs,
@@ -162,7 +182,7 @@ enum Command {
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> CommandResult {
     match args.command {
-        Command::Import { paths, password, address, trust } => {
+        Command::Import { paths, password, address, trust, report, resume, json } => {
             let owner = address.as_deref().map(parse_owner).transpose()?;
             let trust = match trust {
                 Trust::Pinned => TrustState::Pinned,
@@ -171,32 +191,27 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
             };
             let password = password.read()?;
             let files = import::collect(&paths)?;
-            import::run(
-                &args.store.open_or_create(context)?,
-                &files,
-                password.as_ref().map(|text| text.as_str()),
-                owner,
-                trust,
-            )
+            let store = args.store.open_or_create(context)?;
+            let password = password.as_ref().map(|text| text.as_str());
+            let report = report.as_deref();
+            import::run(&import::Settings { store: &store, password, owner, trust, report, resume, json }, &files)
         }
         Command::List { address, json } => list(&args.store.open(context)?, address.as_deref(), json),
         Command::Show { what, json } => show(&args.store.open(context)?, &what, json),
         Command::Check(check) => check::run(*check, &args.store, context),
-        Command::Export { address, output, password } => {
-            let owner = parse_owner(&address)?;
-            let password = export::needed(&password)?;
-            export::run(&args.store.open(context)?, &owner, &output, &password)
-        }
+        Command::Export(export) => export::run(&export, &args.store.open(context)?),
+        Command::Expiring(expiring) => expiring::run(&expiring, &args.store.open(context)?),
         Command::Disable { address } => set_disabled(&args.store.open(context)?, &parse_owner(&address)?, true),
         Command::Enable { address } => set_disabled(&args.store.open(context)?, &parse_owner(&address)?, false),
-        Command::Purge { address, exported, force: _, password } => {
+        Command::Purge { address, export: output, exported, force: _, password } => {
             let owner = parse_owner(&address)?;
-            let exported = exported.map(|file| Ok::<_, Failure>((export::needed(&password)?, file))).transpose()?;
-            export::purge(
-                &args.store.open(context)?,
-                &owner,
-                exported.as_ref().map(|(password, file)| (file.as_path(), password.as_str())),
-            )
+            let store = args.store.open(context)?;
+            let Some(file) = output.as_ref().or(exported.as_ref()) else { return export::purge(&store, &owner, None) };
+            let password = export::needed(&password)?;
+            if output.is_some() {
+                export::to_file(&store, &owner, file, &password)?;
+            }
+            export::purge(&store, &owner, Some((file, &password)))
         }
         Command::Block { address, fingerprint } => {
             let block = |record: &CertificateRecord| record.trust != TrustState::Blocked;

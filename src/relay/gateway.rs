@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use self::reload::{Core, Listeners, Serving};
 use super::current::Current;
 use super::deliver::{Deliverer, Handover, OpenedMail, Settings, SystemClock, Transport};
+use super::expiry::Expiry;
 use super::hop::{Delivered, Health, HopError, HopStatus, Hops, Roots};
 use super::listen::{self, ListenError};
 use super::pipeline::{Came, Committing, Pipeline, Queue, QueueEntry, QueueError};
@@ -130,7 +131,7 @@ pub struct Gateway {
     core: Arc<Core>,
     deliverer: Deliverer,
     control: Option<server::Handle>,
-    keeper: Keeper,
+    keepers: [Keeper; 2],
     recovered: Recovered,
 }
 
@@ -171,7 +172,11 @@ impl Gateway {
         let deliverer =
             Deliverer::start_with(spool.clone(), Sending(live.clone()), Opening(live.clone()), settings.clone());
         let releaser = Releaser::new(spool.clone(), live.clone());
-        let keeper = Keeper(tokio::spawn(keep_looking(releaser.clone(), store)));
+        let expiry = Expiry::default();
+        let keepers = [
+            Keeper(tokio::spawn(expiry.clone().watch(store.clone()))),
+            Keeper(tokio::spawn(keep_looking(releaser.clone(), store))),
+        ];
         let serving = config.listeners.iter().zip(bound).map(|(listener, bound)| {
             let (handle, terms) = bound.serve_on_terms(pipeline.clone());
             Serving { name: listener.name.clone(), configured: listener.address, handle, terms }
@@ -189,11 +194,12 @@ impl Gateway {
         let desk = Desk {
             spool: core.spool.clone(),
             releaser,
+            expiry: Some(expiry),
             health: Some(core.health.clone()),
             kek: config.kek.clone(),
             reload: Some(reload::asked(&core)),
         };
-        Ok(Self { control: control.map(|control| control.serve(desk)), core, deliverer, keeper, recovered })
+        Ok(Self { control: control.map(|control| control.serve(desk)), core, deliverer, keepers, recovered })
     }
 
     /// The address of a listener.
@@ -243,7 +249,7 @@ impl Gateway {
     /// Stops accepting, lets sessions finish for up to `grace`; what is not delivered stays in the spool. Says whether all sessions
     /// ended by themselves.
     pub async fn shut_down(self, grace: Duration) -> bool {
-        drop((self.control, self.keeper));
+        drop((self.control, self.keepers));
         let mut ending = tokio::task::JoinSet::new();
         for handle in self.core.close() {
             ending.spawn(handle.shut_down(grace));

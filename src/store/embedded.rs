@@ -13,6 +13,8 @@
 //!
 //! **Memory.** Decoded identities, absent ones included, and private keys are kept in bounded caches without stale fill; aliases and the trust set are kept whole.
 
+/// Many certificates in few transactions.
+mod bulk;
 /// Changing the store.
 mod change;
 /// Answering with private keys.
@@ -20,6 +22,7 @@ mod holder;
 /// As the copy of a shared store.
 mod replica;
 
+pub use bulk::{CheckedParcel, Parcel};
 pub use change::ImportOutcome;
 pub(super) use replica::{Arrived, PathHashes, TakenIn};
 

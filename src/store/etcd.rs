@@ -360,6 +360,7 @@ impl Shared {
             if plan.writes.is_empty() {
                 return Ok(result);
             }
+            commit::fits(&plan)?;
             if self.make(plan)? {
                 return Ok(result);
             }

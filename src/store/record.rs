@@ -197,6 +197,23 @@ impl Encoded for Root {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Bucket(pub Vec<(String, Mac)>);
 
+impl Bucket {
+    /// The MAC beside a path in a bucket's octets, without decoding all of it; `None` where the octets are no bucket.
+    pub fn find(octets: &[u8], path: &str) -> Option<Option<Mac>> {
+        let mut reader = Reader(octets);
+        for _ in 0..reader.count()? {
+            let (known, mac) = (reader.octets()?, reader.array()?);
+            match known.cmp(path.as_bytes()) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Some(Some(mac)),
+                std::cmp::Ordering::Greater => return Some(None),
+            }
+        }
+        reader.end()?;
+        Some(None)
+    }
+}
+
 impl Encoded for Bucket {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -93,13 +93,11 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
         if let Some(reads) = self.reads {
             reads.borrow_mut().insert(path.to_owned());
         }
-        let bucket = self.bucket(bucket_of(path))?;
-        match bucket.0.binary_search_by(|(known, _)| known.as_str().cmp(path)) {
-            Ok(at) => match bucket.0.get(at) {
-                Some((_, mac)) => self.child(path, mac).map(Some),
-                None => Ok(None),
-            },
-            Err(_) => Ok(None),
+        let Some((name, record)) = self.bucket_record(bucket_of(path))? else { return Ok(None) };
+        match Bucket::find(&record.value, path) {
+            Some(Some(mac)) => self.child(path, &mac).map(Some),
+            Some(None) => Ok(None),
+            None => Err(self.alerts.raise(&name)),
         }
     }
 
@@ -123,13 +121,17 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
     }
 
     fn bucket(&self, number: u16) -> Result<Bucket, StoreError> {
-        let Ok(at) = self.root.buckets.binary_search_by_key(&number, |(known, _)| *known) else {
-            return Ok(Bucket::default());
-        };
-        let Some((_, mac)) = self.root.buckets.get(at) else { return Ok(Bucket::default()) };
+        let Some((path, record)) = self.bucket_record(number)? else { return Ok(Bucket::default()) };
+        Bucket::decode(&record.value).ok_or_else(|| self.alerts.raise(&path))
+    }
+
+    /// The path and the record of a bucket; `None` where it is proven that there is none.
+    fn bucket_record(&self, number: u16) -> Result<Option<(String, Record)>, StoreError> {
+        let place = self.root.buckets.binary_search_by_key(&number, |(known, _)| *known);
+        let Some((_, mac)) = place.ok().and_then(|at| self.root.buckets.get(at)) else { return Ok(None) };
         let path = bucket_path(number);
         let record = self.child(&path, mac)?;
-        Bucket::decode(&record.value).filter(|_| record.kind == Kind::Bucket).ok_or_else(|| self.alerts.raise(&path))
+        if record.kind == Kind::Bucket { Ok(Some((path, record))) } else { Err(self.alerts.raise(&path)) }
     }
 
     /// Every top-level path that begins so, sorted, and the buckets that could not be read.
@@ -210,6 +212,17 @@ impl<'t, 'a> Change<'t, 'a> {
     pub fn view(&self) -> View<'_, Table<'t, &'static str, &'static [u8]>> {
         let root = Arc::clone(&self.root);
         View { table: &self.table, ring: self.ring, alerts: self.alerts, root, reads: Some(&self.reads) }
+    }
+
+    /// What stands at a top-level path, as changed so far.
+    pub fn top(&self, path: &str) -> Result<Option<Record>, StoreError> {
+        let Some(bucket) = self.buckets.get(&bucket_of(path)) else { return self.view().top(path) };
+        self.reads.borrow_mut().insert(path.to_owned());
+        let place = bucket.0.binary_search_by(|(known, _)| known.as_str().cmp(path));
+        match place.ok().and_then(|at| bucket.0.get(at)) {
+            Some((_, mac)) => self.view().child(path, mac).map(Some),
+            None => Ok(None),
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,74 +1,65 @@
-//! `waxwing cert import`: whole files or nothing of them.
+//! `waxwing cert import`: whole files, and whole values of directories' dumps, or nothing of them; thousands in one transaction.
+
+/// Reading and checking on every core, storing in large transactions.
+mod flow;
+/// What became of each, in a file that a later run goes on from.
+mod report;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::super::{CommandResult, Failure, NOT_GOOD, read_file, shown};
+use super::super::{Failure, shown};
 use super::short;
+use crate::cms::signed::SignedData;
 use crate::keys::{KeyId, SoftwareKey};
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::pkcs12::{Bundle, read_any};
 use crate::policy::TrustState;
-use crate::store::embedded::EmbeddedStore;
+use crate::store::embedded::{CheckedParcel, EmbeddedStore, ImportOutcome, Parcel};
 use crate::store::{NewCertificate, Owner, Provenance, Stored};
 
-const EXTENSIONS: [&str; 6] = ["p12", "pfx", "pem", "crt", "cer", "der"];
+pub(super) use flow::run;
 
-/// What is the same for every file.
-struct Import<'a> {
-    store: &'a EmbeddedStore,
-    password: Option<&'a str>,
-    owner: Option<Owner>,
-    trust: TrustState,
+const EXTENSIONS: [&str; 7] = ["p12", "pfx", "pem", "crt", "cer", "der", "ldif"];
+/// Attributes of a directory that hold certificates (RFC 4523, RFC 2798).
+const ATTRIBUTES: [&str; 3] = [USER_CERTIFICATE, USER_SMIME_CERTIFICATE, USER_PKCS12];
+const USER_CERTIFICATE: &str = "usercertificate";
+const USER_SMIME_CERTIFICATE: &str = "usersmimecertificate";
+const USER_PKCS12: &str = "userpkcs12";
+
+/// What is the same for everything that is imported.
+pub(super) struct Settings<'a> {
+    pub store: &'a EmbeddedStore,
+    pub password: Option<&'a str>,
+    pub owner: Option<Owner>,
+    pub trust: TrustState,
+    /// Where it is said what became of each.
+    pub report: Option<&'a Path>,
+    /// What the report says is stored is left out.
+    pub resume: bool,
+    pub json: bool,
 }
 
-/// What became of a file.
-struct Report {
-    changed: bool,
-    lines: Vec<String>,
+/// Something that is stored whole or not at all.
+enum Job {
+    File(PathBuf),
+    /// A value of a directory's entry.
+    Value {
+        /// File, line and distinguished name.
+        name: String,
+        attribute: String,
+        octets: Vec<u8>,
+    },
 }
 
-/// Imports every file; says per file what was stored or why not.
-pub(super) fn run(
-    store: &EmbeddedStore,
-    found: &Found,
-    password: Option<&str>,
-    owner: Option<Owner>,
-    trust: TrustState,
-) -> CommandResult {
-    let Found { files, left_out } = found;
-    let import = Import { store, password, owner, trust };
-    let bar = if files.len() > 1 { ProgressBar::new(files.len() as u64) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta} {msg}") {
-        bar.set_style(style);
-    }
-    let (mut stored, mut unchanged, mut refused) = (0usize, 0usize, 0usize);
-    for file in files {
-        let name = shown(&file.display().to_string());
-        let outcome = import.file(file);
-        bar.suspend(|| match &outcome {
-            Ok(report) => report.lines.iter().for_each(|line| println!("{name}: {line}")),
-            Err(why) => eprintln!("waxwing: {name}: {}", shown(why)),
-        });
-        match outcome {
-            Ok(Report { changed: true, .. }) => stored += 1,
-            Ok(Report { changed: false, .. }) => unchanged += 1,
-            Err(_) => refused += 1,
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    if files.len() > 1 || *left_out > 0 {
-        println!(
-            "{} files: {stored} stored, {unchanged} there already, {refused} refused; {left_out} of other kinds left out",
-            files.len()
-        );
-    }
-    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+/// A job that was read and may be stored.
+struct Ready {
+    parcel: CheckedParcel,
+    notes: Vec<String>,
+    /// Of each owner: fingerprint of each certificate, and whether its key came along.
+    named: Vec<(Owner, Vec<(String, bool)>)>,
 }
 
 /// What there is to import.
@@ -76,6 +67,13 @@ pub(super) struct Found {
     files: Vec<PathBuf>,
     /// Files in folders whose ending is not known.
     left_out: usize,
+}
+
+impl Found {
+    /// Octets of all files.
+    fn octets(&self) -> u64 {
+        self.files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|metadata| metadata.len()).sum()
+    }
 }
 
 /// The files named and, of folders, those with a known ending; none is a failure.
@@ -120,10 +118,37 @@ fn walk(folder: &Path, found: &mut Found) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Import<'_> {
-    fn file(&self, file: &Path) -> Result<Report, String> {
-        let octets = read_file(file).map(Zeroizing::new).map_err(|failure| failure.to_string())?;
-        let bundle = read_any(&octets, self.password).map_err(|error| error.to_string())?;
+/// Whether a file is a directory's dump.
+fn is_ldif(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("ldif"))
+}
+
+/// What a directory's value holds.
+fn value_bundle(attribute: &str, octets: &[u8], password: Option<&str>) -> Result<Bundle, String> {
+    let mut bundle = Bundle::default();
+    match attribute {
+        USER_PKCS12 => return read_any(octets, password).map_err(|error| error.to_string()),
+        USER_SMIME_CERTIFICATE => {
+            let octets = bytes::Bytes::copy_from_slice(octets);
+            bundle.certificates = SignedData::parse(&octets).map_err(|error| error.to_string())?.certificates;
+        }
+        _ => {
+            let octets = bytes::Bytes::copy_from_slice(octets);
+            bundle.certificates.push(Certificate::from_der(octets).map_err(|error| error.to_string())?);
+        }
+    }
+    Ok(bundle)
+}
+
+impl Settings<'_> {
+    /// Reads and checks a job's octets.
+    fn ready(&self, job: &Job, octets: &[u8]) -> Result<Ready, String> {
+        let (bundle, detail) = match job {
+            Job::File(file) => {
+                (read_any(octets, self.password).map_err(|error| error.to_string())?, file.display().to_string())
+            }
+            Job::Value { name, attribute, .. } => (value_bundle(attribute, octets, self.password)?, name.clone()),
+        };
         let (leaves, authorities) = split(bundle.certificates.clone());
         if leaves.is_empty() {
             return Err(match (authorities.is_empty(), bundle.keys.is_empty()) {
@@ -141,13 +166,11 @@ impl Import<'_> {
             let key =
                 keys.iter().find(|(id, _)| *id == KeyId::of_spki(leaf.public_key().spki())).map(|(_, pkcs8)| pkcs8);
             for owner in self.owners(leaf, &mut notes)? {
+                let provenance =
+                    Provenance { source: "import".to_owned(), detail: detail.clone(), at: Timestamp::now() };
                 let one = NewCertificate {
                     certificate: leaf.clone(),
-                    provenance: Provenance {
-                        source: "import".to_owned(),
-                        detail: file.display().to_string(),
-                        at: Timestamp::now(),
-                    },
+                    provenance,
                     trust: self.trust,
                     key: key.map(|pkcs8| Zeroizing::new(pkcs8.to_vec())),
                 };
@@ -157,24 +180,12 @@ impl Import<'_> {
                 }
             }
         }
-        let named: Vec<(Owner, Vec<(String, bool)>)> = new
-            .iter()
-            .map(|(owner, ones)| {
-                (owner.clone(), ones.iter().map(|one| (short(&one.certificate), one.key.is_some())).collect())
-            })
-            .collect();
+        let tell = |one: &NewCertificate| (short(&one.certificate), one.key.is_some());
+        let named = new.iter().map(|(owner, ones)| (owner.clone(), ones.iter().map(tell).collect())).collect();
         // Roots are no business of an import: trusting one is a decision of its own.
         let intermediates = authorities.into_iter().filter(|authority| !authority.is_self_issued()).collect();
-        let outcome = self.store.import(new, intermediates).map_err(|error| error.to_string())?;
-        let mut lines = notes;
-        let mut changed = false;
-        for ((owner, ones), (_, stored)) in named.iter().zip(&outcome) {
-            for ((fingerprint, has_key), stored) in ones.iter().zip(stored) {
-                changed |= *stored != Stored::Unchanged;
-                lines.push(format!("{} {fingerprint}: {}", shown(&owner.to_string()), told(*stored, *has_key)));
-            }
-        }
-        Ok(Report { changed, lines })
+        let parcel = Parcel { owners: new, intermediates }.check().map_err(|error| error.to_string())?;
+        Ok(Ready { parcel, notes, named })
     }
 
     /// Whose certificate it is.
@@ -209,6 +220,18 @@ impl Import<'_> {
         }
         Ok(owners)
     }
+}
+
+/// What became of it, a line a certificate, and whether anything was changed.
+fn lines(notes: Vec<String>, named: &[(Owner, Vec<(String, bool)>)], outcome: &ImportOutcome) -> (Vec<String>, bool) {
+    let (mut lines, mut changed) = (notes, false);
+    for ((owner, ones), (_, stored)) in named.iter().zip(outcome) {
+        for ((fingerprint, has_key), stored) in ones.iter().zip(stored) {
+            changed |= *stored != Stored::Unchanged;
+            lines.push(format!("{} {fingerprint}: {}", shown(&owner.to_string()), told(*stored, *has_key)));
+        }
+    }
+    (lines, changed)
 }
 
 fn told(stored: Stored, has_key: bool) -> &'static str {

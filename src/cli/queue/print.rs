@@ -191,6 +191,16 @@ pub(super) fn stats(stats: &Value, now: Timestamp) {
         let rows: Vec<Vec<String>> = health.iter().map(row).collect();
         print_table(&["NEXT HOP", "STATE", "UNDER WAY", "ANSWERED", "FAILED", "LAST ERROR"], &rows);
     }
+    if let Some(found) = stats.get("certificates").filter(|found| !found.is_null()) {
+        let count = |key: &str| number(found, key);
+        let (soon, expired) = (count("ours"), count("ours_expired"));
+        if soon > 0 || expired > 0 {
+            let days = count("within_days");
+            println!(
+                "\ncertificates of users of ours: {soon} run out within {days} days, {expired} have run out; `waxwing cert expiring` lists them"
+            );
+        }
+    }
     let spool = stats.get("spool").unwrap_or(&Value::Null);
     if spool.get("takes_mail").and_then(Value::as_bool) == Some(false) {
         println!("\nno mail is taken: {}", text(spool, "trouble"));

@@ -72,7 +72,7 @@ impl Side {
         let releaser = Releaser::new(spool.clone(), Arc::new(Current::new(live)));
         log_to_stderr();
         let uid = own_uid().map_err(|error| Failure::new(error.to_string(), ""))?;
-        Ok(Self::Alone(Box::new(Desk { spool, releaser, health: None, kek, reload: None }), uid))
+        Ok(Self::Alone(Box::new(Desk { spool, releaser, expiry: None, health: None, kek, reload: None }), uid))
     }
 
     /// Asks.

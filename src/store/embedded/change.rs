@@ -24,19 +24,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// Owners changed by one transaction of the shared store.
-const SHARED_AT_ONCE: usize = 40;
+pub(super) const SHARED_AT_ONCE: usize = 40;
 /// RSA keys under this are refused, in bits.
 const RSA_MIN: usize = 2048;
 
 /// A certificate that was checked, with its key where one was given.
 #[derive(Clone)]
-struct Checked {
+pub(super) struct Checked {
     fingerprint: [u8; 32],
     value: CertificateValue,
     key: Option<(KeyId, Zeroizing<Vec<u8>>)>,
 }
 
-fn check(new: NewCertificate) -> Result<Checked, StoreError> {
+pub(super) fn check(new: NewCertificate) -> Result<Checked, StoreError> {
     let certificate = &new.certificate;
     if let KeyKind::Rsa { bits } = certificate.public_key().kind()
         && bits < RSA_MIN
@@ -92,13 +92,12 @@ pub(super) fn set_pair(pairs: &mut Vec<([u8; 32], Mac)>, name: [u8; 32], mac: Ma
     }
 }
 
-fn read_owner(change: &Change<'_, '_>, owner: &Owner) -> Result<Option<OwnerValue>, StoreError> {
+pub(super) fn read_owner(change: &Change<'_, '_>, owner: &Owner) -> Result<Option<OwnerValue>, StoreError> {
     let path = owner_path(owner);
-    let view = change.view();
-    let record = view.top(&path).map_err(|error| damaged(error, owner))?;
+    let record = change.top(&path).map_err(|error| damaged(error, owner))?;
     match record {
         Some(record) if record.kind == Kind::Owner => {
-            OwnerValue::decode(&record.value).map(Some).ok_or_else(|| damaged(view.alerts.raise(&path), owner))
+            OwnerValue::decode(&record.value).map(Some).ok_or_else(|| damaged(change.view().alerts.raise(&path), owner))
         }
         _ => Ok(None),
     }
@@ -130,10 +129,10 @@ fn read_certificate(
     CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)
 }
 
-fn must_be_no_alias(change: &Change<'_, '_>, owner: &Owner) -> Result<(), StoreError> {
+pub(super) fn must_be_no_alias(change: &Change<'_, '_>, owner: &Owner) -> Result<(), StoreError> {
     match owner {
         Owner::Mailbox(mailbox)
-            if change.view().top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias) =>
+            if change.top(&alias_path(mailbox))?.is_some_and(|record| record.kind == Kind::Alias) =>
         {
             Err(StoreError::Refused(format!(
                 "{mailbox} is an alias; name the mailbox it belongs to (`waxwing alias list`)"
@@ -259,7 +258,7 @@ impl Inner {
         }
     }
 
-    fn put_certificates(
+    pub(super) fn put_certificates(
         &self,
         change: &mut Change<'_, '_>,
         owner: &Owner,
@@ -321,7 +320,11 @@ impl Inner {
     }
 
     /// Adds intermediates; what is known, as an anchor too, stays as it is.
-    fn put_intermediates(&self, change: &mut Change<'_, '_>, new: Vec<Certificate>) -> Result<(), StoreError> {
+    pub(super) fn put_intermediates(
+        &self,
+        change: &mut Change<'_, '_>,
+        new: Vec<Certificate>,
+    ) -> Result<(), StoreError> {
         let known = self.read_trust_manifest(change)?.entries;
         let fresh: Vec<Certificate> =
             new.into_iter().filter(|new| !known.iter().any(|(name, _)| *name == new.fingerprint())).collect();
@@ -430,6 +433,16 @@ impl EmbeddedStore {
         certificates
             .chunks(most)
             .try_for_each(|some| self.inner.write(|change| self.inner.put_trust(change, some, scope)))
+    }
+
+    /// As [`CertStore::purge`], where nothing of the owner changed since his identity had this generation: what came since was not exported.
+    pub fn purge_as_seen(&self, owner: &Owner, generation: u64) -> Result<(), StoreError> {
+        self.inner.write(|change| match change.top(&owner_path(owner))? {
+            Some(record) if record.generation != generation => Err(StoreError::Refused(format!(
+                "{owner} was changed while it was exported; nothing was removed, export again"
+            ))),
+            _ => self.inner.purge(change, owner),
+        })
     }
 
     /// The owner that an address stands for: aliases followed.

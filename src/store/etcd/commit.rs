@@ -18,6 +18,24 @@ use crate::store::keyring::hex;
 /// Records written by one transaction at most: etcd takes 128 operations and 1.5 MiB by default.
 pub(in crate::store) const WRITES: usize = 50;
 
+/// What etcd compares and writes in one transaction by default, less the name of the change and the header; and the octets of one request, less
+/// what is around them.
+const OPERATIONS: usize = 126;
+const OCTETS: usize = 1_400_000;
+
+/// Whether etcd takes it as one change.
+pub(super) fn fits(plan: &Plan) -> Result<(), StoreError> {
+    let octets: usize = plan.writes.iter().map(|one| one.octets.len()).sum();
+    let compared = plan.reads.len() + plan.writes.len();
+    if compared <= OPERATIONS && octets <= OCTETS {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "one change of {} records and {octets} octets, resting on {compared}, is more than the shared store takes at a time ({OPERATIONS} records, {OCTETS} octets)",
+        plan.writes.len()
+    )))
+}
+
 /// What came of a change.
 pub(super) enum Outcome {
     /// Made, at this revision.
