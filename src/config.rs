@@ -13,6 +13,7 @@ use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
 mod etcd;
+mod discovery;
 mod harvest;
 mod hops;
 mod policy;
@@ -22,6 +23,7 @@ pub(crate) mod reader;
 mod tests;
 
 pub use etcd::Etcd;
+pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
 #[cfg(feature = "server")]
@@ -187,6 +189,8 @@ pub struct Config {
     pub legacy: Legacy,
     pub certificates: Certificates,
     pub harvest: Harvest,
+    /// Sources of certificates that the store does not have, in order.
+    pub discovery: Vec<Source>,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,
