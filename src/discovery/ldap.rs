@@ -136,7 +136,7 @@ pub fn length(begins: &[u8]) -> Result<Option<usize>, &'static str> {
     }
     match octets.next() {
         None => Ok(None),
-        Some(short @ 0..0x80) => Ok(Some(usize::from(short).saturating_add(2))),
+        Some(short @ 0..=0x7f) => Ok(Some(usize::from(short).saturating_add(2))),
         Some(long @ 0x81..=0x84) => {
             let digits = usize::from(long & 0x7f);
             let mut length = 0_usize;
@@ -229,12 +229,15 @@ impl Entry {
     /// PKCS#7 SignedData and by some a bare certificate.
     pub fn certificates(&self) -> Held {
         let mut held = Held::default();
+        // Octets of their own: each is kept longer than the answer.
+        let own = |value: &Bytes| Bytes::copy_from_slice(value);
         for value in self.values("userCertificate") {
-            held.take(Certificate::from_der(value.clone()).map(|one| vec![one]).ok());
+            held.take(Certificate::from_der(own(value)).map(|one| vec![one]).ok());
         }
         for value in self.values("userSMIMECertificate") {
-            let signed = SignedData::parse(value).map(|data| data.certificates).ok().filter(|list| !list.is_empty());
-            held.take(signed.or_else(|| Certificate::from_der(value.clone()).map(|one| vec![one]).ok()));
+            let value = own(value);
+            let signed = SignedData::parse(&value).map(|data| data.certificates).ok().filter(|list| !list.is_empty());
+            held.take(signed.or_else(|| Certificate::from_der(value).map(|one| vec![one]).ok()));
         }
         held
     }

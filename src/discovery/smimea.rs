@@ -214,12 +214,12 @@ mod tests {
 
     #[test]
     fn the_name_is_that_of_rfc_8162() {
-        // RFC 8162 section 3, example: "chris@example.com".
-        let chris = Mailbox::parse("chris@example.com").unwrap();
-        let name = "3f51f4663b2b798560c5b9e16d6069a28727f62518c3a1b33f7f5214._smimecert.example.com";
-        assert_eq!(names(&chris), [name]);
-        assert_eq!(name_of(&chris.key()), name);
-        let capital = Mailbox::parse("Chris@example.com").unwrap();
+        // RFC 8162 section 3, example: "hugh@example.com".
+        let hugh = Mailbox::parse("hugh@example.com").unwrap();
+        let name = "c93f1e400f26708f98cb19d936620da35eec8f72e57f9eec01c1afd6._smimecert.example.com";
+        assert_eq!(names(&hugh), [name]);
+        assert_eq!(name_of(&hugh.key()), name);
+        let capital = Mailbox::parse("Hugh@example.com").unwrap();
         assert_eq!(names(&capital).len(), 2);
         assert_eq!(names(&capital)[1], name);
         assert_ne!(names(&capital)[0], name);

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use jiff::Timestamp;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -47,6 +48,8 @@ pub const AT_ONCE: usize = 32;
 pub const UNDER_WAY: usize = 2_000;
 /// Mailboxes of which one source's answer is remembered.
 const REMEMBERED: usize = 16_384;
+/// Octets of them.
+const MEMORY: u64 = 32 << 20;
 /// No mail waits longer for all its sources.
 const LONGEST: Duration = Duration::from_secs(30);
 /// A source, a server or a domain that did not answer is not asked again before this.
@@ -99,7 +102,18 @@ enum How {
 struct Asker {
     source: Source,
     how: How,
-    kept: Cache<MailboxKey, Kept>,
+    kept: Cache<MailboxKey, Kept, Octets>,
+}
+
+#[derive(Debug, Clone)]
+struct Octets;
+
+impl Weighter<MailboxKey, Kept> for Octets {
+    fn weight(&self, key: &MailboxKey, kept: &Kept) -> u64 {
+        let found = kept.said.as_ref().map_or(0, |found| found.octets());
+        // What is read of a certificate is about as large again.
+        (key.as_str().len() + found * 2 + 256) as u64
+    }
 }
 
 /// Does not answer, and until when nothing is asked there.
@@ -203,7 +217,12 @@ impl Discovery {
             let all = self.clone();
             tasks.spawn(async move { (mailbox.key(), all.one(mailbox).await) });
         }
-        tasks.join_all().await.into_iter().collect()
+        let mut all = HashMap::new();
+        while let Some(told) = tasks.join_next().await {
+            // Of one that ended in a defect nothing is known: it counts as not asked.
+            all.extend(told.ok());
+        }
+        all
     }
 
     async fn one(&self, mailbox: Mailbox) -> Arc<Told> {
@@ -294,6 +313,10 @@ impl Shared {
             if let Some(why) = &found.unreadable {
                 told.notes.push(format!("{name}: {why}"));
                 missing.push(format!("{name}: {why}"));
+            }
+            if found.is_empty() {
+                told.notes.push(format!("{name}: no certificate of <{mailbox}>"));
+                continue;
             }
             seen.extend(found.certificates.iter().cloned());
             said.push((asker.clone(), found));
@@ -538,6 +561,15 @@ fn record(certificate: &Certificate, trust: TrustState, provenance: Provenance) 
 }
 
 impl Found {
+    fn octets(&self) -> usize {
+        let certificates = self.certificates.iter().map(|(one, place)| one.der().len() + place.len());
+        certificates.chain(self.associations.iter().map(|(one, place)| one.data.len() + place.len())).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.associations.is_empty() && self.belongs_to.is_none()
+    }
+
     /// Certificates of CAs that records name whole.
     fn cas(&self) -> Vec<Certificate> {
         let of_ca = |(one, _): &(Association, String)| one.certificate().ok().flatten().filter(Certificate::is_ca);
@@ -555,7 +587,7 @@ impl Asker {
             tracing::error!(source = source.name, why, "a source cannot be asked: mail that needs it waits");
             How::Broken(why)
         });
-        Self { source: source.clone(), how, kept: Cache::new(REMEMBERED) }
+        Self { source: source.clone(), how, kept: Cache::with_weighter(REMEMBERED, MEMORY, Octets) }
     }
 
     fn takes_aliases(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustls::ClientConfig;
@@ -81,12 +81,13 @@ impl Directory {
         let order: Vec<usize> = order
             .filter(|at| servers.get(*at).is_some_and(|server| !self.stalled.holds(&server.to_string())))
             .collect();
+        let began = Instant::now();
         let mut why = "its servers did not answer just now".to_owned();
         for (place, at) in order.iter().enumerate() {
             let Some(server) = servers.get(*at) else { continue };
             self.asked.store(*at, Ordering::Release);
             let left = u32::try_from(order.len().saturating_sub(place)).unwrap_or(1).max(1);
-            let time = source.timeout / left;
+            let time = source.timeout.saturating_sub(began.elapsed()) / left;
             let asked = tokio::time::timeout(time, self.one(server, mailbox, source, time)).await;
             match asked.unwrap_or_else(|_| Err(Trouble::Server(format!("no answer within {time:?}")))) {
                 Ok(found) => {

@@ -202,6 +202,12 @@ impl Lookup {
         self.store.trust()
     }
 
+    /// Nothing was ever stored under this address, and it is nobody's alias.
+    pub fn is_unknown(&self, mailbox: &Mailbox) -> bool {
+        let own = |identity: &Identity| identity.owner == Owner::Mailbox(mailbox.key());
+        self.store.identity(mailbox).is_ok_and(|identity| identity.generation == 0 && own(&identity))
+    }
+
     /// What is known of a recipient: his own certificates, and those of his domain.
     pub fn recipient(&self, mailbox: &Mailbox, with_domain: bool, now: Timestamp) -> Known {
         let looked_up = || -> Result<Known, StoreError> {
