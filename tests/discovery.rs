@@ -287,7 +287,7 @@ async fn t09_a_directory_that_is_dead_or_slow_is_waited_for_once_and_never_means
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_there_is_none_is_remembered_here_and_forgotten_with_the_settings() {
+async fn that_there_is_none_is_remembered_on_this_node() {
     let ca = authority("Partner CA");
     let Some(slapd) = Slapd::start(&[], None) else { return };
     let gate = Gate::before(slapd.address, true).await;

@@ -106,10 +106,7 @@ fn run_explain(args: ExplainArgs, context: &Context) -> CommandResult {
     let at = args.at.unwrap_or_else(Timestamp::now);
     let question = Question { listener: args.listener, peer: args.peer, reverse_path: from, recipients, entity, at };
     let runtime = runtime()?;
-    let explainer = {
-        let _entered = runtime.enter();
-        Explainer::new(&config, store.clone())
-    };
+    let explainer = Explainer::new(&config, store.clone());
     let explainer = if args.discover { explainer.asking_sources() } else { explainer };
     let explanation = runtime.block_on(explainer.explain(question)).map_err(failure)?;
     if args.json {

@@ -19,7 +19,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -52,6 +52,8 @@ const REMEMBERED: usize = 16_384;
 const MEMORY: u64 = 32 << 20;
 /// No mail waits longer for all its sources.
 const LONGEST: Duration = Duration::from_secs(30);
+/// What a mail waits longer than its sources.
+const GRACE: Duration = Duration::from_millis(500);
 /// A source, a server or a domain that did not answer is not asked again before this.
 const FAILURE_HOLDS: Duration = Duration::from_secs(30);
 /// Intermediates in the store, beyond which none is taken from a source.
@@ -101,7 +103,8 @@ enum How {
 /// One source, with what is known of it.
 struct Asker {
     source: Source,
-    how: How,
+    /// Made when it is first asked, or when the gateway starts.
+    how: OnceLock<How>,
     kept: Cache<MailboxKey, Kept, Octets>,
 }
 
@@ -176,7 +179,8 @@ impl Discovery {
 
     fn build(config: &Config, store: Arc<dyn CertStore>, before: &[Arc<Asker>], stores: bool) -> Self {
         let asker = |source: &Source| {
-            let same = before.iter().find(|asker| asker.source == *source && !matches!(asker.how, How::Broken(_)));
+            let same =
+                before.iter().find(|asker| asker.source == *source && !matches!(asker.how.get(), Some(How::Broken(_))));
             same.cloned().unwrap_or_else(|| Arc::new(Asker::new(source)))
         };
         let Certificates { policies, email_in_subject } = &config.certificates;
@@ -191,6 +195,11 @@ impl Discovery {
             under_way: AtomicUsize::new(0),
             room: Semaphore::new(AT_ONCE),
         };
+        if stores {
+            shared.askers.iter().for_each(|asker| {
+                asker.how();
+            });
+        }
         Self { shared: Arc::new(shared) }
     }
 
@@ -207,7 +216,8 @@ impl Discovery {
     /// How long a mail waits for the sources of this mailbox at most.
     pub fn wait_for(&self, mailbox: &Mailbox) -> Duration {
         let all: Duration = self.shared.askers_for(mailbox).map(|asker| asker.source.timeout).sum();
-        all.min(LONGEST)
+        // They are given up first, so that it is known which one of them did not answer.
+        all.min(LONGEST).saturating_add(GRACE)
     }
 
     /// Asks the sources of all these mailboxes at once; each is told of, whatever becomes of it.
@@ -579,15 +589,22 @@ impl Found {
 
 impl Asker {
     fn new(source: &Source) -> Self {
-        let how = match &source.kind {
-            SourceKind::Ldap(ldap) => ldap::Directory::new(ldap).map(How::Ldap),
-            SourceKind::Smimea(smimea) => smimea::Resolver::new(smimea, source.timeout).map(How::Smimea),
-        };
-        let how = how.unwrap_or_else(|why| {
-            tracing::error!(source = source.name, why, "a source cannot be asked: mail that needs it waits");
-            How::Broken(why)
-        });
-        Self { source: source.clone(), how, kept: Cache::with_weighter(REMEMBERED, MEMORY, Octets) }
+        let kept = Cache::with_weighter(REMEMBERED, MEMORY, Octets);
+        Self { source: source.clone(), how: OnceLock::new(), kept }
+    }
+
+    fn how(&self) -> &How {
+        let source = &self.source;
+        self.how.get_or_init(|| {
+            let how = match &source.kind {
+                SourceKind::Ldap(ldap) => ldap::Directory::new(ldap).map(How::Ldap),
+                SourceKind::Smimea(smimea) => smimea::Resolver::new(smimea, source.timeout).map(How::Smimea),
+            };
+            how.unwrap_or_else(|why| {
+                tracing::error!(source = source.name, why, "a source cannot be asked: mail that needs it waits");
+                How::Broken(why)
+            })
+        })
     }
 
     fn takes_aliases(&self) -> bool {
@@ -605,7 +622,7 @@ impl Asker {
             return kept.said;
         }
         let asked = async {
-            match &self.how {
+            match self.how() {
                 How::Ldap(directory) => directory.ask(mailbox, &self.source).await,
                 How::Smimea(resolver) => resolver.ask(mailbox, &self.source).await,
                 How::Broken(why) => Err(why.clone()),
@@ -626,7 +643,7 @@ impl Asker {
     }
 
     fn stalls(&self, mailbox: &Mailbox) {
-        match &self.how {
+        match self.how() {
             How::Ldap(directory) => directory.stalls(),
             How::Smimea(resolver) => resolver.stalls(mailbox.domain()),
             How::Broken(_) => {}

@@ -40,7 +40,7 @@ impl Person {
 
     /// What a certificate's syntax does not bind.
     pub fn smime(self, octets: &[u8]) -> Self {
-        self.line(format!("userSMIMECertificate;binary:: {}", STANDARD.encode(octets)))
+        self.line(format!("userSMIMECertificate:: {}", STANDARD.encode(octets)))
     }
 
     pub fn also(self, address: &str) -> Self {
