@@ -25,8 +25,8 @@ mod output;
 pub mod policy;
 pub mod queue;
 pub mod serve;
-pub mod store;
 pub mod smimea;
+pub mod store;
 pub mod trust;
 
 use std::io::Read;

@@ -12,8 +12,8 @@ use crate::cms::algorithm::Legacy;
 use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
-mod etcd;
 mod discovery;
+mod etcd;
 mod harvest;
 mod hops;
 mod policy;
@@ -22,8 +22,8 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use etcd::Etcd;
 pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
+pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
 #[cfg(feature = "server")]
