@@ -25,6 +25,7 @@ mod output;
 pub mod policy;
 pub mod queue;
 pub mod serve;
+pub mod smimea;
 pub mod store;
 pub mod trust;
 
@@ -103,6 +104,9 @@ enum Command {
         waxwing policy replay archive/ --config new.toml"
     )]
     Policy(policy::Args),
+    /// Records in the DNS that tell others which certificates our users have.
+    #[command(after_help = "Example:\n  waxwing smimea publish anna@example.org")]
+    Smimea(smimea::Args),
     /// Look at the mail in the spool, and change what becomes of it.
     #[command(after_help = "Examples:\n  waxwing queue list --state held\n  waxwing queue stats")]
     Queue(queue::Args),
@@ -170,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Kek(args) => kek::run(args, &context),
         Command::Store(args) => store::run(args, &context),
         Command::Policy(args) => policy::run(args, &context),
+        Command::Smimea(args) => smimea::run(args, &context),
         Command::Queue(args) => queue::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };

@@ -12,6 +12,7 @@ use crate::cms::algorithm::Legacy;
 use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
+mod discovery;
 mod etcd;
 mod harvest;
 mod hops;
@@ -21,6 +22,7 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
+pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
 pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
@@ -187,6 +189,8 @@ pub struct Config {
     pub legacy: Legacy,
     pub certificates: Certificates,
     pub harvest: Harvest,
+    /// Sources of certificates that the store does not have, in order.
+    pub discovery: Vec<Source>,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,

@@ -96,11 +96,18 @@ pub mod keys;
 /// The certificate store: records, history, trust, the order of sources.
 pub mod store;
 
-#[cfg(feature = "server")]
 /// Outside sources of certificates: what they find enters the store with its provenance.
 pub mod discovery {
+    #[cfg(feature = "server")]
     /// Certificates and capabilities out of signed mail (A10).
     pub mod harvest;
+    /// P: LDAP (RFC 4511): requests and answers, filters.
+    pub mod ldap;
+    /// P: SMIMEA records (RFC 8162): where they stand, what they say of a certificate.
+    pub mod smimea;
+    #[cfg(feature = "server")]
+    /// Directories and the DNS, asked when the store has nothing that may be used.
+    pub mod sources;
 }
 
 #[cfg(feature = "server")]

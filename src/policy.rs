@@ -19,7 +19,7 @@ mod resolve;
 mod select;
 
 pub use quarantine::{Quarantine, quarantines};
-pub use resolve::resolve;
+pub use resolve::{may_encrypt, resolve};
 pub use select::select;
 
 /// sign = never | if-key | require

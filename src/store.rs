@@ -102,6 +102,10 @@ impl CertificateRecord {
 pub const BY_HAND: &str = "hand";
 /// Source of certificates that signed mail brought (A10).
 pub const BY_HARVEST: &str = "harvest";
+/// Source of certificates that a directory brought.
+pub const BY_LDAP: &str = "ldap";
+/// Source of certificates that SMIMEA records brought (RFC 8162).
+pub const BY_SMIMEA: &str = "smimea";
 
 /// Why a harvested certificate stands as it does.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -77,6 +77,9 @@ struct ExplainArgs {
     /// Fetch no CRLs and OCSP responses.
     #[arg(long)]
     no_fetch: bool,
+    /// Ask the sources of `[[discovery]]` as the gateway would; what they bring is not stored.
+    #[arg(long)]
+    discover: bool,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -102,7 +105,10 @@ fn run_explain(args: ExplainArgs, context: &Context) -> CommandResult {
     let store = Arc::new(EmbeddedStore::open(&config.store, &config.kek)?);
     let at = args.at.unwrap_or_else(Timestamp::now);
     let question = Question { listener: args.listener, peer: args.peer, reverse_path: from, recipients, entity, at };
-    let explanation = runtime()?.block_on(Explainer::new(&config, store.clone()).explain(question)).map_err(failure)?;
+    let runtime = runtime()?;
+    let explainer = Explainer::new(&config, store.clone());
+    let explainer = if args.discover { explainer.asking_sources() } else { explainer };
+    let explanation = runtime.block_on(explainer.explain(question)).map_err(failure)?;
     if args.json {
         println!("{:#}", as_json(&explanation, at));
     } else {

@@ -69,6 +69,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let certificates = top.section("certificates").map_or_else(Certificates::default, certificates);
     let harvest = top.section("harvest").map(|section| super::harvest::harvest(section, read_file)).unwrap_or_default();
     let etcd = top.section("etcd").and_then(|one| super::etcd::etcd(one, hostname.as_ref().map(Domain::as_str)));
+    let discovery = super::discovery::discovery(top, read_file);
     let subject_tags = top.section("marks").is_some_and(|marks| {
         let tags = marks.get("subject_tags", boolean).unwrap_or(false);
         marks.finish();
@@ -102,6 +103,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         legacy,
         certificates,
         harvest,
+        discovery,
         policy: policy?,
         subject_tags,
         self_check,

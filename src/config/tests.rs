@@ -294,3 +294,42 @@ fn the_spool_is_a_folder_or_a_table_with_bounds() {
         assert!(errors.iter().any(|error| error.key == key), "{errors:?}");
     }
 }
+
+#[test]
+fn sources_are_read_and_what_is_dangerous_of_them_is_refused() {
+    let config = parse(DOCUMENTED).unwrap();
+    let [Source { kind: SourceKind::Ldap(ldap), .. }, Source { kind: SourceKind::Smimea(_), matches, .. }] =
+        config.discovery.as_slice()
+    else {
+        panic!("{:?}", config.discovery)
+    };
+    assert!(matches.is_empty());
+    let servers: Vec<String> = ldap.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["ldaps://ldap1.directory.example:636", "ldap://ldap2.directory.example:389"]);
+    assert_eq!(ldap.base_for(&Domain::parse("a.example").unwrap()), "ou=people,dc=a,dc=example");
+    let servers = "servers = [\"ldaps://ldap1.directory.example\", \"ldap://ldap2.directory.example:389\"]";
+    let wrong = [
+        (servers, "servers = []"),
+        (servers, "servers = [\"http://x\"]"),
+        (servers, "servers = [\"ldap://x:99999\"]"),
+        (servers, "servers = [\"ldap://x\"]\ntls = \"off\"\naliases = true"),
+        (servers, "servers = [\"ldap://x\"]\ntls = \"off\"\nmode = \"trust\""),
+        (servers, "servers = [\"ldap://x\"]\ntls = \"off\"\nbind_dn = \"cn=a\"\npassword_file = \"b\""),
+        (servers, "servers = [\"ldap://x\"]\nbind_dn = \"cn=a\""),
+        (servers, "servers = [\"ldap://x\"]\nfilter = \"(mail=x)\""),
+        ("base = \"ou=people,{dc}\"", "base = \"ou={address}\""),
+        ("match = [\"@directory.example\"]", ""),
+        ("name = \"partner-directory\"", "name = \"two words\""),
+        ("name = \"partner-directory\"", "name = \"smimea-2\""),
+        ("type = \"ldap\"", "type = \"http\""),
+    ];
+    for (line, other) in wrong {
+        assert!(!with(line, other).is_empty());
+    }
+    let here =
+        "servers = [\"ldap://127.0.0.1\", \"ldap://[::1]:1389\"]\ntls = \"off\"\nmode = \"trust\"\naliases = true";
+    let config = parse(&DOCUMENTED.replacen(servers, here, 1)).unwrap();
+    assert!(
+        matches!(&config.discovery[0].kind, SourceKind::Ldap(ldap) if ldap.aliases && ldap.servers[1].port == 1389)
+    );
+}

@@ -32,6 +32,8 @@ use crate::pki::path::{InitialPolicies, PathLimits};
 use crate::smime::open::Announced;
 use crate::store::{CertStore, Identity};
 
+pub(in crate::discovery) use decide::{is_trusted, same_key};
+
 /// Announcements that wait at most.
 const QUEUE: usize = 256;
 /// Certificates of one message that are looked at, beside the signer's and his path's.

@@ -157,6 +157,11 @@ fn encrypt(
     Ok(Some(EncryptTo { certificates, content, readable, transport }))
 }
 
+/// Whether one of them may be encrypted to now, by a rule that does or does not use domain certificates: where none may, sources are asked.
+pub fn may_encrypt(candidates: &[Candidate], domain_key: bool, now: Timestamp) -> bool {
+    candidates.iter().any(|candidate| judge(candidate, Purpose::Encryption, domain_key, now).is_ok())
+}
+
 /// Domain certificates that this rule does not use count as none.
 fn only_foreign_domain(candidates: &[Candidate], domain_key: bool) -> bool {
     !domain_key && candidates.iter().all(|candidate| candidate.domain)

@@ -18,7 +18,7 @@ mod threads;
 mod trace;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,9 +34,10 @@ use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::refusal::{Refusal, Unserved};
 use super::route;
-use crate::address::{Mailbox, ReversePath};
-use crate::config::{Config, Delivery, Direction};
+use crate::address::{Mailbox, MailboxKey, ReversePath};
+use crate::config::{Config, Delivery, Direction, Source, SourceKind};
 use crate::discovery::harvest::{Counts, Harvest};
+use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
@@ -71,6 +72,7 @@ struct Inner {
     config: Arc<Config>,
     lookup: Arc<facts::Lookup>,
     harvest: Harvest,
+    sources: Discovery,
     keys: Arc<dyn KeyHolder>,
     hops: Hops,
     queue: Arc<dyn Queue>,
@@ -188,7 +190,13 @@ impl Pipeline {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
             tokens: Arc::new(trace::LoopTokens::new(loop_secret)),
-            lookup: Arc::new(facts::Lookup::new(store.clone(), config.fetch, &config.certificates)),
+            lookup: Arc::new(facts::Lookup::new(
+                store.clone(),
+                config.fetch,
+                &config.certificates,
+                believes_dane(&config),
+            )),
+            sources: Discovery::new(&config, store.clone()),
             harvest: Harvest::new(config.harvest.clone(), config.certificates.policies.clone(), &config.domains, store),
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
@@ -204,14 +212,17 @@ impl Pipeline {
     /// as they began.
     pub fn renewed(&self, config: Arc<Config>, hops: Hops) -> Self {
         let before = &self.inner;
-        let same = config.fetch == before.config.fetch && config.certificates == before.config.certificates;
+        let same = config.fetch == before.config.fetch
+            && config.certificates == before.config.certificates
+            && believes_dane(&config) == believes_dane(&before.config);
         let same_room = config.limits.bytes_in_flight == before.config.limits.bytes_in_flight;
         let inner = Inner {
             lookup: match same {
                 true => before.lookup.clone(),
-                false => Arc::new(before.lookup.renewed(config.fetch, &config.certificates)),
+                false => Arc::new(before.lookup.renewed(config.fetch, &config.certificates, believes_dane(&config))),
             },
             harvest: before.harvest.renewed(&config.harvest, &config.certificates.policies, &config.domains),
+            sources: before.sources.renewed(&config),
             keys: before.keys.clone(),
             hops,
             queue: before.queue.clone(),
@@ -299,6 +310,12 @@ impl Relay for Pipeline {
 /// Octets reserved for a message of this size: what came, what goes out, and base64 between.
 fn in_flight(size: u64) -> u64 {
     size.saturating_mul(3)
+}
+
+/// Whether a source says that DANE-EE records stand for certificates without a path.
+fn believes_dane(config: &Config) -> bool {
+    let stands = |source: &Source| matches!(&source.kind, SourceKind::Smimea(smimea) if smimea.dane_alone);
+    config.discovery.iter().any(stands)
 }
 
 /// One reply for all, in the shape the client's protocol wants.
@@ -446,18 +463,29 @@ impl Inner {
         tokio::time::timeout(self.config.limits.work_timeout, run).await.unwrap_or(Err(Refusal::WorkTimeout))
     }
 
-    /// Fetches what would tell more of certificates that may be revoked. Meanwhile others have this work's place in the pool: a
-    /// responder that stalls holds up no other mail.
+    /// Fetches what would tell more of certificates that may be revoked; a responder that stalls holds up no other mail.
     async fn fetch(&self, needs: Vec<Need>, asked: Timestamp) -> bool {
         if needs.is_empty() || !self.config.fetch.enabled {
             return false;
         }
+        self.aside(self.lookup.fetcher().fetch(needs, asked)).await
+    }
+
+    /// Asks the sources of certificates; a source that stalls holds up no other mail.
+    async fn discover(&self, mut misses: Vec<Mailbox>) -> HashMap<MailboxKey, Arc<Told>> {
+        misses.sort_by_key(Mailbox::key);
+        misses.dedup_by_key(|mailbox| mailbox.key());
+        self.aside(self.sources.look_up(misses)).await
+    }
+
+    /// Waits for the network; meanwhile others have this work's place in the pool.
+    async fn aside<T>(&self, waiting: impl Future<Output = T>) -> T {
         let held = PLACE.try_with(|place| place.borrow_mut().take().is_some()).unwrap_or(false);
-        let new = self.lookup.fetcher().fetch(needs, asked).await;
+        let came = waiting.await;
         if held && let Ok(permit) = self.pool.clone().acquire_owned().await {
             let _ = PLACE.try_with(|place| place.borrow_mut().replace(permit));
         }
-        new
+        came
     }
 
     /// Asks the key holder.

@@ -626,6 +626,15 @@ mod tests {
             ),
             (Kind::Change, ChangeValue { paths: vec!["o/a@b".to_owned()], keys_removed: true }.encode()),
             (Kind::Tombstone, TombstoneValue { at, certificates: vec![[4; 32]] }.encode()),
+            (
+                Kind::Shared,
+                crate::store::etcd::SharedValue::Owner {
+                    disabled: true,
+                    certificates: vec![([1; 32], certificate.encode())],
+                    keys: vec![([2; 32], b"sealed".to_vec())],
+                }
+                .encode(),
+            ),
         ]
     }
 
@@ -639,7 +648,8 @@ mod tests {
             Kind::TrustEntry => TrustEntryValue::decode(value).is_some(),
             Kind::Change => ChangeValue::decode(value).is_some(),
             Kind::Tombstone => TombstoneValue::decode(value).is_some(),
-            Kind::Key | Kind::Alias => false,
+            Kind::Shared => crate::store::etcd::SharedValue::decode(value).is_some(),
+            Kind::Key | Kind::Alias | Kind::Node => false,
         }
     }
 

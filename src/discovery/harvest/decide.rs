@@ -107,12 +107,13 @@ pub(super) fn decide(
     deciding.decision
 }
 
-fn is_trusted(record: &CertificateRecord) -> bool {
+/// Trusted or pinned.
+pub(in crate::discovery) fn is_trusted(record: &CertificateRecord) -> bool {
     matches!(record.trust, TrustState::Pinned | TrustState::Trusted)
 }
 
 /// The same key: the SubjectPublicKeyInfo octet for octet.
-fn same_key(one: &Certificate, other: &Certificate) -> bool {
+pub(in crate::discovery) fn same_key(one: &Certificate, other: &Certificate) -> bool {
     one.public_key().spki() == other.public_key().spki()
 }
 

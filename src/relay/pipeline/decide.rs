@@ -1,6 +1,7 @@
 //! What policy means for one recipient: one place for the gateway and for those who explain it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -9,11 +10,12 @@ use super::inbound::probe;
 use super::{Message, shown};
 use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::config::Direction;
+use crate::discovery::sources::{Discovery, Told};
 use crate::mime::entity::MimeLimits;
 use crate::pki::revocation::{Demand, Need};
 use crate::policy::{
     Bcc, EncryptMode, Facts, Known, MaySign, MessageFacts, Plan, Policy, Profile, Resolution, Rule, SignMode, SignWith,
-    Treatment, resolve, select,
+    Treatment, may_encrypt, resolve, select,
 };
 use crate::relay::refusal::{Refusal, Unserved};
 use crate::smime::open::{OpenContext, OwnKey};
@@ -35,6 +37,11 @@ pub(super) struct Seen<'m> {
     signers: Vec<(SignWith, Known)>,
     /// What would tell more of certificates that may be revoked.
     pub(super) needs: Vec<Need>,
+    sources: &'m Discovery,
+    /// Recipients without a certificate that may be used, whom a source may know and was not asked of.
+    pub(super) misses: Vec<Mailbox>,
+    /// What sources said of those.
+    pub(super) told: HashMap<MailboxKey, Arc<Told>>,
     /// Whether the signature that it came with holds; checked when a rule asks.
     holds: Option<bool>,
 }
@@ -52,7 +59,12 @@ pub(super) enum Decision {
 }
 
 impl<'m> Seen<'m> {
-    pub(super) fn new(message: &'m Message, policy: &'m Policy, lookup: &'m Lookup) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        message: &'m Message,
+        policy: &'m Policy,
+        lookup: &'m Lookup,
+        sources: &'m Discovery,
+    ) -> Result<Self, Refusal> {
         let mailboxes: Vec<&Mailbox> = message.recipients.iter().map(|accepted| &accepted.recipient.mailbox).collect();
         Ok(Self {
             from: message.entity.header.single_from().map_err(|error| error.to_string()),
@@ -65,6 +77,9 @@ impl<'m> Seen<'m> {
             lookup,
             signers: Vec::new(),
             needs: Vec::new(),
+            sources,
+            misses: Vec::new(),
+            told: HashMap::new(),
             holds: None,
         })
     }
@@ -139,12 +154,39 @@ impl<'m> Seen<'m> {
             }
             _ => none(),
         };
-        let recipient = if action.encrypt == EncryptMode::Never {
+        let recipient = if action.encrypt == EncryptMode::Never || action.pass || action.reject.is_some() {
             none()
         } else {
-            lookup.unrevoked(lookup.recipient(mailbox, action.domain_key, now), action.revocation, now, needs)
+            let known = lookup.recipient(mailbox, action.domain_key, now);
+            let known = self.beside_sources(known, action.domain_key, mailbox);
+            lookup.unrevoked(known, action.revocation, now, &mut self.needs)
         };
         Facts { signer, may_sign, recipient }
+    }
+}
+
+impl Seen<'_> {
+    /// What is stored of a recipient, and where none of it may be used, what sources told of him. Until all that may know him have answered, it
+    /// is not known that there is nothing.
+    fn beside_sources(&mut self, known: Known, domain_key: bool, mailbox: &Mailbox) -> Known {
+        let Known::Candidates(mut candidates) = known else { return known };
+        if may_encrypt(&candidates, domain_key, self.now) || !self.sources.knows(mailbox) {
+            return Known::Candidates(candidates);
+        }
+        let Some(told) = self.told.get(&mailbox.key()) else {
+            self.misses.push(mailbox.clone());
+            return Known::Unknown("the sources that may know the recipient were not asked".into());
+        };
+        let more = self.lookup.told(told, mailbox, self.now);
+        candidates.extend(
+            more.into_iter()
+                .filter(|one| !candidates.iter().any(|known| known.certificate == one.certificate))
+                .collect::<Vec<_>>(),
+        );
+        match &told.unanswered {
+            Some(why) if !may_encrypt(&candidates, domain_key, self.now) => Known::Unknown(why.clone()),
+            _ => Known::Candidates(candidates),
+        }
     }
 }
 

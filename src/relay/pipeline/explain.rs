@@ -12,9 +12,10 @@ use super::decide::{Decision, Seen, incoming, refusal};
 use super::facts::Lookup;
 use super::inbound::{decompressed, inbound_facts, probe};
 use super::outbound::{describe, shared_ciphers};
-use super::{Accepted, Message};
+use super::{Accepted, Message, believes_dane};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Config, Direction, Listener};
+use crate::discovery::sources::Discovery;
 use crate::mime::entity::Entity;
 use crate::policy::{Considered, EncryptMode, Facts, Known, MaySign, Rule, SignMode, Treatment, quarantines};
 use crate::relay::listen::Peer;
@@ -88,12 +89,22 @@ pub enum ExplainError {
 pub struct Explainer<'c> {
     config: &'c Config,
     lookup: Lookup,
+    sources: Discovery,
+    /// Sources are asked.
+    asks: bool,
 }
 
 impl<'c> Explainer<'c> {
     /// Of this configuration and store.
     pub fn new(config: &'c Config, store: Arc<dyn CertStore>) -> Self {
-        Self { config, lookup: Lookup::new(store, config.fetch, &config.certificates) }
+        let sources = Discovery::without_storing(config, store.clone());
+        let lookup = Lookup::new(store, config.fetch, &config.certificates, believes_dane(config));
+        Self { config, lookup, sources, asks: false }
+    }
+
+    /// The same, which asks the sources of certificates as the gateway would. What they bring is not stored.
+    pub fn asking_sources(self) -> Self {
+        Self { asks: true, ..self }
     }
 
     /// What the gateway would do.
@@ -123,13 +134,19 @@ impl<'c> Explainer<'c> {
             again: false,
         };
         let asking = Asking { config, lookup, message: &message };
-        let mut seen =
-            Seen::new(&message, &config.policy, lookup).map_err(|error| ExplainError::Store(format!("{error:?}")))?;
+        let mut seen = Seen::new(&message, &config.policy, lookup, &self.sources)
+            .map_err(|error| ExplainError::Store(format!("{error:?}")))?;
         let asked = Timestamp::now();
-        for (recipient, _) in
-            question.recipients.iter().zip(&directions).filter(|(_, to)| **to == Ok(Direction::Outbound))
-        {
+        let goes_out = |to: &Result<Direction, Refusal>| *to == Ok(Direction::Outbound);
+        for (recipient, _) in question.recipients.iter().zip(&directions).filter(|(_, to)| goes_out(to)) {
             let _ = seen.decide(recipient);
+        }
+        let misses = std::mem::take(&mut seen.misses);
+        if self.asks && !misses.is_empty() {
+            seen.told = self.sources.look_up(misses).await;
+            for (recipient, _) in question.recipients.iter().zip(&directions).filter(|(_, to)| goes_out(to)) {
+                let _ = seen.decide(recipient);
+            }
         }
         // What the gateway would fetch is fetched: the answer is the same.
         lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await;
@@ -255,7 +272,14 @@ impl Asking<'_> {
             _ => {}
         }
         let served = matches!(resolution.treatment, Treatment::Clear(_) | Treatment::Protect(_));
-        let notes = notes(rule, &facts, recipient);
+        let mut notes = notes(rule, &facts, recipient);
+        match seen.told.get(&recipient.key()) {
+            Some(told) => notes.extend(told.notes.iter().map(|note| format!("source {note}"))),
+            None if seen.misses.contains(recipient) => {
+                notes.push("its sources were not asked: add --discover to ask them".into())
+            }
+            None => {}
+        }
         Explained {
             served,
             reply,

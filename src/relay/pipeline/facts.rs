@@ -10,6 +10,7 @@ use super::paths::SignerPaths;
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::cms::algorithm::ContentEncryption;
 use crate::config::{Certificates, Fetch};
+use crate::discovery::sources::{Told, is_dane, stands_alone};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{PathLimits, TrustSet, ValidPath, validate};
@@ -87,15 +88,26 @@ struct Look<'l> {
     /// Whose domain the anchor must be allowed to vouch for.
     domain: &'l Domain,
     now: Timestamp,
+    /// DANE-EE records stand for certificates without a path.
+    dane: bool,
 }
 
 impl Look<'_> {
     fn candidate(&self, record: &CertificateRecord, names_owner: bool, of_domain: bool) -> Candidate {
+        let path = self.paths.path(&record.certificate, self.trust, self.purpose, self.domain, self.now);
+        // A DANE-EE record stands for it, and such are believed here: what else is asked of it is asked.
+        let path = match path {
+            Err(_) if self.dane && self.purpose == Purpose::Encryption && is_dane(record) => {
+                stands_alone(&record.certificate, self.domain, self.now, &self.paths.limits)
+                    .map_err(|error| error.to_string())
+            }
+            path => path,
+        };
         Candidate {
             certificate: record.certificate.clone(),
             trust: record.trust,
             key: record.key,
-            path: self.paths.path(&record.certificate, self.trust, self.purpose, self.domain, self.now),
+            path,
             names_owner,
             domain: of_domain,
             preferred: record.preferred,
@@ -114,10 +126,12 @@ pub struct Lookup {
     limits: PathLimits,
     /// emailAddress in the subject counts.
     in_subject: bool,
+    /// DANE-EE records stand for certificates without a path.
+    dane: bool,
 }
 
 impl Lookup {
-    pub fn new(store: Arc<dyn CertStore>, fetch: Fetch, certificates: &Certificates) -> Self {
+    pub fn new(store: Arc<dyn CertStore>, fetch: Fetch, certificates: &Certificates, dane: bool) -> Self {
         let limits = PathLimits { policies: certificates.policies.clone(), ..PathLimits::default() };
         Self {
             store,
@@ -126,6 +140,7 @@ impl Lookup {
             fetcher: Arc::new(Fetcher::new(fetch)),
             limits,
             in_subject: certificates.email_in_subject,
+            dane,
         }
     }
 
@@ -142,8 +157,8 @@ impl Lookup {
     }
 
     /// The same store, with other bounds on what is fetched, and something else asked of certificates.
-    pub fn renewed(&self, fetch: Fetch, certificates: &Certificates) -> Self {
-        Self::new(self.store.clone(), fetch, certificates)
+    pub fn renewed(&self, fetch: Fetch, certificates: &Certificates, dane: bool) -> Self {
+        Self::new(self.store.clone(), fetch, certificates, dane)
     }
 
     /// CRLs and OCSP responses.
@@ -187,6 +202,12 @@ impl Lookup {
         self.store.trust()
     }
 
+    /// Nothing was ever stored under this address, and it is nobody's alias.
+    pub fn is_unknown(&self, mailbox: &Mailbox) -> bool {
+        let own = |identity: &Identity| identity.owner == Owner::Mailbox(mailbox.key());
+        self.store.identity(mailbox).is_ok_and(|identity| identity.generation == 0 && own(&identity))
+    }
+
     /// What is known of a recipient: his own certificates, and those of his domain.
     pub fn recipient(&self, mailbox: &Mailbox, with_domain: bool, now: Timestamp) -> Known {
         let looked_up = || -> Result<Known, StoreError> {
@@ -196,7 +217,8 @@ impl Lookup {
             }
             let trust = self.store.trust()?;
             let domain = mailbox.domain();
-            let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Encryption, domain, now };
+            let look =
+                Look { paths: &self.paths, trust: &trust, purpose: Purpose::Encryption, domain, now, dane: self.dane };
             let own = identity.certificates.iter();
             let mut candidates: Vec<_> =
                 own.map(|record| look.candidate(record, self.names(&identity, record, mailbox), false)).collect();
@@ -217,6 +239,20 @@ impl Lookup {
         })
     }
 
+    /// What sources told of a recipient, beside what is stored: certificates that may not be used, each with why, and those that would be
+    /// stored.
+    pub fn told(&self, told: &Told, mailbox: &Mailbox, now: Timestamp) -> Vec<Candidate> {
+        let (Ok(trust), domain) = (self.store.trust(), mailbox.domain()) else { return Vec::new() };
+        let look =
+            Look { paths: &self.paths, trust: &trust, purpose: Purpose::Encryption, domain, now, dane: self.dane };
+        let unusable = told
+            .unusable
+            .iter()
+            .map(|(record, why)| Candidate { path: Err(why.clone()), ..look.candidate(record, true, false) });
+        let would = told.would_store.iter().map(|record| look.candidate(record, true, false));
+        unusable.chain(would).collect()
+    }
+
     /// What is known of the keys that may sign for the author. His own certificate must hold the very address in From: receivers
     /// compare; a domain's must name the domain.
     pub fn signer(&self, from: &Mailbox, with: SignWith, now: Timestamp) -> Known {
@@ -227,7 +263,8 @@ impl Lookup {
                 return Ok(Known::Disabled);
             }
             let (trust, key, domain) = (self.store.trust()?, from.key(), from.domain());
-            let look = Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain, now };
+            let look =
+                Look { paths: &self.paths, trust: &trust, purpose: Purpose::Signature, domain, now, dane: self.dane };
             let with_key = |identity: &Identity| -> Vec<CertificateRecord> {
                 identity.certificates.iter().filter(|record| record.key.is_some()).cloned().collect()
             };

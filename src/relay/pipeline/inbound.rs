@@ -64,6 +64,14 @@ impl Inner {
         let operations = self.config.limits.key_operations;
         let from = message.entity.header.single_from().ok();
         let facts = inbound_facts(message, from.as_ref(), self.config.legacy);
+        if facts.encrypted {
+            // Whose keys open it may be known to our directory alone. Where that says nothing it is handed on as it came.
+            let unknown = |mailbox: &&Mailbox| self.lookup.is_unknown(mailbox) && self.sources.knows_aliases(mailbox);
+            let misses: Vec<Mailbox> = going.iter().map(|(_, mailbox)| *mailbox).filter(unknown).cloned().collect();
+            if !misses.is_empty() {
+                self.discover(misses).await;
+            }
+        }
         let mut with_keys = Vec::new();
         let mut classes: Vec<Class> = Vec::new();
         let mut closed = Vec::new();

@@ -143,9 +143,16 @@ impl Inner {
         if going.is_empty() {
             return Ok(());
         }
-        let mut seen = Seen::new(message, &self.config.policy, &self.lookup)?;
-        let asked = Timestamp::now();
+        let mut seen = Seen::new(message, &self.config.policy, &self.lookup, &self.sources)?;
+        let mut asked = Timestamp::now();
         let (mut sorted, mut found) = sort_all(&mut seen, &going);
+        if !seen.misses.is_empty() {
+            // Before what is fetched: what sources bring may be revoked too.
+            seen.told = self.discover(std::mem::take(&mut seen.misses)).await;
+            asked = Timestamp::now();
+            seen.now = asked;
+            (sorted, found) = sort_all(&mut seen, &going);
+        }
         if self.fetch(std::mem::take(&mut seen.needs), asked).await {
             (sorted, found) = sort_all(&mut seen, &going);
         }
