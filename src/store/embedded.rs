@@ -612,7 +612,8 @@ impl Inner {
 
     fn verify(&self) -> Result<Vec<String>, StoreError> {
         self.read(|view| {
-            let mut bad = Vec::new();
+            // What a record of a later version names is not known.
+            let (mut bad, mut later) = (Vec::new(), false);
             // Hashes in place of paths: a large store has millions.
             let hasher = RandomState::new();
             let mut named: HashSet<u64> = view.bucket_paths().map(|path| hasher.hash_one(path.as_str())).collect();
@@ -626,14 +627,17 @@ impl Inner {
                             note(&mut bad, error);
                         }
                     }),
-                    Err(error) => note(&mut bad, error),
+                    Err(error) => {
+                        later |= matches!(error, StoreError::Later(_));
+                        note(&mut bad, error);
+                    }
                 }
             });
             errors.into_iter().for_each(|error| note(&mut bad, error));
             for entry in view.table.iter().map_err(io)? {
                 let entry = entry.map_err(io)?;
                 let path = entry.0.value();
-                if !path.starts_with("l/") && !named.contains(&hasher.hash_one(path)) {
+                if !later && !path.starts_with("l/") && !named.contains(&hasher.hash_one(path)) {
                     note(&mut bad, self.alerts.raise(path));
                 }
             }
