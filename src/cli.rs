@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::config::{Certificates, Config, Etcd, Fetch};
+use crate::config::{Certificates, Config, Etcd, Fetch, KekSources};
 use crate::store::StoreError;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::{Role, Shared};
@@ -95,8 +95,10 @@ enum Command {
     /// The key-encryption key, which wraps the store's keys.
     #[command(after_help = "Example:\n  waxwing kek init /etc/waxwing/kek")]
     Kek(kek::Args),
-    /// The store as a whole: check it, share it, look at who shares it.
-    #[command(after_help = "Examples:\n  waxwing store verify\n  waxwing store status --json")]
+    /// The store as a whole: check it, back it up, put it back, share it, look at who shares it.
+    #[command(
+        after_help = "Examples:\n  waxwing store verify\n  waxwing store export backup\n  waxwing store status --json"
+    )]
     Store(store::Args),
     /// Explain what policy does with a mail, or what another configuration would change.
     #[command(
@@ -288,16 +290,17 @@ pub struct StoreArgs {
     /// Folder of the store; default: the configuration's `store`.
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// File of the key-encryption key; default: the configuration's `kek`.
+    /// File of the key-encryption key, or `credential:NAME`; may be given several times. Default: the configuration's `kek`.
     #[arg(long, global = true, value_name = "FILE")]
-    pub kek: Option<PathBuf>,
+    pub kek: Vec<PathBuf>,
 }
 
 impl StoreArgs {
-    /// The folder of the store, the file of the KEK, and where the store is shared; the configuration is read only where a flag is missing.
-    pub fn place(&self, context: &Context) -> Result<(PathBuf, PathBuf, Option<Etcd>), Failure> {
-        if let (Some(store), Some(kek)) = (&self.store, &self.kek) {
-            return Ok((store.clone(), kek.clone(), None));
+    /// The folder of the store, where its KEK is, and where the store is shared; the configuration is read only where a flag is missing.
+    pub fn place(&self, context: &Context) -> Result<(PathBuf, KekSources, Option<Etcd>), Failure> {
+        let keks = (!self.kek.is_empty()).then(|| KekSources::new(self.kek.clone()));
+        if let (Some(store), Some(keks)) = (&self.store, &keks) {
+            return Ok((store.clone(), keks.clone(), None));
         }
         let config = read_config(&context.config).map_err(|failure| {
             let hint = if failure.hint.is_empty() { String::new() } else { format!("{}, or ", failure.hint) };
@@ -305,11 +308,11 @@ impl StoreArgs {
         })?;
         // Another folder is another store.
         let etcd = config.etcd.filter(|_| self.store.is_none());
-        Ok((self.store.clone().unwrap_or(config.store), self.kek.clone().unwrap_or(config.kek), etcd))
+        Ok((self.store.clone().unwrap_or(config.store), keks.unwrap_or(config.kek), etcd))
     }
 
-    /// The folder of the store and the file of the KEK.
-    pub fn paths(&self, context: &Context) -> Result<(PathBuf, PathBuf), Failure> {
+    /// The folder of the store and where its KEK is.
+    pub fn paths(&self, context: &Context) -> Result<(PathBuf, KekSources), Failure> {
         self.place(context).map(|(store, kek, _)| (store, kek))
     }
 

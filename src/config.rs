@@ -16,6 +16,7 @@ mod discovery;
 mod etcd;
 mod harvest;
 mod hops;
+mod kek;
 mod policy;
 mod read;
 pub(crate) mod reader;
@@ -26,6 +27,7 @@ pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, So
 pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
+pub use kek::KekSources;
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use read::fuzz_config;
@@ -176,8 +178,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Where the store is shared; `store` then is this node's copy.
     pub etcd: Option<Etcd>,
-    /// File of the key-encryption key.
-    pub kek: PathBuf,
+    /// Where the key-encryption key is; during a rotation the next one too.
+    pub kek: KekSources,
     /// Folder of the spool.
     pub spool: PathBuf,
     pub spool_limits: SpoolLimits,

@@ -42,7 +42,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::store::keyring::Kek;
+use crate::store::keyring::SpoolKeks;
 pub use adopt::Adopted;
 use adopt::Mark;
 use commit::{Order, Promised, Transaction};
@@ -181,12 +181,20 @@ impl Spool {
     }
 
     /// Opens the spool and recovers what is in it. From now on every content that is not encrypted by itself is sealed at rest, by
-    /// keys that `kek` wraps; none is written in clear.
-    pub fn open_sealed(disk: Arc<dyn Disk>, limits: Limits, kek: &Kek) -> Result<(Self, Recovered), SpoolError> {
-        Self::open_with(disk, limits, Some(kek))
+    /// keys that `keks` wrap; none is written in clear.
+    pub fn open_sealed(
+        disk: Arc<dyn Disk>,
+        limits: Limits,
+        keks: impl Into<SpoolKeks>,
+    ) -> Result<(Self, Recovered), SpoolError> {
+        Self::open_with(disk, limits, Some(&keks.into()))
     }
 
-    fn open_with(disk: Arc<dyn Disk>, limits: Limits, kek: Option<&Kek>) -> Result<(Self, Recovered), SpoolError> {
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        limits: Limits,
+        kek: Option<&SpoolKeks>,
+    ) -> Result<(Self, Recovered), SpoolError> {
         if let Some(mark) = Mark::read(disk.as_ref())? {
             return Err(SpoolError::Adopted(mark.name()));
         }
@@ -219,8 +227,8 @@ impl Spool {
     }
 
     /// Makes a new key; what is spooled from now on is sealed with it. Keys that seal nothing any more are forgotten.
-    pub async fn rotate_key(&self, kek: Kek) -> Result<(), SpoolError> {
-        let shared = Arc::clone(&self.shared);
+    pub async fn rotate_key(&self, keks: impl Into<SpoolKeks>) -> Result<(), SpoolError> {
+        let (shared, keks) = (Arc::clone(&self.shared), keks.into());
         blocking(move || {
             let mut keys = shared.keys.write().unwrap_or_else(PoisonError::into_inner);
             let Some(keys) = keys.as_mut() else {
@@ -231,19 +239,19 @@ impl Spool {
             new.add()?;
             // Those that commits under way seal with are the one that was current.
             new.retain(|name| used.contains(name) || keys.is_current(name));
-            new.write(shared.disk.as_ref(), &kek)?;
+            new.write(shared.disk.as_ref(), &keks)?;
             *keys = new;
             Ok(())
         })
         .await
     }
 
-    /// Wraps the keys with another KEK.
-    pub async fn rewrap_keys(&self, kek: Kek) -> Result<(), SpoolError> {
-        let shared = Arc::clone(&self.shared);
+    /// Wraps the keys by these, unless they are wrapped so.
+    pub async fn rewrap_keys(&self, keks: impl Into<SpoolKeks>) -> Result<(), SpoolError> {
+        let (shared, keks) = (Arc::clone(&self.shared), keks.into());
         blocking(move || {
-            let keys = shared.keys.write().unwrap_or_else(PoisonError::into_inner);
-            keys.as_ref().map_or(Ok(()), |keys| keys.write(shared.disk.as_ref(), &kek))
+            let mut keys = shared.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.as_mut().map_or(Ok(()), |keys| keys.rewrap(shared.disk.as_ref(), &keks))
         })
         .await
     }

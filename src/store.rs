@@ -1,5 +1,7 @@
 //! The certificate store: records, history, trust, the order of sources.
 
+/// A sealed copy of all records in a file.
+pub mod backup;
 /// A bounded cache without stale fill.
 mod cache;
 /// Where and how the local store keeps its records: one file, ACID.
@@ -20,8 +22,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use self::keyring::SpoolKeks;
 use crate::address::{AddressError, Domain, Mailbox, MailboxKey};
 use crate::cms::algorithm::Capabilities;
+use crate::config::KekSources;
 use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustSet};
@@ -171,6 +175,9 @@ pub enum StoreError {
     /// This node's copy of the shared store is too old to answer from.
     #[error("{0}")]
     Stale(String),
+    /// It is authentic, and of a version or kind that came after this program: neither used, nor dropped, nor overwritten.
+    #[error("{0} is of a later version of Waxwing, so it is neither used nor changed; run that version here")]
+    Later(String),
     /// What was asked for cannot be done; says why and what to do.
     #[error("{0}")]
     Refused(String),
@@ -246,6 +253,12 @@ pub trait CertStore: Send + Sync {
     fn aliases(&self) -> Result<Vec<(MailboxKey, MailboxKey)>, StoreError>;
     /// The private key for export: PKCS#8.
     fn export_key(&self, key: KeyId) -> Result<Zeroizing<Vec<u8>>, StoreError>;
+    /// What wraps the keys of this node's spool; nothing, where the store has no such key.
+    fn spool_keks(&self) -> SpoolKeks {
+        SpoolKeks::default()
+    }
+    /// Takes key-encryption keys from these places from now on, beside those it has.
+    fn use_keks(&self, _sources: &KekSources) {}
     /// Changes as they happen; a receiver that lags must drop all it has cached.
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<ChangeEvent>;
 }

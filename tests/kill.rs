@@ -4,6 +4,8 @@
 
 #[path = "kill/t01.rs"]
 mod t01;
+#[path = "kill/t20.rs"]
+mod t20;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -19,6 +19,7 @@ use crate::relay::release::{By, ReleaseError, Releaser};
 use crate::spool::{
     BY_HAND, Entry, EntryId, EntryState, HopStats, Listed, Origin, RecipientState, Spool, SpoolError, Sum, Treatment,
 };
+use crate::store::CertStore;
 use crate::store::keyring::Kek;
 
 /// Recipients of an entry that a list names.
@@ -45,8 +46,8 @@ pub struct Desk {
     pub expiry: Option<Expiry>,
     /// The next hops' health; `None`: nothing is delivered here.
     pub health: Option<Health>,
-    /// The file of the key-encryption key that opens an adopted spool, where no other is named.
-    pub kek: PathBuf,
+    /// Its keys open an adopted spool, where no other key is named.
+    pub store: Arc<dyn CertStore>,
     /// `None`: there is no gateway at work.
     pub reload: Option<Reload>,
 }
@@ -244,10 +245,16 @@ impl Desk {
     }
 
     async fn adopt(&self, folder: PathBuf, kek: Option<PathBuf>, uid: u32) -> Result<Value, Refused> {
-        let file = kek.unwrap_or_else(|| self.kek.clone());
-        let kek = Kek::read(&file)
-            .map_err(|error| Refused::new(error.to_string(), "name the other node's file with --kek FILE"))?;
-        let adopted = self.spool.adopt(&folder, Some(kek)).await.map_err(|error| {
+        let mut keks = self.store.spool_keks();
+        if let Some(file) = kek {
+            // A passphrase takes Argon2id some tenths of a second.
+            let read = tokio::task::spawn_blocking(move || Kek::read_unasked(&file)).await;
+            let kek = read
+                .map_err(|error| Refused::new(error.to_string(), ""))?
+                .map_err(|error| Refused::new(error.to_string(), "name the other node's file with --kek FILE"))?;
+            keks.open.push(kek);
+        }
+        let adopted = self.spool.adopt(&folder, Some(keks)).await.map_err(|error| {
             let hint = match &error {
                 SpoolError::Keys(_) => "name the other node's key-encryption key with --kek FILE",
                 SpoolError::Disk(_) => {

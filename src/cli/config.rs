@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::{CommandResult, Context, Failure, NOT_GOOD, read_config, shown};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
-use crate::config::{Config, ConfigError, ListenTls};
+use crate::config::{Config, ConfigError, KekSources, ListenTls};
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -140,9 +140,11 @@ fn warnings(config: &Config) -> Vec<String> {
         }
     }
     warnings.extend(rules_that_disappoint(config));
-    if let Err(error) = std::fs::File::open(&config.kek) {
-        let kek = config.kek.display();
-        warnings.push(format!("kek: {kek} cannot be read: {error}; `waxwing kek init {kek}` makes one"));
+    for place in config.kek.iter().filter(|place| KekSources::credential(place).is_none()) {
+        if let Err(error) = std::fs::File::open(place) {
+            let kek = place.display();
+            warnings.push(format!("kek: {kek} cannot be read: {error}; `waxwing kek init {kek}` makes one"));
+        }
     }
     warnings
 }

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, config as config_file, read_config};
-use crate::config::{Config, Log};
+use crate::config::{Config, KekSources, Log};
 use crate::relay::gateway::{Gateway, StartError};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::Role;
@@ -41,13 +41,13 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
 
 fn gateway(config: Config, args: Args, file: PathBuf) -> CommandResult {
     let store = open_store(&config, Role::Gateway)?;
-    let secret = loop_secret(&config)?;
+    let secret = store.loop_secret()?;
     // The first random octets cost 39 ms: not on the first mail's time.
     rand::fill(&mut [0; 32]).map_err(|_| Failure::new("no randomness from the operating system", ""))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(format!("the runtime cannot start: {error}"), "look at the limits on threads and file descriptors")
     })?;
-    let ended = runtime.block_on(serve(config, store, &secret, Duration::from_secs(args.grace), file));
+    let ended = runtime.block_on(serve(config, store, secret.as_ref(), Duration::from_secs(args.grace), file));
     // What is still at work was given its time, or was told twice to stop: dropping the runtime would wait for it.
     runtime.shutdown_background();
     ended
@@ -68,13 +68,14 @@ fn tell(format: Log) -> Result<Appender, Failure> {
 }
 
 pub(super) fn open_store(config: &Config, role: Role) -> Result<Arc<EmbeddedStore>, Failure> {
-    let (folder, kek) = (&config.store, &config.kek);
+    let (folder, keks) = (&config.store, &config.kek);
     let opened = match &config.etcd {
-        None => EmbeddedStore::open(folder, kek),
-        Some(etcd) => EmbeddedStore::open_shared(folder, kek, etcd, role),
+        None => EmbeddedStore::open(folder, keks),
+        Some(etcd) => EmbeddedStore::open_shared(folder, keks, etcd, role),
     };
     opened.map(Arc::new).map_err(|error| {
-        let hint = if kek.exists() {
+        let there = keks.iter().any(|kek| KekSources::credential(kek).is_some() || kek.exists());
+        let hint = if there {
             format!(
                 "check store and kek in the configuration; a new store is made with: waxwing kek init FILE --store {}",
                 folder.display()
@@ -82,23 +83,12 @@ pub(super) fn open_store(config: &Config, role: Role) -> Result<Arc<EmbeddedStor
         } else {
             format!(
                 "make the key-encryption key and the store with: waxwing kek init {} --store {}",
-                kek.display(),
+                keks,
                 folder.display()
             )
         };
         Failure::new(error.to_string(), hint)
     })
-}
-
-/// The same on every node that shares the key-encryption key, and nobody else's.
-pub(super) fn loop_secret(config: &Config) -> Result<Vec<u8>, Failure> {
-    let kek = std::fs::read(&config.kek).map(zeroize::Zeroizing::new).map_err(|error| {
-        Failure::new(format!("{} cannot be read: {error}", config.kek.display()), "check kek in the configuration")
-    })?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(b"waxwing loop secret");
-    context.update(&kek);
-    Ok(context.finish().as_ref().to_vec())
 }
 
 async fn serve(

@@ -1,5 +1,8 @@
 //! `waxwing store`: the store as a whole.
 
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,11 +10,13 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::kek::bar;
 use super::{CommandResult, Context, Failure, NOT_GOOD, StoreArgs, print_table, shown};
-use crate::config::Etcd;
+use crate::config::{Etcd, KekSources};
+use crate::store::backup::{BackupKey, Summary, check};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::etcd::{Divergence, Role, Status};
-use crate::store::keyring::hex;
+use crate::store::keyring::{Kek, RecoveryKey, hex};
 
 /// Records put into etcd between two moves of the progress bar.
 const MIGRATED: usize = 500;
@@ -36,6 +41,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write all records into a sealed backup, while mail flows.
+    ///
+    /// The key-encryption keys and the recovery key that open the store now open the backup: keep them as long as it.
+    /// Exit status: 0 all is in it, 1 some records are not authentic and so are not, 2 there is none.
+    #[command(after_help = "Example:\n  waxwing store export /var/backups/waxwing-2026-07-01")]
+    Export {
+        /// The file to make; an existing one is left as it is.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a store that several gateways share, in the etcd of the configuration.
     #[command(after_help = "Example:\n  waxwing --config /etc/waxwing/waxwing.toml store init")]
     Init,
@@ -44,6 +61,29 @@ enum Command {
     /// Exit status: 0 all good, 1 not (etcd does not answer, or holds something else than this node), 2 the store cannot be read.
     #[command(after_help = "Example:\n  waxwing store status --json")]
     Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put back what a backup has and the store has not; a store is made where there is none. What is there stays as it is.
+    ///
+    /// The whole file is checked before anything is changed. Stopped at any point, it is run again.
+    #[command(
+        after_help = "Examples:\n  waxwing store import /var/backups/waxwing-2026-07-01\n  waxwing store import old-backup --backup-kek /media/safe/kek-2024\n  \
+        waxwing store import backup --recovery /media/safe/waxwing-recovery"
+    )]
+    Import {
+        /// The backup.
+        file: PathBuf,
+        /// A key-encryption key of the time of the backup, where the store's is another; may be given several times.
+        #[arg(long, value_name = "FILE")]
+        backup_kek: Vec<PathBuf>,
+        /// The recovery key of the time of the backup.
+        #[arg(long, value_name = "FILE", conflicts_with = "backup_kek")]
+        recovery: Option<PathBuf>,
+        /// Check the file alone; nothing is changed.
+        #[arg(long)]
+        check: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -80,13 +120,19 @@ struct Target {
 
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> CommandResult {
-    match args.command {
-        Command::Verify { json } => verify(&args.store, context, json),
-        Command::Init => init(&args.store, context),
-        Command::Status { json } => status(&args.store, context, json),
-        Command::Repair => repair(&args.store, context),
-        Command::Migrate(to) => migrate(&args.store, context, &to),
-        Command::ForgetNode { name } => forget_node(&args.store, context, &name),
+    let Args { store, command } = args;
+    match command {
+        Command::Verify { json } => verify(&store, context, json),
+        Command::Export { file, json } => export(&store, context, &file, json),
+        Command::Import { file, backup_kek, recovery, check, json } => {
+            let key = backup_key(&store, context, &backup_kek, recovery.as_deref())?;
+            Import { store: &store, context, file: &file, key, json }.run(check)
+        }
+        Command::Init => init(&store, context),
+        Command::Status { json } => status(&store, context, json),
+        Command::Repair => repair(&store, context),
+        Command::Migrate(to) => migrate(&store, context, &to),
+        Command::ForgetNode { name } => forget_node(&store, context, &name),
     }
 }
 
@@ -100,6 +146,118 @@ fn verify(store: &StoreArgs, context: &Context, json: bool) -> CommandResult {
         bad.iter().for_each(|path| println!("missing, not authentic, or named by nothing: {}", shown(path)));
     }
     Ok(if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+fn export(store: &StoreArgs, context: &Context, file: &Path, json: bool) -> CommandResult {
+    let at = |error: std::io::Error| Failure::new(format!("{}: {error}", file.display()), "name another place");
+    let store = store.open(context)?;
+    if file.exists() {
+        return Err(Failure::new(format!("{} exists and is left as it is", file.display()), "name another file"));
+    }
+    // Under its own name only when it is whole.
+    let draft = PathBuf::from(format!("{}.{}.unfinished", file.display(), std::process::id()));
+    let out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(at)?;
+    let bar = bar(0, "owners");
+    let mut out = BufWriter::new(out);
+    let written = store.export(&mut out, |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let whole = written.map_err(Failure::from).and_then(|written| {
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(at)?;
+        std::fs::hard_link(&draft, file).map_err(at)?;
+        Ok(written)
+    });
+    // Half a backup is none.
+    drop(std::fs::remove_file(&draft));
+    let (summary, bad) = whole?;
+    if json {
+        println!("{}", json!({"records": summary.records, "sha256": *hex(&summary.hash), "not_authentic": bad}));
+    } else {
+        println!("{}: {summary}", file.display());
+        bad.iter().for_each(|path| println!("not authentic, and not in it: {}", shown(path)));
+    }
+    Ok(if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+fn backup_key(
+    store: &StoreArgs,
+    context: &Context,
+    files: &[PathBuf],
+    recovery: Option<&Path>,
+) -> Result<BackupKey, Failure> {
+    if let Some(file) = recovery {
+        return Ok(BackupKey::Recovery(RecoveryKey::read(file)?));
+    }
+    let mut keks = files.iter().map(|file| Kek::read(file)).collect::<Result<Vec<_>, _>>()?;
+    if keks.is_empty() {
+        keks = Kek::read_all(&store.paths(context)?.1)?;
+    }
+    Ok(BackupKey::Keks(keks))
+}
+
+struct Import<'a> {
+    store: &'a StoreArgs,
+    context: &'a Context,
+    file: &'a Path,
+    key: BackupKey,
+    json: bool,
+}
+
+impl Import<'_> {
+    fn open(&self) -> Result<(BufReader<File>, u64), Failure> {
+        let at = |error: std::io::Error| Failure::new(format!("{}: {error}", self.file.display()), "");
+        let file = File::open(self.file).map_err(at)?;
+        let length = file.metadata().map_err(at)?.len();
+        Ok((BufReader::new(file), length))
+    }
+
+    fn check(&self) -> Result<Summary, Failure> {
+        let (file, length) = self.open()?;
+        let bar = bar(length, "octets checked");
+        let mut input = bar.wrap_read(file);
+        let found = check(&mut input, &self.key, || ());
+        bar.finish_and_clear();
+        found.map_err(|error| {
+            Failure::new(
+                format!("{}: {error}", self.file.display()),
+                "nothing was changed; a backup wants a key of its time: --backup-kek FILE or --recovery FILE",
+            )
+        })
+    }
+
+    fn run(self, check_only: bool) -> CommandResult {
+        let summary = self.check()?;
+        if check_only {
+            if self.json {
+                println!("{}", json!({"records": summary.records, "sha256": *hex(&summary.hash)}));
+            } else {
+                println!("{}: {summary}; it is whole", self.file.display());
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let store = self.store.open_or_create(self.context)?;
+        let mut input = self.open()?.0;
+        let bar = bar(summary.records, "records");
+        let restored = store.restore(&mut input, &self.key, summary, |at| bar.set_position(at.records));
+        bar.finish_and_clear();
+        let restored = restored?;
+        if self.json {
+            println!(
+                "{}",
+                json!({"records": summary.records, "sha256": *hex(&summary.hash), "new": restored.new,
+                    "added_to": restored.added_to, "unchanged": restored.unchanged, "left": restored.left})
+            );
+        } else {
+            println!("{}: {summary}", self.file.display());
+            println!(
+                "owners, aliases and the trust set: {} new, {} added to, {} as they were, {} left (purged, removed or otherwise named here)",
+                restored.new, restored.added_to, restored.unchanged, restored.left
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// Makes a store that several gateways share, where there is none under the prefix.
@@ -127,7 +285,7 @@ fn init(store: &StoreArgs, context: &Context) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn shared_place(store: &StoreArgs, context: &Context) -> Result<(PathBuf, PathBuf, Etcd), Failure> {
+fn shared_place(store: &StoreArgs, context: &Context) -> Result<(PathBuf, KekSources, Etcd), Failure> {
     let (folder, kek, etcd) = store.place(context)?;
     let etcd = etcd.ok_or_else(|| {
         Failure::new(

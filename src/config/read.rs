@@ -11,8 +11,8 @@ use toml::de::DeTable;
 
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
 use super::{
-    Certificates, Config, ConfigError, Delivery, Direction, Fetch, Limits, ListenTls, Listener, Log, Nonce, ReadFile,
-    Retry, SpoolLimits,
+    Certificates, Config, ConfigError, Delivery, Direction, Fetch, KekSources, Limits, ListenTls, Listener, Log, Nonce,
+    ReadFile, Retry, SpoolLimits,
 };
 use crate::address::{Domain, Mailbox};
 use crate::cms::algorithm::Legacy;
@@ -51,8 +51,15 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let postmaster = top.get("postmaster", parsed(Mailbox::parse));
     let store = top.require("store", "the store's folder", text).map(PathBuf::from);
     let kek = top
-        .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", text)
-        .map(PathBuf::from);
+        .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", list(kek))
+        .filter(|kek| {
+            let some = !kek.is_empty();
+            if !some {
+                top.complain("kek", "an empty list", "expected a file, or \"credential:NAME\"");
+            }
+            some
+        })
+        .map(KekSources::new);
     let (spool, spool_limits) = spool(top);
     let control = top.get("control", text).map(PathBuf::from);
     let delivery = top
@@ -109,6 +116,15 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         self_check,
         log,
     })
+}
+
+fn kek(text: &str) -> Result<PathBuf, String> {
+    let place = PathBuf::from(text);
+    let good = match KekSources::credential(&place) {
+        Some(name) => !name.is_empty() && !name.contains('/') && !name.starts_with('.'),
+        None => !text.is_empty(),
+    };
+    if good { Ok(place) } else { Err("expected a file, or \"credential:NAME\" without a slash".to_owned()) }
 }
 
 fn domain(text: &str) -> Result<Domain, String> {

@@ -27,11 +27,14 @@ use crate::keys::KeyHolder;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
 use crate::spool::{Entry, Folder, Limits, NewEntry, RecipientState, Recovered, Spool, SpoolError, Treatment};
-use crate::store::keyring::Kek;
+use crate::store::keyring::{Kek, SpoolKeks};
 use crate::store::{CertStore, StoreError};
 
 /// Octets of spooled content in memory for one next hop.
 const CONTENTS: u64 = 64 << 20;
+
+/// Between two looks whether the spool's keys are to be wrapped by others.
+const REWRAP: Duration = Duration::from_secs(2);
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +134,7 @@ pub struct Gateway {
     core: Arc<Core>,
     deliverer: Deliverer,
     control: Option<server::Handle>,
-    keepers: [Keeper; 2],
+    keepers: [Keeper; 3],
     recovered: Recovered,
 }
 
@@ -156,7 +159,8 @@ impl Gateway {
         let config = Arc::new(config);
         let folder =
             Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
-        let (spool, recovered) = Spool::open_sealed(Arc::new(folder), spool_limits(&config), &Kek::read(&config.kek)?)?;
+        let (spool, recovered) =
+            Spool::open_sealed(Arc::new(folder), spool_limits(&config), spool_keks(&*store, &config)?)?;
         let mut bound = Vec::new();
         for listener in &config.listeners {
             let (listener, limits) = (Arc::new(listener.clone()), &config.limits);
@@ -175,7 +179,8 @@ impl Gateway {
         let expiry = Expiry::default();
         let keepers = [
             Keeper(tokio::spawn(expiry.clone().watch(store.clone()))),
-            Keeper(tokio::spawn(keep_looking(releaser.clone(), store))),
+            Keeper(tokio::spawn(keep_looking(releaser.clone(), store.clone()))),
+            Keeper(tokio::spawn(keep_wrapped(spool.clone(), store.clone()))),
         ];
         let serving = config.listeners.iter().zip(bound).map(|(listener, bound)| {
             let (handle, terms) = bound.serve_on_terms(pipeline.clone());
@@ -184,6 +189,7 @@ impl Gateway {
         let listeners = Mutex::new(Listeners { serving: serving.collect(), retired: Vec::new() });
         let core = Arc::new(Core {
             live,
+            store,
             settings,
             health,
             spool,
@@ -196,7 +202,7 @@ impl Gateway {
             releaser,
             expiry: Some(expiry),
             health: Some(core.health.clone()),
-            kek: config.kek.clone(),
+            store: core.store.clone(),
             reload: Some(reload::asked(&core)),
         };
         Ok(Self { control: control.map(|control| control.serve(desk)), core, deliverer, keepers, recovered })
@@ -257,6 +263,31 @@ impl Gateway {
         let ended = ending.join_all().await.into_iter().all(|ended| ended);
         self.deliverer.stop(grace).await;
         ended
+    }
+}
+
+/// What wraps the spool's keys: what the store says, else the key-encryption keys of the configuration.
+fn spool_keks(store: &dyn CertStore, config: &Config) -> Result<SpoolKeks, StoreError> {
+    let mut keks = store.spool_keks();
+    if keks.wrap.is_empty() {
+        let read = Kek::read_all(&config.kek)?;
+        keks.wrap = read.iter().take(1).cloned().collect();
+        keks.open = read.into_iter().skip(1).collect();
+    }
+    Ok(keks)
+}
+
+/// Wraps the spool's keys anew when the store's keys, or the key-encryption key in use, are others.
+async fn keep_wrapped(spool: Spool, store: Arc<dyn CertStore>) {
+    loop {
+        tokio::time::sleep(REWRAP).await;
+        let keks = store.spool_keks();
+        if keks.wrap.is_empty() {
+            continue;
+        }
+        if let Err(error) = spool.rewrap_keys(keks).await {
+            tracing::error!(%error, "the spool's keys cannot be wrapped anew; what wraps them now still opens them");
+        }
     }
 }
 

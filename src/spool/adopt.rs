@@ -23,7 +23,7 @@ use super::recover::{Found, recover};
 use super::seal::Keys;
 use super::{Spool, SpoolError, blocking, body_name, lock, octets, segment_name};
 use crate::mime::rope::Rope;
-use crate::store::keyring::Kek;
+use crate::store::keyring::SpoolKeks;
 
 /// The name of a spool: drawn when it takes over another, or is taken over.
 const IDENTITY: &str = "identity";
@@ -63,14 +63,14 @@ impl Spool {
     ///
     /// # Errors
     /// The folder is in use, holds no spool, or was adopted by another; a disk fails; the keys cannot be unwrapped.
-    pub async fn adopt(&self, folder: &Path, kek: Option<Kek>) -> Result<Adopted, SpoolError> {
+    pub async fn adopt(&self, folder: &Path, kek: Option<SpoolKeks>) -> Result<Adopted, SpoolError> {
         let folder = folder.to_owned();
         let disk = blocking(move || Ok(Folder::existing(&folder)?)).await?;
         self.adopt_disk(Arc::new(disk), kek).await
     }
 
     /// As [`Spool::adopt`], from any disk.
-    pub async fn adopt_disk(&self, disk: Arc<dyn Disk>, kek: Option<Kek>) -> Result<Adopted, SpoolError> {
+    pub async fn adopt_disk(&self, disk: Arc<dyn Disk>, kek: Option<SpoolKeks>) -> Result<Adopted, SpoolError> {
         self.works()?;
         let own = Arc::clone(&self.shared);
         let (ours, source, marked) = blocking(move || {
@@ -150,7 +150,7 @@ fn unfinished(entry: Entry) -> Entry {
 fn open_source(
     disk: Arc<dyn Disk>,
     identity: Identity,
-    kek: Option<&Kek>,
+    kek: Option<&SpoolKeks>,
     mark: Option<Mark>,
 ) -> Result<Source, SpoolError> {
     if let Some(mark) = mark {

@@ -1,6 +1,7 @@
 //! Sealing at rest: what is in clear by itself lies on disk encrypted.
 //!
-//! The folder holds the file `keys`: random keys, each wrapped by the KEK (AES-256-GCM), the last one the current. Each entry has a
+//! The folder holds the file `keys`: random keys, the last one the current, each wrapped (AES-256-GCM) by a key of the store, which outlives every
+//! rotation, and by the KEK, with which another node can adopt the spool; it says which by their fingerprints. Each entry has a
 //! key of its own: HKDF-SHA-256 of that key, with a random salt that its record names. Contents are AES-256-GCM in chunks of 1 MiB; the
 //! nonce is the chunk's number and whether it is the last, so that chunks can be neither swapped nor cut off; the entry's id is
 //! authenticated with each.
@@ -17,12 +18,16 @@ use super::disk::Disk;
 use super::entry::EntryId;
 use super::record::Sealing;
 use crate::mime::rope::Rope;
-use crate::store::keyring::Kek;
+use crate::store::keyring::{Fingerprint, Kek, SpoolKeks, hex};
 
 /// The file of the wrapped keys.
 pub(super) const FILE: &str = "keys";
 const UNFINISHED: &str = "keys.unfinished";
-const MAGIC: &[u8; 8] = b"WAXSPOL1";
+const MAGIC: &[u8; 8] = b"WAXSPOL2";
+/// Of the first version: one wrapping, and no fingerprint.
+const MAGIC_1: &[u8; 8] = b"WAXSPOL1";
+/// Wrappings of each key.
+const WRAPPINGS: usize = 8;
 /// Octets of a wrapped key: nonce, key, tag.
 const WRAPPED: usize = 12 + 32 + 16;
 /// Octets of content sealed at once.
@@ -37,7 +42,35 @@ type Name = [u8; 16];
 #[derive(Clone)]
 pub(super) struct Keys {
     current: Name,
-    keys: BTreeMap<Name, Zeroizing<[u8; 32]>>,
+    pub(super) keys: BTreeMap<Name, Zeroizing<[u8; 32]>>,
+    /// What wraps them in the file.
+    by: Vec<Fingerprint>,
+}
+
+/// Where each wrapping of a key is.
+struct File<'a> {
+    by: Vec<Fingerprint>,
+    /// Name, wrappings.
+    records: Vec<(Name, &'a [u8])>,
+}
+
+impl<'a> File<'a> {
+    fn parse(octets: &'a [u8]) -> Option<Self> {
+        let (by, rest, count) = match octets.strip_prefix(MAGIC_1) {
+            Some(rest) => (Vec::new(), rest, 1),
+            None => {
+                let (count, rest) = octets.strip_prefix(MAGIC)?.split_first()?;
+                let count = usize::from(*count);
+                let (by, rest) = rest.split_at_checked(8 * count).filter(|_| (1..=WRAPPINGS).contains(&count))?;
+                (by.as_chunks::<8>().0.to_vec(), rest, count)
+            }
+        };
+        let record = |record: &'a [u8]| record.split_first_chunk::<16>().map(|(name, wrapped)| (*name, wrapped));
+        let length = 16 + WRAPPED * count;
+        let records = rest.chunks(length).map(record).collect::<Option<Vec<_>>>()?;
+        let good = !records.is_empty() && records.len() <= KEYS && rest.len().is_multiple_of(length);
+        good.then_some(Self { by, records })
+    }
 }
 
 fn failed() -> SpoolError {
@@ -45,56 +78,74 @@ fn failed() -> SpoolError {
 }
 
 impl Keys {
-    /// The keys in the folder; made where there are none.
-    pub(super) fn open(disk: &dyn Disk, kek: &Kek) -> Result<Self, SpoolError> {
-        match disk.len(FILE) {
-            Ok(len) => Self::read(&disk.read(FILE, 0, usize::try_from(len).unwrap_or(usize::MAX))?, kek),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut keys = Keys { current: [0; 16], keys: BTreeMap::new() };
+    /// The keys in the folder; made where there are none, and wrapped anew where others should wrap them.
+    pub(super) fn open(disk: &dyn Disk, keks: &SpoolKeks) -> Result<Self, SpoolError> {
+        let mut keys = match Self::existing(disk, keks)? {
+            Some(keys) => keys,
+            None => {
+                let mut keys = Keys { current: [0; 16], keys: BTreeMap::new(), by: Vec::new() };
                 keys.add()?;
-                keys.write(disk, kek)?;
+                keys
+            }
+        };
+        // Where the disk takes nothing now, what is there still opens.
+        match keys.rewrap(disk, keks) {
+            Err(error) if keys.by.is_empty() && disk.len(FILE).is_err() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the spool's keys cannot be wrapped anew");
                 Ok(keys)
             }
-            Err(error) => Err(error.into()),
+            Ok(()) => Ok(keys),
         }
     }
 
     /// The keys in the folder, if it has any.
-    pub(super) fn existing(disk: &dyn Disk, kek: &Kek) -> Result<Option<Self>, SpoolError> {
+    pub(super) fn existing(disk: &dyn Disk, keks: &SpoolKeks) -> Result<Option<Self>, SpoolError> {
         match disk.len(FILE) {
-            Ok(_) => Self::open(disk, kek).map(Some),
+            Ok(len) => Self::read(&disk.read(FILE, 0, usize::try_from(len).unwrap_or(usize::MAX))?, keks).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn read(octets: &[u8], kek: &Kek) -> Result<Self, SpoolError> {
+    fn read(octets: &[u8], keks: &SpoolKeks) -> Result<Self, SpoolError> {
         let foreign = || SpoolError::Keys(format!("the file `{FILE}` in the spool is damaged, or of another version"));
-        let rest = octets.strip_prefix(MAGIC).ok_or_else(foreign)?;
-        let (records, rest) = rest.as_chunks::<{ 16 + WRAPPED }>();
-        if !rest.is_empty() || records.is_empty() || records.len() > KEYS {
-            return Err(foreign());
-        }
-        let mut keys = Keys { current: [0; 16], keys: BTreeMap::new() };
-        for record in records {
-            let (name, wrapped) = record.split_first_chunk::<16>().ok_or_else(foreign)?;
-            let key = kek.unwrap_key(&associated(name), wrapped).ok_or_else(|| {
-                SpoolError::Keys(format!("the key-encryption key does not open the file `{FILE}` in the spool"))
-            })?;
+        let file = File::parse(octets).ok_or_else(foreign)?;
+        let mut keys = Keys { current: [0; 16], keys: BTreeMap::new(), by: file.by.clone() };
+        for (name, wrapped) in &file.records {
+            let wrappings = wrapped.chunks(WRAPPED).enumerate();
+            let key = wrappings.into_iter().find_map(|(at, wrapped)| {
+                let by = file.by.get(at);
+                keks.iter()
+                    .filter(|kek| by.is_none_or(|by| *by == kek.fingerprint()))
+                    .find_map(|kek| kek.unwrap_key(&associated(name), wrapped))
+            });
+            let key = key.ok_or_else(|| SpoolError::Keys(not_ours(&file.by)))?;
             keys.keys.insert(*name, Zeroizing::new(key.as_slice().try_into().map_err(|_| foreign())?));
             keys.current = *name;
         }
         Ok(keys)
     }
 
+    /// Writes the file anew where it is not wrapped by exactly these.
+    pub(super) fn rewrap(&mut self, disk: &dyn Disk, keks: &SpoolKeks) -> Result<(), SpoolError> {
+        if self.by.iter().copied().eq(keks.wrap.iter().map(Kek::fingerprint)) { Ok(()) } else { self.write(disk, keks) }
+    }
+
     /// Writes the file anew; a crash leaves the old one or this.
-    pub(super) fn write(&self, disk: &dyn Disk, kek: &Kek) -> Result<(), SpoolError> {
+    pub(super) fn write(&mut self, disk: &dyn Disk, keks: &SpoolKeks) -> Result<(), SpoolError> {
+        let by: Vec<Fingerprint> = keks.wrap.iter().map(Kek::fingerprint).collect();
+        let count = u8::try_from(by.len()).ok().filter(|count| (1..=WRAPPINGS).contains(&usize::from(*count)));
         let mut octets = MAGIC.to_vec();
+        octets.push(count.ok_or_else(|| SpoolError::Keys("there is no key-encryption key to wrap them with".into()))?);
+        octets.extend(by.iter().flatten());
         let others = self.keys.keys().filter(|name| **name != self.current);
         for name in others.chain([&self.current]) {
             let key = self.keys.get(name).ok_or_else(failed)?;
             octets.extend_from_slice(name);
-            octets.extend(kek.wrap_key(&associated(name), key.as_ref()).map_err(|_| failed())?);
+            for kek in &keks.wrap {
+                octets.extend(kek.wrap_key(&associated(name), key.as_ref()).map_err(|_| failed())?);
+            }
         }
         let _ = disk.remove(UNFINISHED);
         let mut file = disk.create(UNFINISHED)?;
@@ -102,6 +153,7 @@ impl Keys {
         file.sync()?;
         disk.rename(UNFINISHED, FILE)?;
         disk.sync_folder()?;
+        self.by = by;
         Ok(())
     }
 
@@ -168,6 +220,12 @@ impl Keys {
             .map_err(|_| failed())?;
         Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derived.as_ref()).map_err(|_| failed())?))
     }
+}
+
+fn not_ours(by: &[Fingerprint]) -> String {
+    let names: Vec<String> = by.iter().map(|by| hex(by).to_string()).collect();
+    let which = if names.is_empty() { String::new() } else { format!("; it wants one of {}", names.join(", ")) };
+    format!("the key-encryption key does not open the file `{FILE}` in the spool{which}")
 }
 
 fn associated(name: &Name) -> Vec<u8> {

@@ -19,12 +19,24 @@ mod bulk;
 mod change;
 /// Answering with private keys.
 mod holder;
+/// Key-encryption keys: which open the store, and which are at hand.
+mod keks;
+/// Who else has the store open.
+mod presence;
 /// As the copy of a shared store.
 mod replica;
+/// Writing every record anew under a new store key.
+mod reseal;
+/// All records out, and in again.
+mod transfer;
 
 pub use bulk::{CheckedParcel, Parcel};
 pub use change::ImportOutcome;
+pub use keks::{KekStatus, StoreKeyStatus, StoreKeys};
+pub use presence::Process;
 pub(super) use replica::{Arrived, PathHashes, TakenIn};
+pub use reseal::{Resealed, Resealing};
+pub use transfer::{Restored, Restoring};
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -36,19 +48,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use jiff::Timestamp;
 use redb::{ConcurrencyMode, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{Semaphore, broadcast};
 
 use super::cache::GuardedCache;
 use super::etcd::{self, Role, Shared};
-use super::keyring::{Kek, Keyring, Mac, hex, sync_folder_of};
+use super::keyring::header::{Header, Opener};
+use super::keyring::{Kek, Keyring, Mac, RecoveryKey, hex, sync_folder_of};
 use super::record::{
     CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue,
 };
 use super::tree::{Alerts, Change, LOG_LENGTH, RECORDS, ROOT, View, io, log_path, read_root};
 use super::{CertificateRecord, ChangeEvent, Identity, Note, Owner, Provenance, StoreError};
 use crate::address::{Domain, MailboxKey};
-use crate::config::Etcd;
+use crate::config::{Etcd, KekSources};
 use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustAnchor, TrustSet};
@@ -72,7 +86,13 @@ pub struct EmbeddedStore {
 
 pub(super) struct Inner {
     db: Database,
-    ring: Keyring,
+    folder: PathBuf,
+    /// The keys of the last header that was seen; each transaction goes by the header in its own snapshot.
+    ring: RwLock<Arc<Keyring>>,
+    /// No header before this revision is accepted.
+    header_floor: AtomicU64,
+    keks: Mutex<keks::Held>,
+    presence: Mutex<Option<presence::Presence>>,
     alerts: Alerts,
     /// The last root that was checked.
     root: RwLock<Option<(Mac, Arc<Root>)>>,
@@ -138,16 +158,33 @@ fn owner_of_path(path: &str) -> Option<Owner> {
 
 impl EmbeddedStore {
     /// Creates the folder and a store whose keys are wrapped by the KEK in `kek_file`; an existing store is an error.
-    pub fn create(folder: &Path, kek_file: &Path) -> Result<Self, StoreError> {
-        Self::create_with(folder, &Kek::read(kek_file)?, Keyring::create)?;
-        Self::open(folder, kek_file)
+    pub fn create(folder: &Path, keks: impl Into<KekSources>) -> Result<Self, StoreError> {
+        let sources = keks.into();
+        let keks = Kek::read_all(&sources)?;
+        Self::create_with(folder, sources, keks)
     }
 
-    fn create_with(
-        folder: &Path,
-        kek: &Kek,
-        ring: impl FnOnce(&Kek) -> Result<(Keyring, Vec<u8>), StoreError>,
-    ) -> Result<(), StoreError> {
+    /// As [`Self::create`], with KEKs that are at hand: the first wraps.
+    pub fn create_with(folder: &Path, sources: KekSources, keks: Vec<Kek>) -> Result<Self, StoreError> {
+        let kek = keks.first().ok_or_else(|| StoreError::Refused("no key-encryption key is named".to_owned()))?;
+        let header = Header::create(kek, Timestamp::now())?;
+        let octets = header.encode()?;
+        Self::put_new(folder, &Keyring::of(header, octets)?)?;
+        Self::open_held(folder, keks::Held::new(sources, keks))
+    }
+
+    /// As [`Self::open`], with these KEKs beside those of `sources`.
+    pub fn open_with(folder: &Path, sources: KekSources, mut keks: Vec<Kek>) -> Result<Self, StoreError> {
+        match Kek::read_all(&sources) {
+            Ok(read) => keks.extend(read),
+            Err(error) if keks.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        Self::open_held(folder, keks::Held::new(sources, keks))
+    }
+
+    /// An empty store with these keys.
+    fn put_new(folder: &Path, ring: &Keyring) -> Result<(), StoreError> {
         let at = |error: std::io::Error| StoreError::Io(format!("{}: {error}", folder.display()));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
         let file = folder.join(FILE);
@@ -156,7 +193,7 @@ impl EmbeddedStore {
         }
         // Made whole under another name: a crash leaves no half of a store.
         let draft = folder.join(format!("{FILE}.{}.new", std::process::id()));
-        let made = Self::make(&draft, kek, ring)
+        let made = Self::make(&draft, ring)
             .and_then(|()| std::fs::hard_link(&draft, &file).and_then(|()| sync_folder_of(&file)).map_err(at));
         // Only a leftover file could stay behind, and it holds no record.
         drop(std::fs::remove_file(&draft));
@@ -165,19 +202,24 @@ impl EmbeddedStore {
 
     /// Opens this node's copy of a shared store, or makes one; its changes go to etcd, and etcd's come here. In a gateway it answers from the
     /// copy until that is too old; a command waits until it is up to date, and goes on without where etcd does not answer.
-    pub fn open_shared(folder: &Path, kek_file: &Path, etcd: &Etcd, role: Role) -> Result<Self, StoreError> {
+    pub fn open_shared(
+        folder: &Path,
+        keks: impl Into<KekSources>,
+        etcd: &Etcd,
+        role: Role,
+    ) -> Result<Self, StoreError> {
+        let sources = keks.into();
         if !Self::exists(folder) {
-            let kek = Kek::read(kek_file)?;
+            let keks = Kek::read_all(&sources)?;
             let header = etcd::read_header(etcd)?.ok_or_else(|| {
                 StoreError::Refused(format!(
                     "there is no store in etcd under {}/; make one with `waxwing store init`, or bring one with `waxwing store migrate --to-etcd`",
                     etcd.prefix
                 ))
             })?;
-            Keyring::open(&kek, &header)?;
-            Self::create_with(folder, &kek, |kek| Keyring::open(kek, &header).map(|ring| (ring, header.clone())))?;
+            Self::put_new(folder, &Keyring::open(&Opener::Keks(&keks), &header)?)?;
         }
-        let store = Self::open(folder, kek_file)?;
+        let store = Self::open(folder, sources)?;
         let shared = Shared::start(&store.inner, etcd, role)?;
         // Nothing was set before: the store was opened here.
         let _ = store.inner.shared.set(shared);
@@ -205,14 +247,19 @@ impl EmbeddedStore {
     }
 
     /// Copies every record into a new store of its own in `folder`, under the same key-encryption key; `told` hears how many were copied.
-    pub fn copy_to(&self, folder: &Path, kek_file: &Path, told: &mut dyn FnMut(usize)) -> Result<Self, StoreError> {
+    pub fn copy_to(
+        &self,
+        folder: &Path,
+        keks: impl Into<KekSources>,
+        told: &mut dyn FnMut(usize),
+    ) -> Result<Self, StoreError> {
+        let sources = keks.into();
         let header = read_header(&self.inner.db)?;
         if !Self::exists(folder) {
-            Self::create_with(folder, &Kek::read(kek_file)?, |kek| {
-                Keyring::open(kek, &header).map(|ring| (ring, header.clone()))
-            })?;
+            let keks = Kek::read_all(&sources)?;
+            Self::put_new(folder, &Keyring::open(&Opener::Keks(&keks), &header)?)?;
         }
-        let copy = Self::open(folder, kek_file)?;
+        let copy = Self::open(folder, sources)?;
         if read_header(&copy.inner.db)? != header {
             return Err(StoreError::Refused(format!("{} holds another store", folder.display())));
         }
@@ -231,17 +278,12 @@ impl EmbeddedStore {
         self.inner.shared_paths()
     }
 
-    fn make(
-        draft: &Path,
-        kek: &Kek,
-        ring: impl FnOnce(&Kek) -> Result<(Keyring, Vec<u8>), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn make(draft: &Path, ring: &Keyring) -> Result<(), StoreError> {
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(io)?;
-        let (ring, header) = ring(kek)?;
         let db = builder().create(draft).map_err(io)?;
         let transaction = db.begin_write().map_err(io)?;
-        transaction.open_table(HEADER).map_err(io)?.insert("header", header.as_slice()).map_err(io)?;
-        let (root, _) = Record::seal(&ring, ROOT, Kind::Root, 0, &Root::default().encode());
+        transaction.open_table(HEADER).map_err(io)?.insert("header", ring.octets()).map_err(io)?;
+        let (root, _) = Record::seal(ring, ROOT, Kind::Root, 0, &Root::default().encode());
         transaction.open_table(RECORDS).map_err(io)?.insert(ROOT, root.as_slice()).map_err(io)?;
         transaction.commit().map_err(io)?;
         db.close().map_err(io)
@@ -252,9 +294,19 @@ impl EmbeddedStore {
         folder.join(FILE).exists()
     }
 
-    /// Opens a store; a KEK that is not its own is an error that says so, and nothing is touched.
-    pub fn open(folder: &Path, kek_file: &Path) -> Result<Self, StoreError> {
-        let kek = Kek::read(kek_file)?;
+    /// Opens a store with whichever KEK fits; where none does, that is an error that says so, and nothing is touched.
+    pub fn open(folder: &Path, keks: impl Into<KekSources>) -> Result<Self, StoreError> {
+        let sources = keks.into();
+        let keks = Kek::read_all(&sources)?;
+        Self::open_held(folder, keks::Held::new(sources, keks))
+    }
+
+    /// Opens a store with its recovery key.
+    pub fn open_for_recovery(folder: &Path, key: RecoveryKey) -> Result<Self, StoreError> {
+        Self::open_held(folder, keks::Held::recovery(key))
+    }
+
+    fn open_held(folder: &Path, held: keks::Held) -> Result<Self, StoreError> {
         let file = folder.join(FILE);
         if !file.exists() {
             return Err(StoreError::Refused(format!(
@@ -267,20 +319,24 @@ impl EmbeddedStore {
         let (db, ring) = guarded(&name, || {
             // Reading only, so that a wrong KEK changes nothing; a file that wants repair after a crash is opened for it below.
             if let Ok(reader) = builder().open_read_only(&file) {
-                Keyring::open(&kek, &read_header(&reader)?)?;
+                Keyring::open(&held.opener(), &read_header(&reader)?)?;
             }
             let db = builder().open(&file).map_err(at)?;
-            let ring = Keyring::open(&kek, &read_header(&db)?)?;
+            let ring = Keyring::open(&held.opener(), &read_header(&db)?)?;
             Ok((db, ring))
         })?;
-        Self::start(db, ring)
+        Self::start(folder, db, ring, held)
     }
 
-    fn start(db: Database, ring: Keyring) -> Result<Self, StoreError> {
+    fn start(folder: &Path, db: Database, ring: Keyring, held: keks::Held) -> Result<Self, StoreError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let inner = Arc::new(Inner {
             db,
-            ring,
+            folder: folder.to_owned(),
+            header_floor: AtomicU64::new(ring.header.revision),
+            ring: RwLock::new(Arc::new(ring)),
+            keks: Mutex::new(held),
+            presence: Mutex::new(None),
             alerts: Alerts::default(),
             root: RwLock::new(None),
             floor: AtomicU64::new(0),
@@ -301,6 +357,7 @@ impl EmbeddedStore {
             *seen = inner.read(|view| Ok(view.root.generation))?;
             inner.reload_all();
         }
+        inner.be_present();
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new().name("store-follow".to_owned()).spawn(move || follow_others(&weak)).map_err(io)?;
         Ok(Self { inner })
@@ -324,10 +381,15 @@ impl EmbeddedStore {
 
 fn read_header(db: &impl ReadableDatabase) -> Result<Vec<u8>, StoreError> {
     let table = db.begin_read().map_err(io)?.open_table(HEADER).map_err(io)?;
+    header_in(&table, |octets| Ok(octets.to_vec()))
+}
+
+fn header_in<T: ReadableTable<&'static str, &'static [u8]>, R>(
+    table: &T,
+    call: impl FnOnce(&[u8]) -> Result<R, StoreError>,
+) -> Result<R, StoreError> {
     let header = table.get("header").map_err(io)?;
-    header
-        .map(|header| header.value().to_vec())
-        .ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))
+    call(header.ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))?.value())
 }
 
 /// Checks every record once, then follows; a command is done before this begins.
@@ -346,6 +408,7 @@ fn follow_others(weak: &Weak<Inner>) {
         if let Err(error) = inner.follow() {
             tracing::error!(%error, "the store cannot be followed");
         }
+        inner.be_present();
     }
 }
 
@@ -354,21 +417,23 @@ impl Inner {
     fn read<R>(&self, body: impl FnOnce(&View<'_, Records>) -> Result<R, StoreError>) -> Result<R, StoreError> {
         guarded("store", || {
             // Taken before the snapshot: another thread's newer root must not make this one look old.
-            let floor = self.floor.load(Ordering::Acquire);
+            let (floor, header_floor) = (self.floor.load(Ordering::Acquire), self.header_floor.load(Ordering::Acquire));
             let transaction = self.db.begin_read().map_err(io)?;
+            let ring = self.ring_in(&transaction.open_table(HEADER).map_err(io)?, header_floor)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let root = self.checked_root(&table, floor)?;
-            body(&View { table: &table, ring: &self.ring, alerts: &self.alerts, root, reads: None })
+            let root = self.checked_root(&table, &ring, floor)?;
+            body(&View { table: &table, ring: &ring, alerts: &self.alerts, root, reads: None })
         })
     }
 
     fn checked_root<T: ReadableTable<&'static str, &'static [u8]>>(
         &self,
         table: &T,
+        ring: &Keyring,
         floor: u64,
     ) -> Result<Arc<Root>, StoreError> {
         let known = self.root.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mac, root) = read_root(table, &self.ring, &self.alerts, floor, known.as_ref())?;
+        let (mac, root) = read_root(table, ring, &self.alerts, floor, known.as_ref())?;
         if known.is_none_or(|(known, _)| known != mac) {
             self.floor.fetch_max(root.generation, Ordering::AcqRel);
             *self.root.write().unwrap_or_else(PoisonError::into_inner) = Some((mac, Arc::clone(&root)));
@@ -383,6 +448,9 @@ impl Inner {
         }
         let result = guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
+            // Nobody else writes now, so what is there is the newest: a record is never sealed by a key that was retired meanwhile.
+            let header_floor = self.header_floor.load(Ordering::Acquire);
+            let ring = self.ring_in(&transaction.open_table(HEADER).map_err(io)?, header_floor)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
             if self.is_copy(&transaction)? {
                 return Err(StoreError::Refused(
@@ -390,8 +458,8 @@ impl Inner {
                         .to_owned(),
                 ));
             }
-            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
-            let mut change = Change::new(table, &self.ring, &self.alerts, root);
+            let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
+            let mut change = Change::new(table, &ring, &self.alerts, root);
             let result = body(&mut change)?;
             if change.is_empty() {
                 drop(change);
@@ -410,8 +478,17 @@ impl Inner {
         Ok(result)
     }
 
-    /// Drops the copies that changes since the last time concern, and tells subscribers.
+    /// Drops the copies that changes since the last time concern, and tells subscribers. Where that cannot be known, drops all.
     fn follow(&self) -> Result<(), StoreError> {
+        let followed = self.follow_changes();
+        if matches!(followed, Err(StoreError::Kek(..) | StoreError::Later(_))) {
+            // Every use says so from now on, and nothing is answered from what was true once.
+            self.reload_all();
+        }
+        followed
+    }
+
+    fn follow_changes(&self) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (generation, changes) = self.read(|view| {
             let generation = view.root.generation;
@@ -510,8 +587,9 @@ impl Inner {
         self.shared.get()
     }
 
-    pub(super) fn ring(&self) -> &Keyring {
-        &self.ring
+    /// The keys as they were seen last.
+    pub(super) fn ring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Fails where this is a copy that is too old to answer from.
@@ -537,7 +615,8 @@ impl Inner {
 
     fn verify(&self) -> Result<Vec<String>, StoreError> {
         self.read(|view| {
-            let mut bad = Vec::new();
+            // What a record of a later version names is not known.
+            let (mut bad, mut later) = (Vec::new(), false);
             // Hashes in place of paths: a large store has millions.
             let hasher = RandomState::new();
             let mut named: HashSet<u64> = view.bucket_paths().map(|path| hasher.hash_one(path.as_str())).collect();
@@ -547,18 +626,21 @@ impl Inner {
                 match view.child(&path, &mac) {
                     Ok(record) => children_of(&path, &record).into_iter().for_each(|(child, mac)| {
                         named.insert(hasher.hash_one(child.as_str()));
-                        if let Err(error) = view.child(&child, &mac) {
+                        if let Err(error) = named_child(view, &child, &mac) {
                             note(&mut bad, error);
                         }
                     }),
-                    Err(error) => note(&mut bad, error),
+                    Err(error) => {
+                        later |= matches!(error, StoreError::Later(_));
+                        note(&mut bad, error);
+                    }
                 }
             });
             errors.into_iter().for_each(|error| note(&mut bad, error));
             for entry in view.table.iter().map_err(io)? {
                 let entry = entry.map_err(io)?;
                 let path = entry.0.value();
-                if !path.starts_with("l/") && !named.contains(&hasher.hash_one(path)) {
+                if !later && !path.starts_with("l/") && !named.contains(&hasher.hash_one(path)) {
                     note(&mut bad, self.alerts.raise(path));
                 }
             }
@@ -579,6 +661,20 @@ fn note(bad: &mut Vec<String>, error: StoreError) {
     };
     if !bad.contains(&name) {
         bad.push(name);
+    }
+}
+
+/// A record that another names. A key's record has no other content than the one its path names (its seal binds it), and several owners may name
+/// it: any that is authentic is the right one.
+fn named_child<T: ReadableTable<&'static str, &'static [u8]>>(
+    view: &View<'_, T>,
+    path: &str,
+    mac: &Mac,
+) -> Result<Record, StoreError> {
+    if path.starts_with("k/") {
+        view.loose(path)?.ok_or_else(|| view.alerts.raise(path))
+    } else {
+        view.child(path, mac)
     }
 }
 
@@ -654,7 +750,12 @@ fn decode_identity<T: ReadableTable<&'static str, &'static [u8]>>(
     identity.disabled = value.disabled;
     for (name, mac) in &value.certificates {
         let path = certificate_path(owner, name);
-        let Ok(record) = view.child(&path, mac) else { continue };
+        let record = match view.child(&path, mac) {
+            Ok(record) => record,
+            // Not to be taken for absent.
+            Err(error @ StoreError::Later(_)) => return Err(error),
+            Err(_) => continue,
+        };
         match decode_certificate(view, &value, &record) {
             Some(certificate) => identity.certificates.push(certificate),
             None => drop(view.alerts.raise(&path)),
@@ -674,8 +775,12 @@ fn decode_certificate<T: ReadableTable<&'static str, &'static [u8]>>(
 ) -> Option<CertificateRecord> {
     let value = CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)?;
     let key = value.key.filter(|key| {
-        let mac = owner.keys.iter().find(|(name, _)| name == key).map(|(_, mac)| mac);
-        mac.is_some_and(|mac| view.child(&key_path(&KeyId(*key)), mac).is_ok())
+        owner.keys.iter().any(|(name, _)| name == key)
+            && match view.loose(&key_path(&KeyId(*key))) {
+                Ok(record) => record.is_some_and(|record| record.kind == Kind::Key),
+                // It is there: who wants to use it is told.
+                Err(error) => matches!(error, StoreError::Later(_)),
+            }
     });
     Some(CertificateRecord {
         certificate: Certificate::from_der(value.der).ok()?,

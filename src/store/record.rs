@@ -36,7 +36,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn from_code(code: u8) -> Option<Self> {
+    pub fn from_code(code: u8) -> Option<Self> {
         use Kind::*;
         [Root, Bucket, Owner, Certificate, Key, Trust, TrustEntry, Alias, Change, Tombstone, Shared, Node]
             .into_iter()
@@ -65,20 +65,37 @@ impl Record {
         (out, mac)
     }
 
-    /// Reads what was stored at `path`; `None` where it is not authentic.
-    pub fn open(ring: &Keyring, path: &str, octets: &[u8]) -> Option<Self> {
-        let (body, mac) = octets.split_last_chunk::<MAC_LEN>()?;
+    /// Reads what was stored at `path`.
+    pub fn open(ring: &Keyring, path: &str, octets: &[u8]) -> Result<Self, Unreadable> {
+        let (body, mac) = octets.split_last_chunk::<MAC_LEN>().ok_or(Unreadable::NotAuthentic)?;
         if octets.len() > RECORD_MAX || !ring.verifies(path, body, mac) {
-            return None;
+            return Err(Unreadable::NotAuthentic);
         }
         let mut reader = Reader(body);
-        if reader.u8()? != VERSION {
-            return None;
-        }
-        let kind = Kind::from_code(reader.u8()?)?;
-        let generation = reader.u64()?;
-        Some(Self { kind, generation, value: reader.0.to_vec(), mac: *mac })
+        let (version, code) = reader.u8().zip(reader.u8()).ok_or(Unreadable::NotAuthentic)?;
+        let kind = Kind::from_code(code).filter(|_| version == VERSION).ok_or(Unreadable::Later)?;
+        let generation = reader.u64().ok_or(Unreadable::NotAuthentic)?;
+        Ok(Self { kind, generation, value: reader.0.to_vec(), mac: *mac })
     }
+
+    /// Whether its MAC holds, whatever it says.
+    pub fn is_authentic(ring: &Keyring, path: &str, octets: &[u8]) -> bool {
+        octets.split_last_chunk::<MAC_LEN>().is_some_and(|(body, mac)| ring.verifies(path, body, mac))
+    }
+
+    /// Whether what is stored at `path` is under the newest key; what is not authentic is not.
+    pub fn is_newest(ring: &Keyring, path: &str, octets: &[u8]) -> bool {
+        octets.split_last_chunk::<MAC_LEN>().is_some_and(|(body, mac)| ring.verifies_newest(path, body, mac))
+    }
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// It counts as absent.
+    NotAuthentic,
+    /// Its MAC holds, and its version or kind is not known here.
+    Later,
 }
 
 /// Reads a value from its octets; every reader returns `None` where there is too little or something unknown.

@@ -12,12 +12,12 @@ use redb::{ReadableTable, Table, TableDefinition};
 
 use super::StoreError;
 use super::keyring::{Keyring, Mac};
-use super::record::{Bucket, ChangeValue, Encoded, Kind, RECORD_MAX, Record, Root};
+use super::record::{Bucket, ChangeValue, Encoded, Kind, RECORD_MAX, Record, Root, Unreadable};
 
 /// Path to record.
 pub(super) const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
 pub(super) const ROOT: &str = "r";
-const BUCKETS: u16 = 1024;
+pub(super) const BUCKETS: u16 = 1024;
 /// Changes told one by one to those who follow; who is further behind drops all copies.
 pub(super) const LOG_LENGTH: u64 = 1024;
 
@@ -34,6 +34,13 @@ impl Alerts {
         );
         StoreError::NotAuthentic(path.to_owned())
     }
+    /// Why a record at `path` cannot be read, as an error.
+    fn tell(&self, path: &str, why: Unreadable) -> StoreError {
+        match why {
+            Unreadable::NotAuthentic => self.raise(path),
+            Unreadable::Later => StoreError::Later(format!("record {path}")),
+        }
+    }
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -48,7 +55,7 @@ fn bucket_of(path: &str) -> u16 {
     hash.as_ref().first_chunk().map_or(0, |head| u16::from_be_bytes(*head)) % BUCKETS
 }
 
-fn bucket_path(number: u16) -> String {
+pub(super) fn bucket_path(number: u16) -> String {
     format!("b/{number:04}")
 }
 
@@ -80,7 +87,12 @@ pub(super) fn read_root<T: ReadableTable<&'static str, &'static [u8]>>(
     if let Some((mac, root)) = known.filter(|(mac, root)| octets.ends_with(mac) && root.generation >= floor) {
         return Ok((*mac, Arc::clone(root)));
     }
-    Record::open(ring, ROOT, octets)
+    // Under the newest key alone: who has an older one only cannot put a root of his own here.
+    if !Record::is_newest(ring, ROOT, octets) {
+        return Err(alerts.raise(ROOT));
+    }
+    let record = Record::open(ring, ROOT, octets).map_err(|why| alerts.tell(ROOT, why))?;
+    Some(record)
         .filter(|record| record.kind == Kind::Root)
         .and_then(|record| Some((record.mac, Arc::new(Root::decode(&record.value)?))))
         .filter(|(_, root)| root.generation >= floor)
@@ -104,10 +116,8 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
     /// The record at `path` with exactly this MAC.
     pub fn child(&self, path: &str, mac: &Mac) -> Result<Record, StoreError> {
         let stored = self.table.get(path).map_err(io)?;
-        stored
-            .filter(|stored| stored.value().ends_with(mac))
-            .and_then(|stored| Record::open(self.ring, path, stored.value()))
-            .ok_or_else(|| self.alerts.raise(path))
+        let stored = stored.filter(|stored| stored.value().ends_with(mac)).ok_or_else(|| self.alerts.raise(path))?;
+        Record::open(self.ring, path, stored.value()).map_err(|why| self.alerts.tell(path, why))
     }
 
     /// A record whose own MAC holds, whoever names it.
@@ -115,9 +125,20 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> View<'_, T> {
         match self.table.get(path).map_err(io)? {
             None => Ok(None),
             Some(stored) => {
-                Record::open(self.ring, path, stored.value()).map(Some).ok_or_else(|| self.alerts.raise(path))
+                Record::open(self.ring, path, stored.value()).map(Some).map_err(|why| self.alerts.tell(path, why))
             }
         }
+    }
+
+    /// Whether what is stored at `path` is there, and under the newest key.
+    pub fn is_newest(&self, path: &str) -> Result<bool, StoreError> {
+        let stored = self.table.get(path).map_err(io)?;
+        Ok(stored.is_some_and(|stored| Record::is_newest(self.ring, path, stored.value())))
+    }
+
+    /// The top-level records of one bucket.
+    pub fn tops_of(&self, bucket: u16) -> Result<Vec<(String, Mac)>, StoreError> {
+        self.bucket(bucket).map(|bucket| bucket.0)
     }
 
     fn bucket(&self, number: u16) -> Result<Bucket, StoreError> {
@@ -175,6 +196,8 @@ pub(super) struct Change<'t, 'a> {
     reads: RefCell<BTreeSet<String>>,
     tops: BTreeMap<String, Option<(Kind, Vec<u8>)>>,
     children: BTreeSet<String>,
+    /// Records of earlier changes were written anew.
+    log_resealed: bool,
 }
 
 /// What a change looked at and what it would write.
@@ -205,6 +228,7 @@ impl<'t, 'a> Change<'t, 'a> {
             reads: RefCell::default(),
             tops: BTreeMap::new(),
             children: BTreeSet::new(),
+            log_resealed: false,
         }
     }
 
@@ -226,7 +250,33 @@ impl<'t, 'a> Change<'t, 'a> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.log.paths.is_empty()
+        self.log.paths.is_empty() && self.buckets.is_empty() && !self.log_resealed
+    }
+
+    /// The keys that this change is made with.
+    pub fn ring(&self) -> &'a Keyring {
+        self.ring
+    }
+
+    /// Writes a bucket's record anew.
+    pub fn touch_bucket(&mut self, number: u16) -> Result<(), StoreError> {
+        if !self.buckets.contains_key(&number) {
+            let bucket = self.view().bucket(number)?;
+            self.buckets.insert(number, bucket);
+        }
+        Ok(())
+    }
+
+    /// Writes the record of an earlier change anew, of the same generation and content.
+    pub fn reseal_log(&mut self, at: u64) -> Result<(), StoreError> {
+        let path = log_path(at);
+        // One that is not authentic tells nothing; who needs it drops all copies.
+        if let Ok(Some(record)) = self.view().loose(&path) {
+            let (octets, _) = Record::seal(self.ring, &path, record.kind, record.generation, &record.value);
+            self.table.insert(path.as_str(), octets.as_slice()).map_err(io)?;
+            self.log_resealed = true;
+        }
+        Ok(())
     }
 
     pub fn keys_removed(&mut self) {
@@ -284,6 +334,15 @@ impl<'t, 'a> Change<'t, 'a> {
         }
         self.buckets.insert(number, bucket);
         self.log.paths.push(path.to_owned());
+        Ok(())
+    }
+
+    /// A top-level record as other software writes it.
+    #[cfg(test)]
+    pub fn put_raw_top(&mut self, path: &str, octets: &[u8], mac: Mac) -> Result<(), StoreError> {
+        self.table.insert(path, octets).map_err(io)?;
+        let bucket = self.buckets.entry(bucket_of(path)).or_default();
+        bucket.0.iter_mut().filter(|(known, _)| known == path).for_each(|(_, old)| *old = mac);
         Ok(())
     }
 

@@ -86,7 +86,7 @@ impl MaterialArgs {
                 .anchors
                 .extend(anchors.into_iter().map(|certificate| TrustAnchor { certificate, scope: AnchorScope::Global }));
         }
-        let named = self.store.store.is_some() || self.store.kek.is_some();
+        let named = self.store.store.is_some() || !self.store.kek.is_empty();
         let nothing = self.key.is_empty() && self.cert.is_empty() && self.trust.is_empty();
         if named || (nothing && context.config.exists()) {
             let store = self.store.open(context)?;

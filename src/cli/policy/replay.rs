@@ -96,7 +96,7 @@ pub(super) fn run(args: ReplayArgs, context: &Context) -> CommandResult {
     }
     let (old, new) = (configuration(&args.current, &args)?, configuration(&context.config, &args)?);
     let old_store = Arc::new(EmbeddedStore::open(&old.store, &old.kek)?);
-    let same = same_file(&old.store, &new.store) && same_file(&old.kek, &new.kek);
+    let same = same_file(&old.store, &new.store) && old.kek == new.kek;
     let new_store = if same { old_store.clone() } else { Arc::new(EmbeddedStore::open(&new.store, &new.kek)?) };
     let files = recorded::files(&args.folder)?;
     let bar = if files.len() > 1 { ProgressBar::new(files.len() as u64) } else { ProgressBar::no_length() };

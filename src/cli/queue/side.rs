@@ -17,8 +17,8 @@ use crate::relay::gateway::{Live, spool_limits};
 use crate::relay::hop::Health;
 use crate::relay::release::Releaser;
 use crate::spool::{EntryId, Folder, Spool};
+use crate::store::CertStore;
 use crate::store::etcd::Role;
-use crate::store::keyring::Kek;
 
 /// Who answers.
 pub(super) enum Side {
@@ -55,8 +55,8 @@ impl Side {
     async fn alone(config: Config, make: bool) -> Result<Self, Failure> {
         let folder = if make { Folder::open(&config.spool) } else { Folder::existing(&config.spool) };
         let folder = folder.map_err(|error| no_spool(&config, &error))?;
-        let kek = Kek::read(&config.kek)?;
-        let opened = Spool::open_sealed(Arc::new(folder), spool_limits(&config), &kek);
+        let store = serve::open_store(&config, Role::Command)?;
+        let opened = Spool::open_sealed(Arc::new(folder), spool_limits(&config), store.spool_keks());
         let (spool, recovered) = opened.map_err(|error| Failure::new(error.to_string(), "look at the disk"))?;
         for damage in &recovered.damage {
             eprintln!("waxwing: the spool was damaged: {}; look at the disk", super::super::shown(damage));
@@ -64,15 +64,14 @@ impl Side {
         if make {
             spool.accept_damage();
         }
-        let (store, secret) = (serve::open_store(&config, Role::Command)?, serve::loop_secret(&config)?);
+        let secret = store.loop_secret()?;
         let health = Health::new(&config.retry);
-        let (kek, config) = (config.kek.clone(), Arc::new(config));
-        let live = Live::new(config, store.clone(), store, &spool, &health, &secret)
+        let live = Live::new(Arc::new(config), store.clone(), store.clone(), &spool, &health, secret.as_ref())
             .map_err(|error| Failure::new(error.to_string(), "look with: waxwing config check"))?;
         let releaser = Releaser::new(spool.clone(), Arc::new(Current::new(live)));
         log_to_stderr();
         let uid = own_uid().map_err(|error| Failure::new(error.to_string(), ""))?;
-        Ok(Self::Alone(Box::new(Desk { spool, releaser, expiry: None, health: None, kek, reload: None }), uid))
+        Ok(Self::Alone(Box::new(Desk { spool, releaser, expiry: None, health: None, store, reload: None }), uid))
     }
 
     /// Asks.

@@ -17,6 +17,7 @@ use crate::relay::hop::Health;
 use crate::relay::listen::{self, Bound, Handle, ListenError, Offer, Terms};
 use crate::relay::pipeline::Pipeline;
 use crate::spool::Spool;
+use crate::store::CertStore;
 
 /// Reads the configuration; every error found.
 pub(super) type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
@@ -24,6 +25,7 @@ pub(super) type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sy
 /// What a configuration is put into use in.
 pub(super) struct Core {
     pub(super) live: Arc<Current<Live>>,
+    pub(super) store: Arc<dyn CertStore>,
     pub(super) settings: Arc<Current<Settings>>,
     pub(super) health: Health,
     pub(super) spool: Spool,
@@ -113,6 +115,11 @@ impl Core {
         let kept = keep(&mut config, &before.config);
         let hops = hops(&config, &self.health).map_err(|error| vec![error.to_string()])?;
         let next = self.next_listeners(&config).await?;
+        if config.kek != before.config.kek {
+            let (store, keks) = (self.store.clone(), config.kek.clone());
+            let used = tokio::task::spawn_blocking(move || store.use_keks(&keks)).await;
+            used.map_err(|error| vec![error.to_string()])?;
+        }
         // From here on nothing fails.
         let config = Arc::new(config);
         let pipeline = Arc::new(before.pipeline.renewed(config.clone(), hops.clone()));
@@ -201,7 +208,6 @@ fn keep(config: &mut Config, before: &Config) -> Vec<String> {
         };
     }
     keep!("store", store);
-    keep!("kek", kek);
     keep!("spool", spool);
     keep!("spool (quota, entries, reserve, commit_timeout)", spool_limits);
     keep!("control", control);

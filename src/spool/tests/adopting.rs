@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::store::keyring::Kek;
 
 /// Takes all that is due, as a deliverer does. Every content counts.
 async fn deliver(spool: &Spool, delivered: &mut BTreeMap<String, usize>) {
@@ -61,7 +62,7 @@ async fn r9_a_dead_nodes_spool_is_taken_over_with_all_that_is_known_of_its_mail(
     let sealed = sealed.after_power_loss(1);
     assert!(matches!(third.adopt_disk(Arc::new(sealed.clone()), None).await, Err(SpoolError::Keys(_))));
     let fourth = Spool::open_sealed(Arc::new(Simulated::default()), SMALL, &kek()).unwrap().0;
-    fourth.adopt_disk(Arc::new(sealed), Some(kek())).await.unwrap();
+    fourth.adopt_disk(Arc::new(sealed), Some(kek().into())).await.unwrap();
     let entries = fourth.entries();
     assert_eq!(fourth.content(entries[0].id).await.unwrap(), "sealed");
     assert_eq!(fourth.content(entries[1].id).await.unwrap(), text(1, 5000));

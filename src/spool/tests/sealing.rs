@@ -1,5 +1,6 @@
 use super::*;
 use crate::mime::rope::Rope;
+use crate::store::keyring::{Kek, SpoolKeks};
 
 const SECRET: &str = "the secret content of a mail that policy lets out in clear";
 
@@ -84,7 +85,7 @@ async fn sealed_contents_can_be_neither_changed_cut_nor_swapped() {
     let folder = tempfile::tempdir().unwrap();
     let kek = kek(&folder, "kek");
     let disk = Simulated::default();
-    let keys = Keys::open(&disk, &kek).unwrap();
+    let keys = Keys::open(&disk, &(&kek).into()).unwrap();
     for size in [0, 1, 1 << 20, (1 << 20) + 1, 2 << 20] {
         let plain = vec![7; size];
         let sealer = keys.sealer(EntryId(5)).unwrap();
@@ -155,4 +156,41 @@ async fn keys_are_rotated_and_wrapped_anew_and_a_crash_leaves_the_old_or_the_new
     assert_eq!(gone, 1, "what seals nothing is forgotten");
     drop(spool);
     assert_eq!(open_sealed(&prepared.after_kill(), &first).content(new).await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn each_of_several_keys_opens_the_spool_and_the_first_version_of_its_file_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, old, new, other] = ["own", "old", "new", "other"].map(|name| kek(&folder, name));
+    let both = |kek: &Kek| SpoolKeks { wrap: vec![own.clone(), kek.clone()], open: Vec::new() };
+    let disk = Simulated::default();
+    let spool = Spool::open_sealed(Arc::new(disk.clone()), SMALL, both(&old)).unwrap().0;
+    let id = spool.commit(vec![new_entry(SECRET)]).await.unwrap()[0];
+    drop(spool);
+    let opens = |disk: &Simulated, keks: SpoolKeks| Spool::open_sealed(Arc::new(disk.after_kill()), SMALL, keks);
+    assert!(opens(&disk, (&own).into()).is_ok() && opens(&disk, (&old).into()).is_ok());
+    let refused = opens(&disk, (&other).into()).map(|_| ()).unwrap_err().to_string();
+    let wanted = crate::store::keyring::hex(&old.fingerprint()).to_string();
+    assert!(refused.contains(&wanted), "{refused}");
+    // Another KEK is in use: what is wrapped anew is not opened by the old one.
+    let spool = Spool::open_sealed(Arc::new(disk.clone()), SMALL, both(&old)).unwrap().0;
+    spool.rewrap_keys(both(&new)).await.unwrap();
+    drop(spool);
+    assert!(opens(&disk, (&new).into()).is_ok() && opens(&disk, (&old).into()).is_err());
+    // A file of the first version: magic, name, one wrapping.
+    let keys = Keys::existing(&disk, &both(&new)).unwrap().unwrap();
+    let mut first = b"WAXSPOL1".to_vec();
+    for (name, key) in &keys.keys {
+        first.extend_from_slice(name);
+        first.extend(old.wrap_key(&[b"waxwing spool v1 key ".as_slice(), name].concat(), key.as_ref()).unwrap());
+    }
+    disk.remove("keys").unwrap();
+    let mut file = disk.create("keys").unwrap();
+    file.append(&first).unwrap();
+    file.sync().unwrap();
+    let keks = SpoolKeks { wrap: vec![own.clone(), new.clone()], open: vec![old.clone()] };
+    let spool = Spool::open_sealed(Arc::new(disk.clone()), SMALL, keks).unwrap().0;
+    assert_eq!(spool.content(id).await.unwrap(), SECRET);
+    drop(spool);
+    assert!(opens(&disk, (&new).into()).is_ok() && opens(&disk, (&old).into()).is_err());
 }

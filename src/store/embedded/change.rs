@@ -9,12 +9,13 @@ use super::{
     owner_path, read_identity, trust_path,
 };
 use crate::address::{Domain, Mailbox, MailboxKey};
+use crate::config::KekSources;
 use crate::keys::{KeyId, SoftwareKey};
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustSet};
 use crate::pki::public_key::KeyKind;
 use crate::policy::TrustState;
-use crate::store::keyring::{Mac, hex};
+use crate::store::keyring::{Mac, SpoolKeks, hex};
 use crate::store::record::{
     CertificateValue, Encoded, Kind, More, OwnerValue, ScopeValue, TombstoneValue, TrustEntryValue, TrustValue,
 };
@@ -118,15 +119,29 @@ fn must_be_known(change: &Change<'_, '_>, owner: &Owner) -> Result<OwnerValue, S
 }
 
 /// The certificate's value, where its record is authentic.
-fn read_certificate(
+///
+/// # Errors
+/// The record is of a later version: it must not be taken for absent.
+pub(super) fn read_certificate(
     change: &Change<'_, '_>,
     owner: &Owner,
     value: &OwnerValue,
     fingerprint: [u8; 32],
-) -> Option<CertificateValue> {
-    let (_, mac) = value.certificates.iter().find(|(known, _)| *known == fingerprint)?;
-    let record = change.view().child(&certificate_path(owner, &fingerprint), mac).ok()?;
-    CertificateValue::decode(&record.value).filter(|_| record.kind == Kind::Certificate)
+) -> Result<Option<CertificateValue>, StoreError> {
+    let Some((_, mac)) = value.certificates.iter().find(|(known, _)| *known == fingerprint) else { return Ok(None) };
+    let record = unless_later(change.view().child(&certificate_path(owner, &fingerprint), mac))?;
+    Ok(record
+        .filter(|record| record.kind == Kind::Certificate)
+        .and_then(|record| CertificateValue::decode(&record.value)))
+}
+
+/// What is not authentic is absent; what is of a later version is not.
+pub(super) fn unless_later<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(there) => Ok(Some(there)),
+        Err(StoreError::NotAuthentic(_)) => Ok(None),
+        Err(other) => Err(other),
+    }
 }
 
 pub(super) fn must_be_no_alias(change: &Change<'_, '_>, owner: &Owner) -> Result<(), StoreError> {
@@ -167,17 +182,23 @@ impl Inner {
         [path.as_bytes(), b"\0\x01".as_slice(), key.0.as_slice()].concat()
     }
 
-    fn put_key(&self, change: &mut Change<'_, '_>, key: &KeyId, pkcs8: &[u8]) -> Result<Mac, StoreError> {
+    pub(super) fn put_key(&self, change: &mut Change<'_, '_>, key: &KeyId, pkcs8: &[u8]) -> Result<Mac, StoreError> {
         let path = key_path(key);
         let binding = Self::key_binding(&path, key);
         // Another owner may hold the same key: his record stays as it is.
-        if let Ok(Some(record)) = change.view().loose(&path)
+        let there = match change.view().loose(&path) {
+            // What is not authentic is written anew.
+            Ok(None) | Err(StoreError::NotAuthentic(_)) => None,
+            Ok(Some(record)) => Some(record),
+            Err(other) => return Err(other),
+        };
+        if let Some(record) = there
             && record.kind == Kind::Key
-            && self.ring.unseal(&binding, &record.value).is_some()
+            && change.ring().unseal(&binding, &record.value).is_some()
         {
             return Ok(record.mac);
         }
-        let sealed = self.ring.seal(&binding, pkcs8)?;
+        let sealed = change.ring().seal(&binding, pkcs8)?;
         change.put_child(&path, Kind::Key, &sealed)
     }
 
@@ -188,7 +209,7 @@ impl Inner {
         value: &mut OwnerValue,
         new: Checked,
     ) -> Result<Stored, StoreError> {
-        let (stored, merged) = match read_certificate(change, owner, value, new.fingerprint) {
+        let (stored, merged) = match read_certificate(change, owner, value, new.fingerprint)? {
             None => (Stored::New, new.value),
             Some(mut old) => {
                 let key_added = old.key.is_none() && new.value.key.is_some();
@@ -231,7 +252,7 @@ impl Inner {
         fingerprint: [u8; 32],
         edit: impl FnOnce(&mut CertificateValue) -> bool,
     ) -> Result<bool, StoreError> {
-        let mut certificate = read_certificate(change, owner, value, fingerprint)
+        let mut certificate = read_certificate(change, owner, value, fingerprint)?
             .ok_or_else(|| StoreError::Refused(format!("{owner} has no certificate {}", *hex(&fingerprint))))?;
         if !edit(&mut certificate) {
             return Ok(false);
@@ -246,9 +267,9 @@ impl Inner {
         let whole = self.aliases_whole.load(Ordering::Acquire);
         match self.aliases.get(&mailbox).map(|target| target.value().clone()) {
             Some(Some(target)) => Ok(target),
-            Some(None) => Err(self.alerts.raise(&alias_path(&mailbox))),
             None if whole => Ok(mailbox),
-            None => {
+            // What could not be read is asked for again: the file says why not.
+            Some(None) | None => {
                 let path = alias_path(&mailbox);
                 match self.read(|view| view.top(&path))?.filter(|record| record.kind == Kind::Alias) {
                     Some(record) => alias_target(record).ok_or_else(|| self.alerts.raise(&path)),
@@ -297,14 +318,14 @@ impl Inner {
         }
         let all: Vec<[u8; 32]> = value.certificates.iter().map(|(name, _)| *name).collect();
         for other in all.into_iter().filter(|name| preferred.is_some_and(|preferred| preferred != *name)) {
-            if read_certificate(change, owner, &value, other).is_some_and(|certificate| certificate.preferred) {
+            if read_certificate(change, owner, &value, other)?.is_some_and(|certificate| certificate.preferred) {
                 self.edit_certificate(change, owner, &mut value, other, |certificate| {
                     std::mem::replace(&mut certificate.preferred, false)
                 })?;
             }
         }
         for gone in revision.remove {
-            if read_certificate(change, owner, &value, gone).is_some_and(|certificate| certificate.key.is_none()) {
+            if read_certificate(change, owner, &value, gone)?.is_some_and(|certificate| certificate.key.is_none()) {
                 change.remove_child(&certificate_path(owner, &gone))?;
                 value.certificates.retain(|(name, _)| *name != gone);
             }
@@ -344,7 +365,10 @@ impl Inner {
             let name = certificate.fingerprint();
             let entry = TrustEntryValue { der: certificate.der().clone(), scope: scope_value(scope) };
             let known = value.entries.iter().find(|(known, _)| *known == name);
-            let old = known.and_then(|(_, mac)| change.view().child(&trust_path(&name), mac).ok());
+            let old = match known {
+                Some((_, mac)) => unless_later(change.view().child(&trust_path(&name), mac))?,
+                None => None,
+            };
             if old.and_then(|record| TrustEntryValue::decode(&record.value)).is_some_and(|old| old == entry) {
                 continue;
             }
@@ -371,11 +395,15 @@ impl Inner {
         };
         let keys: Vec<[u8; 32]> = value.keys.iter().map(|(key, _)| *key).collect();
         let keys = if keys.is_empty() { keys } else { self.held_by_nobody_else(&change.view(), &path, keys) };
-        for (fingerprint, _) in &value.certificates {
-            change.remove_child(&certificate_path(owner, fingerprint))?;
+        for (fingerprint, mac) in &value.certificates {
+            let path = certificate_path(owner, fingerprint);
+            unless_later(change.view().child(&path, mac))?;
+            change.remove_child(&path)?;
         }
         for key in &keys {
-            change.remove_child(&key_path(&KeyId(*key)))?;
+            let path = key_path(&KeyId(*key));
+            unless_later(change.view().loose(&path))?;
+            change.remove_child(&path)?;
         }
         let certificates = value.certificates.iter().map(|(fingerprint, _)| *fingerprint).collect();
         change.put_top(&path, Kind::Tombstone, &TombstoneValue { at: Timestamp::now(), certificates }.encode())?;
@@ -548,6 +576,9 @@ impl CertStore for EmbeddedStore {
         self.inner.write(|change| {
             let mut value = self.inner.read_trust_manifest(change)?;
             let before = value.entries.len();
+            for (name, mac) in value.entries.iter().filter(|(name, _)| *name == fingerprint) {
+                unless_later(change.view().child(&trust_path(name), mac))?;
+            }
             value.entries.retain(|(name, _)| *name != fingerprint);
             if value.entries.len() == before {
                 return Err(StoreError::Refused(format!("no anchor or intermediate {} is stored", *hex(&fingerprint))));
@@ -631,6 +662,14 @@ impl CertStore for EmbeddedStore {
         self.inner
             .read_key(&key)?
             .ok_or_else(|| StoreError::Refused(format!("the private key {} is not in the store", *hex(&key.0))))
+    }
+
+    fn spool_keks(&self) -> SpoolKeks {
+        self.inner.spool_keks()
+    }
+
+    fn use_keks(&self, sources: &KekSources) {
+        self.inner.use_keks(sources);
     }
 
     fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {

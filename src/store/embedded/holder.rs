@@ -26,7 +26,7 @@ impl Inner {
         let path = key_path(key);
         self.read(|view| {
             let Some(record) = view.loose(&path)?.filter(|record| record.kind == Kind::Key) else { return Ok(None) };
-            let plain = self.ring.unseal(&Self::key_binding(&path, key), &record.value);
+            let plain = view.ring.unseal(&Self::key_binding(&path, key), &record.value);
             plain.map(Some).ok_or_else(|| self.alerts.raise(&path))
         })
     }

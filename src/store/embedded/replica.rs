@@ -116,9 +116,10 @@ impl Intake<'_, '_, '_> {
             return Ok(());
         }
         let now = Seen { revision: arrived.revision, ..known };
-        let Some(record) = Record::open(&self.inner.ring, path, octets).filter(|one| one.kind == Kind::Shared) else {
+        let Some(record) = Record::open(&self.inner.ring(), path, octets).ok().filter(|one| one.kind == Kind::Shared)
+        else {
             let ours =
-                octets.split_last_chunk::<32>().is_some_and(|(body, mac)| self.inner.ring.verifies(path, body, mac));
+                octets.split_last_chunk::<32>().is_some_and(|(body, mac)| self.inner.ring().verifies(path, body, mac));
             return self.refuse(path, now, if ours { Divergence::NotUnderstood } else { Divergence::NotAuthentic });
         };
         // What was here before the store was shared counts as its generation says.
@@ -186,7 +187,7 @@ impl Intake<'_, '_, '_> {
                     // Another owner may hold the same key: his record stays as it is.
                     let held = self.change.written(&path).ok().flatten().filter(|record| {
                         let binding = Inner::key_binding(&path, &KeyId(name));
-                        record.kind == Kind::Key && self.inner.ring.unseal(&binding, &record.value).is_some()
+                        record.kind == Kind::Key && self.inner.ring().unseal(&binding, &record.value).is_some()
                     });
                     let mac = match held {
                         Some(record) => record.mac,
@@ -271,8 +272,9 @@ impl Inner {
         let out = guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
-            let mut change = Change::new(table, &self.ring, &self.alerts, root);
+            let ring = self.ring();
+            let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
+            let mut change = Change::new(table, &ring, &self.alerts, root);
             let mut seen = transaction.open_table(SEEN).map_err(io)?;
             let out = TakenIn::default();
             let mut intake = Intake { inner: self, change: &mut change, seen: &mut seen, trust: None, whole, out };
@@ -378,8 +380,9 @@ impl Inner {
         guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
-            let mut change = Change::new(table, &self.ring, &self.alerts, root);
+            let ring = self.ring();
+            let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
+            let mut change = Change::new(table, &ring, &self.alerts, root);
             let seen = transaction.open_table(SEEN).map_err(io)?;
             let result = body(&mut change)?;
             let plan = if change.is_empty() {
@@ -425,7 +428,7 @@ impl Inner {
             )));
         }
         let (octets, _) =
-            Record::seal(&self.ring, &path, Kind::Shared, known.version.saturating_add(1), &value.encode());
+            Record::seal(&self.ring(), &path, Kind::Shared, known.version.saturating_add(1), &value.encode());
         Ok(Guarded { path, revision: known.revision, octets: octets.into() })
     }
 
@@ -434,7 +437,8 @@ impl Inner {
     pub(in crate::store) fn copies(&self, paths: &[String]) -> Result<Vec<Guarded>, StoreError> {
         let mut copies = Vec::with_capacity(paths.len());
         self.values(paths, &mut |path, version, value| {
-            let (octets, _) = Record::seal(&self.ring, path, Kind::Shared, version.saturating_add(1), &value.encode());
+            let (octets, _) =
+                Record::seal(&self.ring(), path, Kind::Shared, version.saturating_add(1), &value.encode());
             copies.push(Guarded { path: path.to_owned(), revision: 0, octets: octets.into() });
             Ok(())
         })?;
@@ -467,7 +471,7 @@ impl Inner {
     pub(super) fn records(&self, paths: &[String]) -> Result<Vec<Arrived>, StoreError> {
         let mut records = Vec::with_capacity(paths.len());
         self.values(paths, &mut |path, version, value| {
-            let (octets, _) = Record::seal(&self.ring, path, Kind::Shared, version.max(1), &value.encode());
+            let (octets, _) = Record::seal(&self.ring(), path, Kind::Shared, version.max(1), &value.encode());
             records.push(Arrived { path: path.to_owned(), revision: 1, octets: Some(octets.into()) });
             Ok(())
         })?;
@@ -483,8 +487,9 @@ impl Inner {
         guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let root = self.checked_root(&table, self.floor.load(Ordering::Acquire))?;
-            let change = Change::new(table, &self.ring, &self.alerts, root);
+            let ring = self.ring();
+            let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
+            let change = Change::new(table, &ring, &self.alerts, root);
             let seen = transaction.open_table(SEEN).map_err(io)?;
             let trust = self.read_trust_manifest(&change)?;
             for path in paths {

@@ -14,6 +14,9 @@ use crate::pki::authority::{Issued, NewKey, Recipe, issue};
 use crate::policy::TrustState;
 use crate::store::{CertStore, Edit, NewCertificate, Revision, Stored};
 
+mod keys;
+mod later;
+
 const ANNA: &str = "anna@example.org";
 
 fn now() -> Timestamp {

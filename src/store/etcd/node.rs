@@ -68,7 +68,7 @@ impl Core {
     /// Reads a sign of life; `None` where it is not authentic.
     pub(super) fn said(&self, path: &str, octets: &[u8]) -> Option<Said> {
         let inner = self.inner.upgrade()?;
-        let record = Record::open(inner.ring(), path, octets).filter(|record| record.kind == Kind::Node)?;
+        let record = Record::open(&inner.ring(), path, octets).ok().filter(|record| record.kind == Kind::Node)?;
         Said::decode(&record.value)
     }
 
@@ -146,7 +146,7 @@ fn sign_of_life(core: &Core, counter: u64) -> Option<Vec<u8>> {
         at: Timestamp::now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    Some(Record::seal(inner.ring(), &core.node_path(), Kind::Node, counter, &said.encode()).0)
+    Some(Record::seal(&inner.ring(), &core.node_path(), Kind::Node, counter, &said.encode()).0)
 }
 
 /// Puts back what was deleted, put back to an older version, or replaced by what is not authentic.
