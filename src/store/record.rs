@@ -639,7 +639,7 @@ mod tests {
             Kind::TrustEntry => TrustEntryValue::decode(value).is_some(),
             Kind::Change => ChangeValue::decode(value).is_some(),
             Kind::Tombstone => TombstoneValue::decode(value).is_some(),
-            Kind::Key | Kind::Alias => false,
+            Kind::Key | Kind::Alias | Kind::Shared | Kind::Node => false,
         }
     }
 
