@@ -70,7 +70,7 @@ impl Place {
         fs::write(self.path(name), octets).unwrap();
     }
     fn open(&self) -> EmbeddedStore {
-        EmbeddedStore::open(&self.path("store"), &self.path("kek")).unwrap()
+        EmbeddedStore::open(&self.path("store"), self.path("kek")).unwrap()
     }
 }
 

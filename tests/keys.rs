@@ -44,7 +44,7 @@ impl Place {
         serde_json::from_str(&self.good(arguments)).unwrap()
     }
     fn store(&self, kek: &str) -> EmbeddedStore {
-        EmbeddedStore::open(&self.path("store"), &self.path(kek)).unwrap()
+        EmbeddedStore::open(&self.path("store"), self.path(kek)).unwrap()
     }
 }
 
@@ -87,7 +87,7 @@ fn the_commands_of_the_document_are_the_way_back() {
         assert!(done.status.success(), "{block}: {done:?}");
     };
     let store = |kek: &str| {
-        EmbeddedStore::open(&place.path("var/lib/waxwing/store"), &place.path(&format!("etc/waxwing/{kek}"))).unwrap()
+        EmbeddedStore::open(&place.path("var/lib/waxwing/store"), place.path(&format!("etc/waxwing/{kek}"))).unwrap()
     };
     // The backup is to hold something, so the store gets it before that line.
     let (begin, rest) = blocks[0].split_once("waxwing store export").unwrap();
@@ -158,7 +158,7 @@ fn a_configuration_that_does_not_name_the_new_key_keeps_the_old_one_working() {
     config("[\"kek\", \"kek2\"]");
     let done = rotate();
     assert!(done.status.success(), "{done:?}");
-    assert!(EmbeddedStore::open(&place.path("store"), &place.path("kek")).is_err());
+    assert!(EmbeddedStore::open(&place.path("store"), place.path("kek")).is_err());
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_backup_is_checked_whole_before_anything_is_changed() {
     assert!(!place.path("elsewhere").exists());
     let restored = place.json(&[&["store", "import", "backup", "--json"], elsewhere.as_slice()].concat());
     assert_eq!((restored["new"].as_u64(), &restored["sha256"]), (Some(1), &made["sha256"]));
-    let store = EmbeddedStore::open(&place.path("elsewhere"), &place.path("kek2")).unwrap();
+    let store = EmbeddedStore::open(&place.path("elsewhere"), place.path("kek2")).unwrap();
     has(&store, &issued);
     let again = place.json(&[&["store", "import", "backup", "--json"], elsewhere.as_slice()].concat());
     assert_eq!((again["new"].as_u64(), again["unchanged"].as_u64()), (Some(0), Some(1)));

@@ -160,7 +160,7 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         Kek::create(&at("kek")).unwrap();
-        let store = EmbeddedStore::create(&at("store"), &at("kek")).unwrap();
+        let store = EmbeddedStore::create(&at("store"), at("kek")).unwrap();
         people.into_iter().for_each(|people| import(&store, people));
         let (address, more) = (free_address(), tls(folder.path()));
         let text = format!(

@@ -193,7 +193,7 @@ longest = "1 h"
             trust: TrustState::Trusted,
             key: Some(issued.pkcs8.clone()),
         };
-        let store = EmbeddedStore::open(&self.path("store"), &self.path("kek")).unwrap();
+        let store = EmbeddedStore::open(&self.path("store"), self.path("kek")).unwrap();
         store.add_certificates(&Owner::Mailbox(mailbox(address).key()), vec![new]).unwrap();
     }
 

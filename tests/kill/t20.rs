@@ -110,7 +110,7 @@ fn t20_keys_are_rotated_and_resealed_while_mail_flows_and_everything_is_killed()
     let house = House::with_policy(sink.address, "queue", "sign = \"require\"");
     let names: Vec<String> = (0..=rounds).map(|at| if at == 0 { "kek".into() } else { format!("kek{at}") }).collect();
     house.name_keks(&names);
-    let store = EmbeddedStore::open(&house.path("store"), &house.path("kek")).unwrap();
+    let store = EmbeddedStore::open(&house.path("store"), house.path("kek")).unwrap();
     fill(&store);
     let first_keys = store.keys().unwrap();
     drop(store);
@@ -156,10 +156,10 @@ fn t20_keys_are_rotated_and_resealed_while_mail_flows_and_everything_is_killed()
     until("everything that was taken arrives", || taken.iter().all(|number| sink.has(*number)));
     drop(served);
     for old in &names[..rounds] {
-        let refused = EmbeddedStore::open(&house.path("store"), &house.path(old)).map(drop);
+        let refused = EmbeddedStore::open(&house.path("store"), house.path(old)).map(drop);
         assert!(matches!(refused, Err(StoreError::Kek(..))), "{old}: {refused:?}");
     }
-    let store = EmbeddedStore::open(&house.path("store"), &house.path(&names[rounds])).unwrap();
+    let store = EmbeddedStore::open(&house.path("store"), house.path(&names[rounds])).unwrap();
     let keys = store.keys().unwrap();
     assert!(keys.keks.len() == 1 && keys.keys.len() == 1, "{keys:?}");
     assert_ne!(keys.keys[0].id, first_keys.keys[0].id);

@@ -42,7 +42,7 @@ impl OwnGateway {
         let folder = Folder::new()?;
         let at = |name: &str| folder.path().join(name);
         Kek::create(&at("kek"))?;
-        fill(&EmbeddedStore::create(&at("store"), &at("kek"))?, people)?;
+        fill(&EmbeddedStore::create(&at("store"), at("kek"))?, people)?;
         write(&at("waxwing.toml"), &configuration(scenario, people, folder.path(), sink))?;
         let failed =
             |error: std::io::Error| Failure::new(format!("a gateway for the run cannot be started: {error}"), "");

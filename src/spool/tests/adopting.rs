@@ -56,12 +56,12 @@ async fn r9_a_dead_nodes_spool_is_taken_over_with_all_that_is_known_of_its_mail(
     assert_eq!(ours.entries().len(), 5);
     // Sealed by another node's keys, of the same KEK.
     let sealed = Simulated::default();
-    let node = Spool::open_sealed(Arc::new(sealed.clone()), SMALL, &kek()).unwrap().0;
+    let node = Spool::open_sealed(Arc::new(sealed.clone()), SMALL, kek()).unwrap().0;
     node.commit(vec![new_entry("sealed"), new_entry(&text(1, 5000))]).await.unwrap();
     drop(node);
     let sealed = sealed.after_power_loss(1);
     assert!(matches!(third.adopt_disk(Arc::new(sealed.clone()), None).await, Err(SpoolError::Keys(_))));
-    let fourth = Spool::open_sealed(Arc::new(Simulated::default()), SMALL, &kek()).unwrap().0;
+    let fourth = Spool::open_sealed(Arc::new(Simulated::default()), SMALL, kek()).unwrap().0;
     fourth.adopt_disk(Arc::new(sealed), Some(kek().into())).await.unwrap();
     let entries = fourth.entries();
     assert_eq!(fourth.content(entries[0].id).await.unwrap(), "sealed");

@@ -31,7 +31,7 @@ impl Place {
     fn new() -> (Self, EmbeddedStore) {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         Kek::create(&place.kek()).unwrap();
-        let store = EmbeddedStore::create(&place.store(), &place.kek()).unwrap();
+        let store = EmbeddedStore::create(&place.store(), place.kek()).unwrap();
         (place, store)
     }
     fn kek(&self) -> PathBuf {
@@ -41,7 +41,7 @@ impl Place {
         self.folder.path().join("store")
     }
     fn open(&self) -> EmbeddedStore {
-        EmbeddedStore::open(&self.store(), &self.kek()).unwrap()
+        EmbeddedStore::open(&self.store(), self.kek()).unwrap()
     }
     /// What an attacker does who may write the file and knows its format.
     fn attack<R>(&self, body: impl FnOnce(&mut redb::Table<'_, &'static str, &'static [u8]>) -> R) -> R {
@@ -469,7 +469,7 @@ fn a26_deleted_records_are_noticed() {
             let (place, store) = Place::new();
             drop(store);
             place.attack(|table| drop(table.remove(ROOT).unwrap()));
-            assert!(matches!(EmbeddedStore::open(&place.store(), &place.kek()), Err(StoreError::NotAuthentic(_))));
+            assert!(matches!(EmbeddedStore::open(&place.store(), place.kek()), Err(StoreError::NotAuthentic(_))));
             continue;
         }
         let (answer, bad) = after_attack(|place, _, _| {
@@ -590,7 +590,7 @@ fn a26_another_kek_says_so_and_touches_nothing() {
     let error = EmbeddedStore::open(&place.store(), &other).map(|_| ()).unwrap_err();
     assert!(matches!(&error, StoreError::Kek(..)) && error.to_string().contains("other"), "{error}");
     assert_eq!(std::fs::read(file_of(&place.store())).unwrap(), before);
-    assert!(matches!(EmbeddedStore::create(&place.store(), &place.kek()), Err(StoreError::Refused(_))));
+    assert!(matches!(EmbeddedStore::create(&place.store(), place.kek()), Err(StoreError::Refused(_))));
 }
 
 #[test]
@@ -695,7 +695,7 @@ fn a26_a_file_with_flipped_bits_gives_the_truth_or_an_error() {
         let at = step * 977 % bad.len();
         bad[at] ^= 1 << (step % 8);
         std::fs::write(file_of(&place.store()), &bad).unwrap();
-        let answer = EmbeddedStore::open(&place.store(), &place.kek()).and_then(|store| store.identity(&mailbox(ANNA)));
+        let answer = EmbeddedStore::open(&place.store(), place.kek()).and_then(|store| store.identity(&mailbox(ANNA)));
         match answer {
             Ok(identity) => {
                 assert_eq!(identity.certificates.len(), 1, "octet {at}");

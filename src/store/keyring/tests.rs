@@ -141,7 +141,7 @@ fn a_header_goes_through_a_whole_rotation() {
     assert!(opens(&header, &new) && !opens(&header, &old));
     header.renew_keys(std::slice::from_ref(&new), now).unwrap();
     let octets = header.encode().unwrap();
-    let by_kek = open(&[new.clone()], &octets).unwrap();
+    let by_kek = open(std::slice::from_ref(&new), &octets).unwrap();
     let by_recovery = Keyring::open(&Opener::Recovery(&recovery), &octets).unwrap();
     for ring in [&by_kek, &by_recovery] {
         let mac = first.mac("p", b"old");
@@ -170,18 +170,19 @@ fn a_header_of_the_first_version_opens_and_of_a_later_one_says_so() {
     let stranger = Kek::create(&folder.path().join("stranger")).unwrap();
     let open_part = [b"WAXSTOR1".as_slice(), &[3; 16], &kek.fingerprint()].concat();
     let octets = [open_part.clone(), kek.wrap_key(&open_part, &[9; 32]).unwrap()].concat();
-    let (one, other) = (open(&[kek.clone()], &octets).unwrap(), open(&[kek.clone()], &octets).unwrap());
+    let (one, other) =
+        (open(std::slice::from_ref(&kek), &octets).unwrap(), open(std::slice::from_ref(&kek), &octets).unwrap());
     assert_eq!((one.header.revision, one.header.store), (0, [3; 16]));
     assert_eq!(one.loop_secret().unwrap(), other.loop_secret().unwrap());
     assert_eq!(one.mac("p", b"x"), Derived::of(&[9; 32], &[3; 16]).unwrap().mac("p", b"x"));
-    let again = open(&[kek.clone()], &one.header.encode().unwrap()).unwrap();
+    let again = open(std::slice::from_ref(&kek), &one.header.encode().unwrap()).unwrap();
     assert_eq!(again.mac("p", b"x"), one.mac("p", b"x"));
     assert!(matches!(open(&[stranger], &octets), Err(StoreError::Kek(..))));
     for at in 0..octets.len() {
         let mut bad = octets.clone();
         bad[at] ^= 1;
         // The store's id is authenticated by the wrap.
-        assert!(open(&[kek.clone()], &bad).is_err(), "octet {at}");
+        assert!(open(std::slice::from_ref(&kek), &bad).is_err(), "octet {at}");
     }
     let later = [b"WAXSTOR3".as_slice(), &[0; 100]].concat();
     assert!(matches!(open(&[kek], &later), Err(StoreError::Later(_))));

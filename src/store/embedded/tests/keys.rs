@@ -79,7 +79,7 @@ fn t20_a_kek_is_rotated_under_open_processes_and_the_old_one_opens_nothing() {
     assert_eq!(states, [KekState::Retiring, KekState::Active]);
     whole(&place.open(), &people);
     store.retire_keks(new.fingerprint()).unwrap();
-    let refused = EmbeddedStore::open(&place.store(), &place.kek()).map(|_| ()).unwrap_err();
+    let refused = EmbeddedStore::open(&place.store(), place.kek()).map(|_| ()).unwrap_err();
     assert!(matches!(&refused, StoreError::Kek(..)), "{refused}");
     for store in [&store, &gateway, &EmbeddedStore::open(&place.store(), &file).unwrap()] {
         whole(store, &people);
@@ -170,7 +170,7 @@ fn a_root_under_an_older_store_key_is_not_taken() {
     drop(store);
     // The old key still opens records; who has it only cannot put a root of his own.
     place.attack(|table| table.insert(ROOT, root.as_slice()).map(drop).unwrap());
-    assert!(matches!(EmbeddedStore::open(&place.store(), &place.kek()).map(drop), Err(StoreError::NotAuthentic(_))));
+    assert!(matches!(EmbeddedStore::open(&place.store(), place.kek()).map(drop), Err(StoreError::NotAuthentic(_))));
 }
 
 #[test]
