@@ -104,6 +104,15 @@ fn scattered(number: u64, of: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % of
 }
 
+/// Processor time of this process so far: what a busy machine does not change much.
+fn processor() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    // USER_HZ is 100 on every Linux.
+    Duration::from_millis(10 * ticks)
+}
+
 fn memory(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(key)).unwrap();
@@ -127,15 +136,19 @@ fn serve(folder: &Path, mailboxes: u64) {
     show("  resident then", format!("{} MB", memory("VmRSS")), "under 1,024 MB");
     let asked = LOOKED_UP.min(mailboxes);
     let cold: Vec<Mailbox> = (1..=asked).map(|number| mailbox(scattered(number, mailboxes))).collect();
+    let before = processor();
     let began = Instant::now();
     cold.iter().for_each(|mailbox| drop(black_box(store.identity(mailbox).unwrap())));
     show("look-up, cold (the file in the page cache)", micros(asked, began.elapsed()), "under 300 us");
+    show("  by processor time", micros(asked, processor().saturating_sub(before)), "");
     let rounds = 1_000_000 / asked;
+    let before = processor();
     let began = Instant::now();
     for _ in 0..rounds {
         cold.iter().for_each(|mailbox| drop(black_box(store.identity(mailbox).unwrap())));
     }
     show("look-up, cached", micros(rounds * asked, began.elapsed()), "under 2 us");
+    show("  by processor time", micros(rounds * asked, processor().saturating_sub(before)), "");
     assert!(store.verify().unwrap().is_empty());
     show("resident at most, every record checked beside it", format!("{} MB", memory("VmHWM")), "under 1,024 MB");
 }
@@ -199,11 +212,17 @@ fn main() {
     assert_eq!(MailboxKey::parse(TEMPLATE).unwrap(), Certificate::from_der(mint.der(0)).unwrap().mailboxes()[0].key());
     println!("{:58}{:>16}{:>18}", "", "", "goal");
     let tenth = mailboxes / 10;
+    let before = processor();
     show(&format!("import, the first {tenth}"), rate(tenth, fill(&store, &mint, 0, tenth)), "5,000/s");
     let middle = fill(&store, &mint, tenth, mailboxes - tenth);
     show("import, on the way", rate(mailboxes - 2 * tenth, middle), "5,000/s");
     let last = fill(&store, &mint, mailboxes - tenth, mailboxes);
     show(&format!("import, the last {tenth} of {mailboxes}"), rate(tenth, last), "5,000/s");
+    show(
+        "import of all, by processor time",
+        rate(mailboxes, processor().saturating_sub(before).max(Duration::from_millis(1))),
+        "",
+    );
     let again = fill(&store, &mint, 0, tenth);
     show(&format!("import again, {tenth} that are there"), rate(tenth, again), "");
     let began = Instant::now();

@@ -732,3 +732,48 @@ fn two_processes_that_write_at_once_lose_nothing() {
         assert_eq!(store.alerts(), 0);
     }
 }
+
+#[test]
+fn parcels_share_a_transaction_and_one_that_is_refused_costs_no_other() {
+    let (place, store) = Place::new();
+    let parcel = |address: &str, detail: &str| {
+        let issued = crate::pki::authority::issue_cached(&Recipe::mailbox(address, now(), NewKey::P256), None);
+        let provenance = Provenance { source: "import".into(), detail: detail.into(), at: now() };
+        let new = NewCertificate {
+            certificate: issued.certificate,
+            provenance,
+            trust: TrustState::Trusted,
+            key: Some(issued.pkcs8),
+        };
+        let owner = Owner::Mailbox(MailboxKey::parse(address).unwrap());
+        Parcel { owners: vec![(owner, vec![new])], intermediates: Vec::new() }.check().unwrap()
+    };
+    let alias = MailboxKey::parse("info@example.org").unwrap();
+    store.add_alias(&alias, &MailboxKey::parse(ANNA).unwrap()).unwrap();
+    let before = store.inner.read(|view| Ok(view.root.generation)).unwrap();
+    let mut parcels: Vec<CheckedParcel> =
+        (0..50).map(|number| parcel(&format!("u{number}@example.org"), "a")).collect();
+    // Twice the same owner, one that is an alias.
+    parcels.push(parcel("u0@example.org", "again"));
+    parcels.push(parcel(alias.as_str(), "a"));
+    let outcomes = store.import_parcels(&parcels);
+    assert!(outcomes[..51].iter().all(Result::is_ok));
+    assert!(matches!(&outcomes[51], Err(StoreError::Refused(why)) if why.contains("is an alias")));
+    assert_eq!(store.inner.read(|view| Ok(view.root.generation)).unwrap(), before + 1, "one transaction");
+    assert_eq!(store.owners().unwrap().len(), 50);
+    let first = store.identity(&Mailbox::parse("u0@example.org").unwrap()).unwrap();
+    assert_eq!(first.certificates.len(), 2);
+    // What is only seen while it is written: a record that is too large. Nothing of it stays, and all others do.
+    let large = "x".repeat(17 << 20);
+    let more = [parcel("v0@example.org", "a"), parcel("v1@example.org", &large), parcel("v2@example.org", "a")];
+    let stored: Vec<bool> = store.import_parcels(&more).iter().map(Result::is_ok).collect();
+    assert_eq!(stored, [true, false, true]);
+    assert_eq!(store.owners().unwrap().len(), 52);
+    // Again: nothing changes, and nothing is written.
+    let generation = store.inner.read(|view| Ok(view.root.generation)).unwrap();
+    let again = store.import_parcels(&parcels[..50]);
+    assert!(again.iter().flatten().flatten().all(|(_, stored)| stored == &[Stored::Unchanged]));
+    assert_eq!(store.inner.read(|view| Ok(view.root.generation)).unwrap(), generation);
+    drop(store);
+    assert!(place.open().verify().unwrap().is_empty());
+}

@@ -38,6 +38,8 @@ const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const PASSWORD_LENGTH: usize = 26;
 
 type Row = [String; 8];
+/// User and SHA-256 of each certificate whose file is there.
+type Done = HashSet<(String, String)>;
 
 /// Fills the folder; what its list has already stays.
 pub(super) fn run(store: &EmbeddedStore, folder: &Path, password: Option<Zeroizing<String>>) -> CommandResult {
@@ -93,8 +95,8 @@ pub(super) fn run(store: &EmbeddedStore, folder: &Path, password: Option<Zeroizi
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
 }
 
-/// The list, with the rows whose files are there, and these: user and SHA-256 of the certificate.
-fn begin(folder: &Path) -> Result<(csv::Writer<std::fs::File>, HashSet<(String, String)>), csv::Error> {
+/// The list, with the rows whose files are there, and these.
+fn begin(folder: &Path) -> Result<(csv::Writer<std::fs::File>, Done), csv::Error> {
     let (place, draft) = (folder.join(LIST), folder.join(format!("{LIST}.new")));
     let mut rows: Vec<csv::StringRecord> = Vec::new();
     if place.exists() {
@@ -125,7 +127,7 @@ fn user(
     store: &EmbeddedStore,
     owner: &Owner,
     folder: &Path,
-    done: &HashSet<(String, String)>,
+    done: &Done,
     given: Option<&str>,
 ) -> Result<Vec<Row>, Failure> {
     let identity = store.identity_of(owner)?;
