@@ -10,6 +10,12 @@
     reason = "a test fails by panicking; some are tables of cases"
 )]
 
+#[path = "support/directory.rs"]
+mod directory;
+#[path = "support/names.rs"]
+mod names;
+#[path = "support/outside.rs"]
+mod outside;
 mod support;
 
 use std::collections::HashMap;
@@ -17,12 +23,12 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use directory::{ADMIN, BASE, PASSWORD, Person, Slapd, free_port, pem};
 use jiff::{SignedDuration, Timestamp};
-use support::directory::{ADMIN, BASE, PASSWORD, Person, Slapd, free_port, pem};
+use names::{Named, Signed};
 use support::gate::Gate;
 use support::house::{House, Plan, mailbox, plain};
-use support::names::{Named, Signed};
-use waxwing::discovery::smimea::{Association, Matching, Selector, Usage, names};
+use waxwing::discovery::smimea::{self, Association, Matching, Selector, Usage};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::path::AnchorScope;
 use waxwing::policy::TrustState;
@@ -58,7 +64,7 @@ fn ldap(servers: &[SocketAddr], more: &str) -> String {
 }
 
 /// A source of type "smimea" at this server.
-fn smimea(server: &Named, more: &str) -> String {
+fn dns(server: &Named, more: &str) -> String {
     format!(
         "[[discovery]]\ntype = \"smimea\"\nname = \"dns\"\nservers = [\"{}\"]\ntrust_anchor = \"{}\"\nmode = \"trust\"\ntimeout = \"10 s\"\n{more}\n",
         server.address,
@@ -413,7 +419,7 @@ fn sealed_for(who: &Issued, mail: &str) -> String {
 
 /// A record in a zone file.
 fn record(address: &str, said: &Association) -> String {
-    format!("{}. IN SMIMEA {said}\n", names(&mailbox(address))[0])
+    format!("{}. IN SMIMEA {said}\n", smimea::names(&mailbox(address))[0])
 }
 
 fn whole(address: &str, one: &Issued) -> String {
@@ -431,7 +437,7 @@ async fn t09_what_a_signed_zone_says_counts_and_nothing_else() {
         + &whole(&at("own"), &own)
         + &whole(&at("expired"), &expired(&at("expired"), &ca))
         + &whole(&at("foreign"), &certificate("other@partner.example", &ca))
-        + &format!("{}. IN SMIMEA 9 9 9 00\n", names(&mailbox(&at("odd")))[0]);
+        + &format!("{}. IN SMIMEA 9 9 9 00\n", smimea::names(&mailbox(&at("odd")))[0]);
     zone.extend(many.iter().map(|one| whole(&at("many"), one)));
     let (unsigned, bogus) = (certificate("bert@unsigned.example", &ca), certificate("bert@bogus.example", &ca));
     let zones = [
@@ -441,9 +447,9 @@ async fn t09_what_a_signed_zone_says_counts_and_nothing_else() {
     ];
     let Some(named) = Named::start(&zones) else { return };
     let (prefer, require, alone) = (
-        house(PREFER, &smimea(&named, ""), &ca).await,
-        house(REQUIRE, &smimea(&named, ""), &ca).await,
-        house(REQUIRE, &smimea(&named, "dane_alone = true"), &ca).await,
+        house(PREFER, &dns(&named, ""), &ca).await,
+        house(REQUIRE, &dns(&named, ""), &ca).await,
+        house(REQUIRE, &dns(&named, "dane_alone = true"), &ca).await,
     );
     // Under `require`, under `prefer`, and under `require` where DANE-EE records stand for themselves.
     let cases = [
@@ -507,8 +513,8 @@ async fn a_digest_in_the_dns_proves_what_a_directory_brings() {
         return;
     };
     // The directory brings candidates; the DNS is believed, in either order.
-    let (dns, directory) = (smimea(&named, ""), ldap(&[slapd.address], "mode = \"candidate\""));
-    for top in [format!("{dns}{directory}"), format!("{directory}{dns}")] {
+    let (first, second) = (dns(&named, ""), ldap(&[slapd.address], "mode = \"candidate\""));
+    for top in [format!("{first}{second}"), format!("{second}{first}")] {
         let house = house(REQUIRE, &top, &ca).await;
         for (local, expected) in [("bert", 250), ("carl", 550), ("dora", 250)] {
             assert_eq!(send(&house, &at(local), local).await, expected, "{local}\n{top}");
@@ -542,7 +548,7 @@ async fn published_records_are_found_by_others_and_explain_says_what_sources_say
     assert_eq!(waxwing(&theirs, &["smimea", "publish", "nobody@ours.example"]).0, 1);
     let Some(named) = Named::start(&[("ours.example", Signed::Well, &printed)]) else { return };
     // Ours: one that looks.
-    let top = smimea(&named, "match = [\"@ours.example\"]");
+    let top = dns(&named, "match = [\"@ours.example\"]");
     let house = house(PREFER, &top, &ca).await;
     house.store.add_trust(theirs.ca.certificate.clone(), Some(AnchorScope::Global)).unwrap();
     let mail = house.folder.path().join("mail.eml");

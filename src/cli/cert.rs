@@ -253,6 +253,7 @@ fn set_disabled(store: &EmbeddedStore, owner: &Owner, disabled: bool) -> Command
     } else {
         println!("{name} is enabled");
     }
+    super::store::tell_acknowledged(store)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -279,6 +280,7 @@ fn set_trust(
     if chosen.is_empty() {
         println!("nothing to change for {}", shown(&identity.owner.to_string()));
     }
+    super::store::tell_acknowledged(store)?;
     Ok(ExitCode::SUCCESS)
 }
 

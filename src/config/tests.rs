@@ -55,6 +55,22 @@ fn is_default(line: &str) -> bool {
     line.contains(" = ") && bare && !matches!(key, "certificate" | "key" | "ca" | "spool" | "control")
 }
 
+/// The commented example of a shared store is one.
+#[test]
+fn the_documented_etcd_section_is_read() {
+    let begin = DOCUMENTED.find("# [etcd]").unwrap();
+    let section = &DOCUMENTED[begin..begin + DOCUMENTED[begin..].find("\n\n").unwrap()];
+    let section: String = section.lines().map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
+    let etcd = parse(&format!("{DOCUMENTED}\n{section}")).unwrap().etcd.unwrap();
+    assert_eq!((etcd.endpoints.len(), etcd.prefix.as_str(), etcd.node.as_str()), (3, "waxwing", "gw1"));
+    assert_eq!((etcd.max_staleness.as_secs(), etcd.timeout.as_secs()), (86_400, 5));
+    let (wrong, half) = ("[etcd]\nendpoints = [\"etcd1:2379\"]", "[etcd]\nendpoints = [\"http://a:1\"]\nuser = \"u\"");
+    for (text, key) in [(wrong, "etcd.endpoints"), (half, "etcd.password_file")] {
+        let errors = parse(&format!("{DOCUMENTED}\n{text}")).unwrap_err();
+        assert!(errors.iter().any(|error| error.key.starts_with(key)), "{errors:?}");
+    }
+}
+
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_what_is_allowed() {
     let errors = with("hostname = \"gw.example.org\"", "hostname = \"gw.example.org\"\nhostnme = \"x\"");

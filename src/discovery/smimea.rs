@@ -105,7 +105,7 @@ impl Association {
         let matching =
             Matching::from_code(matching).ok_or_else(|| format!("matching type {matching}, which is not known"))?;
         let wanted = match matching {
-            Matching::Exact => (!data.is_empty()).then_some(data.len()).unwrap_or(1),
+            Matching::Exact => data.len().max(1),
             Matching::Sha256 => 32,
             Matching::Sha512 => 64,
         };

@@ -1,4 +1,5 @@
 //! A slapd of its own: in a temporary folder, on a free port, ended with its handle.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -10,8 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 use waxwing::pki::authority::Issued;
 
-#[path = "outside.rs"]
-mod outside;
+use crate::outside;
 
 pub const BASE: &str = "dc=example";
 pub const ADMIN: &str = "cn=admin,dc=example";

@@ -3,12 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 pub mod client;
-pub mod directory;
 pub mod etcd;
 pub mod forwarder;
 pub mod gate;
 pub mod house;
-pub mod names;
 pub mod sink;
 pub mod teller;
 

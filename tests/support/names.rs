@@ -1,4 +1,5 @@
 //! A named (BIND 9) of its own, with a signed root zone and zones below it, on a free port.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,10 +8,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::directory::{free_port, wait_for};
+use crate::directory::{free_port, wait_for};
 
-#[path = "outside.rs"]
-mod outside;
+use crate::outside;
 
 /// How a zone is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -171,5 +171,6 @@ pub(super) fn purge(store: &EmbeddedStore, owner: &Owner, exported: Option<(&Pat
         }
     }
     println!("{name} is purged; nothing was revoked at the CA");
+    crate::cli::store::tell_acknowledged(store)?;
     Ok(ExitCode::SUCCESS)
 }
