@@ -122,7 +122,7 @@ fn memory(key: &str) -> u64 {
 /// In a process of its own: from nothing to the first answer, and what it costs.
 fn serve(folder: &Path, mailboxes: u64) {
     let began = Instant::now();
-    let store = EmbeddedStore::open(&folder.join("store"), &folder.join("kek")).unwrap();
+    let store = EmbeddedStore::open(&folder.join("store"), folder.join("kek")).unwrap();
     let opened = began.elapsed();
     let mailbox = |number: u64| Mailbox::parse(&address(number)).unwrap();
     assert_eq!(store.identity(&mailbox(mailboxes / 2)).unwrap().certificates.len(), 1);

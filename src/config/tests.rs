@@ -58,9 +58,8 @@ fn is_default(line: &str) -> bool {
 /// The commented example of a shared store is one.
 #[test]
 fn the_documented_etcd_section_is_read() {
-    let begin = DOCUMENTED.find("# [etcd]").unwrap();
-    let section = &DOCUMENTED[begin..begin + DOCUMENTED[begin..].find("\n\n").unwrap()];
-    let section: String = section.lines().map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
+    let section = DOCUMENTED.lines().skip_while(|line| *line != "# [etcd]").take_while(|line| !line.is_empty());
+    let section: String = section.map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
     let etcd = parse(&format!("{DOCUMENTED}\n{section}")).unwrap().etcd.unwrap();
     assert_eq!((etcd.endpoints.len(), etcd.prefix.as_str(), etcd.node.as_str()), (3, "waxwing", "gw1"));
     assert_eq!((etcd.max_staleness.as_secs(), etcd.timeout.as_secs()), (86_400, 5));

@@ -564,3 +564,45 @@ impl From<String> for Failed {
         Self(why)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::record::Encoded;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_the_shared_store_holds_has_one_form_and_fits_its_place() {
+        let owner = SharedValue::Owner { disabled: true, certificates: Vec::new(), keys: vec![([7; 32], vec![1, 2])] };
+        let alias = SharedValue::Alias("anna@ours.example".into());
+        for (value, place) in [(&owner, "o/anna@ours.example"), (&alias, "a/info@ours.example")] {
+            let octets = value.encode();
+            assert_eq!(SharedValue::decode(&octets).as_ref(), Some(value));
+            assert!(value.fits(place) && !value.fits("t/00"));
+            for end in 0..octets.len() {
+                assert_eq!(SharedValue::decode(&octets[..end]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_that_the_clock_says_is_from_the_future_is_not_fresh() {
+        let now = Timestamp::now().as_millisecond();
+        let age = |fresh_at| State { fresh_at, ..State::default() }.age();
+        assert_eq!(age(now + 3_600_000), Some(Duration::MAX), "T16: a clock that went back proves nothing");
+        assert!(age(now - 5_000).is_some_and(|age| (5..60).contains(&age.as_secs())));
+        let proven = State { fresh: Some(Instant::now()), fresh_at: 0, ..State::default() };
+        assert!(
+            proven.age().is_some_and(|age| age < Duration::from_secs(60)),
+            "proven in this run: the wall clock does not count"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_no_record(noise in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
+            fuzz_shared_value(&noise);
+            fuzz_shared_value(&[&[kind], noise.as_slice()].concat());
+        }
+    }
+}
