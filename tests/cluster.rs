@@ -52,7 +52,7 @@ impl Site {
             max_staleness: Duration::from_secs(5),
         };
         Kek::create(&site.kek()).unwrap();
-        let first = EmbeddedStore::create(&site.folder.path().join("first"), &site.kek()).unwrap();
+        let first = EmbeddedStore::create(&site.folder.path().join("first"), site.kek()).unwrap();
         assert!(first.found(&site.etcd("first")).unwrap(), "there was none");
         site
     }
@@ -79,11 +79,11 @@ impl Site {
     }
 
     fn gateway(&self, node: &str) -> EmbeddedStore {
-        EmbeddedStore::open_shared(&self.store(node), &self.kek(), &self.etcd(node), Role::Gateway).unwrap()
+        EmbeddedStore::open_shared(&self.store(node), self.kek(), &self.etcd(node), Role::Gateway).unwrap()
     }
 
     fn command(&self, node: &str) -> EmbeddedStore {
-        EmbeddedStore::open_shared(&self.store(node), &self.kek(), &self.etcd(node), Role::Command).unwrap()
+        EmbeddedStore::open_shared(&self.store(node), self.kek(), &self.etcd(node), Role::Command).unwrap()
     }
 }
 
@@ -284,7 +284,7 @@ fn a_node_starts_from_its_copy_while_etcd_is_away_and_a_new_one_does_not() {
     });
     let why = a.identity(&mailbox("anna@ours.example")).unwrap_err().to_string();
     assert!(why.contains("max_staleness"), "{why}");
-    let new = EmbeddedStore::open_shared(&site.store("new"), &site.kek(), &site.etcd("new"), Role::Gateway);
+    let new = EmbeddedStore::open_shared(&site.store("new"), site.kek(), &site.etcd("new"), Role::Gateway);
     assert!(new.err().unwrap().to_string().contains("etcd does not answer"));
     (0..3).for_each(|at| members.restart(at));
     until("it answers again", SOON, || a.identity(&mailbox("anna@ours.example")).is_ok());
