@@ -10,6 +10,8 @@
 
 #[path = "cluster/history.rs"]
 mod history;
+#[path = "cluster/secure.rs"]
+mod secure;
 mod support;
 #[path = "cluster/t08.rs"]
 mod t08;

@@ -10,7 +10,7 @@ use waxwing::policy::TrustState;
 use waxwing::store::CertStore;
 use waxwing::store::embedded::EmbeddedStore;
 
-use super::support::etcd::{Members, installed};
+use super::support::etcd::{Members, files_in, installed};
 use super::{SOON, Site, certificate, identity, mailbox, owner, until};
 
 const ANNA: &str = "waxwing/o/anna@partner.example";
@@ -120,9 +120,7 @@ fn a26_a_dump_of_everything_holds_no_private_key() {
         dump.extend(std::fs::read(file).unwrap());
     }
     for node in ["a", "b"] {
-        for entry in std::fs::read_dir(site.store(node)).unwrap().flatten() {
-            dump.extend(std::fs::read(entry.path()).unwrap());
-        }
+        files_in(&site.store(node)).iter().for_each(|file| dump.extend(std::fs::read(file).unwrap()));
     }
     let certificate = identity(&a, "user7@ours.example").certificates[0].certificate.der().clone();
     assert!(memchr::memmem::find(&dump, &certificate).is_some(), "the dump is one: certificates are in it");

@@ -18,7 +18,7 @@ pub fn installed() -> bool {
     found
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -272,18 +272,22 @@ impl Members {
         self.wait();
     }
 
-    /// Every octet that the members have on disk.
+    /// Every file that the members have on disk.
     pub fn files(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        let mut folders: Vec<PathBuf> = self.members.iter().map(|one| one.folder.clone()).collect();
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap().flatten() {
-                let path = entry.path();
-                if path.is_dir() { folders.push(path) } else { files.push(path) }
-            }
-        }
-        files
+        self.members.iter().flat_map(|one| files_in(&one.folder)).collect()
     }
+}
+
+/// Every file in a folder and those in it.
+pub fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
 }
 
 fn signal(child: &Child, name: &str) {
