@@ -41,6 +41,9 @@ pub(super) enum EtcdError {
     /// No member answered in time; a change may or may not have been made.
     #[error("etcd does not answer: {0}")]
     Unavailable(String),
+    /// No member could be connected to: nothing was asked.
+    #[error("etcd cannot be reached: {0}")]
+    Unreachable(String),
     /// It answered, and will not.
     #[error("etcd refuses: {0}")]
     Refused(String),
@@ -49,7 +52,7 @@ pub(super) enum EtcdError {
 impl From<EtcdError> for StoreError {
     fn from(error: EtcdError) -> Self {
         match error {
-            EtcdError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            EtcdError::Unavailable(_) | EtcdError::Unreachable(_) => Self::Unavailable(error.to_string()),
             EtcdError::Refused(_) => Self::Io(error.to_string()),
         }
     }
@@ -151,11 +154,11 @@ impl Client {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
                 self.current.store(at + 1, Ordering::Relaxed);
-                return Err(unavailable(format!("{name} {}", chain(&error))));
+                return Err(EtcdError::Unreachable(format!("{name} {}", chain(&error))));
             }
             Err(_) => {
                 self.current.store(at + 1, Ordering::Relaxed);
-                return Err(unavailable(format!("{name} does not let itself be connected to")));
+                return Err(EtcdError::Unreachable(format!("{name} does not let itself be connected to")));
             }
         };
         let mut connection = Connection { channel, token: None };
@@ -183,18 +186,18 @@ impl Client {
                 Ok(connection) => {
                     let one = end.min(Instant::now() + PATIENCE);
                     match call(&connection, path, request.clone(), one).await {
-                        Err(EtcdError::Unavailable(why)) => {
+                        Err(silent @ EtcdError::Unavailable(_)) => {
                             self.leave(&connection);
-                            why
+                            silent
                         }
                         other => return other,
                     }
                 }
-                Err(EtcdError::Unavailable(why)) => why,
-                Err(refused) => return Err(refused),
+                Err(refused @ EtcdError::Refused(_)) => return Err(refused),
+                Err(away) => away,
             };
             if Instant::now() + Duration::from_millis(50) >= end {
-                return Err(EtcdError::Unavailable(failed));
+                return Err(failed);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -204,7 +207,7 @@ impl Client {
         self.ask("/etcdserverpb.KV/Range", request).await
     }
 
-    /// A change, asked once: where it fails as unavailable it may have been made.
+    /// A change, asked once: where it fails as unavailable it may have been made; as unreachable it was not.
     pub async fn change_once(&self, request: TxnRequest) -> Result<TxnResponse, EtcdError> {
         let connection = self.connect().await?;
         let answer = call(&connection, "/etcdserverpb.KV/Txn", request, Instant::now() + PATIENCE).await;

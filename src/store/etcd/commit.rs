@@ -113,8 +113,11 @@ pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, Sto
     success.push(put(id.clone(), word(MADE)));
     let request = TxnRequest { compare, success, failure: vec![get(&id)] };
     let end = Instant::now() + core.client.timeout;
+    let mut asked = false;
     loop {
-        match core.client.change_once(request.clone()).await {
+        let answer = core.client.change_once(request.clone()).await;
+        asked |= !matches!(answer, Err(EtcdError::Unreachable(_)));
+        match answer {
             Ok(answer) if answer.succeeded => return Ok(done(core, id, revision_of(&answer)).await),
             Ok(answer) => {
                 return Ok(match found(&answer) {
@@ -122,8 +125,17 @@ pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, Sto
                     None => Outcome::Conflict(revision_of(&answer)),
                 });
             }
-            Err(EtcdError::Unavailable(_)) if Instant::now() < end => sleep(Duration::from_millis(20)).await,
-            Err(EtcdError::Unavailable(why)) => return claim(core, id, &why).await,
+            Err(EtcdError::Unavailable(_) | EtcdError::Unreachable(_)) if Instant::now() < end => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Err(EtcdError::Unavailable(why) | EtcdError::Unreachable(why)) if asked => {
+                return claim(core, id, &why).await;
+            }
+            Err(EtcdError::Unavailable(why) | EtcdError::Unreachable(why)) => {
+                return Err(StoreError::Unavailable(format!(
+                    "etcd cannot be reached, and the change was not made: {why}"
+                )));
+            }
             Err(refused) => return Err(refused.into()),
         }
     }
