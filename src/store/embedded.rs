@@ -53,7 +53,7 @@ use redb::{ConcurrencyMode, Database, ReadOnlyTable, ReadableDatabase, ReadableT
 use tokio::sync::{Semaphore, broadcast};
 
 use super::cache::GuardedCache;
-use super::etcd::{self, Role, Shared};
+use super::etcd::{self, Divergence, Role, Shared};
 use super::keyring::header::{Header, Opener};
 use super::keyring::{Kek, Keyring, Mac, RecoveryKey, hex, sync_folder_of};
 use super::record::{
@@ -112,6 +112,8 @@ pub(super) struct Inner {
     pool: Arc<Semaphore>,
     /// Where the truth is, where that is not here.
     shared: OnceLock<Shared>,
+    /// Records that a later version of Waxwing wrote into the shared store.
+    later: DashMap<String, ()>,
     #[cfg(test)]
     before_fill: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -220,6 +222,11 @@ impl EmbeddedStore {
             Self::put_new(folder, &Keyring::open(&Opener::Keks(&keks), &header)?)?;
         }
         let store = Self::open(folder, sources)?;
+        for (path, seen) in store.inner.divergent()? {
+            if seen.divergence == Some(Divergence::NotUnderstood) {
+                store.inner.not_understood(&path);
+            }
+        }
         let shared = Shared::start(&store.inner, etcd, role)?;
         // Nothing was set before: the store was opened here.
         let _ = store.inner.shared.set(shared);
@@ -349,6 +356,7 @@ impl EmbeddedStore {
             events: broadcast::channel(1024).0,
             pool: Arc::new(Semaphore::new(cores)),
             shared: OnceLock::new(),
+            later: DashMap::new(),
             #[cfg(test)]
             before_fill: Mutex::new(None),
         });
@@ -600,6 +608,10 @@ impl Inner {
     /// The decoded identity of an owner that is no alias.
     fn identity(&self, owner: Owner) -> Result<Arc<Identity>, StoreError> {
         self.answers()?;
+        if !self.later.is_empty() {
+            let path = owner_path(&owner);
+            self.understands(|one| one == path)?;
+        }
         if let Some(identity) = self.identities.get(&owner) {
             return Ok(identity);
         }

@@ -263,6 +263,10 @@ impl Inner {
     }
 
     fn resolve(&self, mailbox: MailboxKey) -> Result<MailboxKey, StoreError> {
+        if !self.later.is_empty() {
+            let path = alias_path(&mailbox);
+            self.understands(|one| one == path)?;
+        }
         // Asked before the list: what is added to it meanwhile is found in one or the other.
         let whole = self.aliases_whole.load(Ordering::Acquire);
         match self.aliases.get(&mailbox).map(|target| target.value().clone()) {
@@ -497,6 +501,7 @@ impl CertStore for EmbeddedStore {
 
     fn trust(&self) -> Result<Arc<TrustSet>, StoreError> {
         self.inner.answers()?;
+        self.inner.understands(|path| path.starts_with("t/"))?;
         self.inner.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

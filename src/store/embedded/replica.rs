@@ -77,6 +77,8 @@ pub(in crate::store) struct Arrived {
 pub(in crate::store) struct TakenIn {
     pub accepted: usize,
     pub refused: Vec<(String, Divergence)>,
+    /// Accepted where something was wrong before.
+    pub understood: Vec<String>,
     /// The same revision with another content: this is not the cluster it was.
     pub rewritten: bool,
 }
@@ -127,7 +129,9 @@ impl Intake<'_, '_, '_> {
         match record.generation.cmp(&floor) {
             std::cmp::Ordering::Less => return self.refuse(path, now, Divergence::Older),
             std::cmp::Ordering::Equal if known.mac == mac => {
-                return self.note(path, &Seen { divergence: None, ..now });
+                // What a later version wrote behind it was newer.
+                let divergence = known.divergence.filter(|one| *one == Divergence::NotUnderstood);
+                return self.note(path, &Seen { divergence, ..now });
             }
             std::cmp::Ordering::Equal if known.version != 0 => return self.refuse(path, now, Divergence::Fork),
             _ => {}
@@ -137,6 +141,7 @@ impl Intake<'_, '_, '_> {
         };
         self.take_in(path, value, record.generation)?;
         self.out.accepted += 1;
+        self.out.understood.extend(known.divergence.map(|_| path.to_owned()));
         self.note(path, &Seen { version: record.generation, mac, divergence: None, ..now })
     }
 
@@ -152,6 +157,8 @@ impl Intake<'_, '_, '_> {
     }
 
     fn refuse(&mut self, path: &str, seen: Seen, why: Divergence) -> Result<(), StoreError> {
+        // What was not understood was newer than what is here: nothing but something newer still takes its place.
+        let why = seen.divergence.filter(|one| *one == Divergence::NotUnderstood).unwrap_or(why);
         if seen.divergence != Some(why) {
             self.out.refused.push((path.to_owned(), why));
         }
@@ -302,6 +309,11 @@ impl Inner {
             transaction.commit().map_err(io)?;
             Ok(out)
         })?;
+        // Before what is cached: what was read by an older record is not to be cached again.
+        for (path, _) in out.refused.iter().filter(|(_, why)| *why == Divergence::NotUnderstood) {
+            self.not_understood(path);
+        }
+        out.understood.iter().for_each(|path| drop(self.later.remove(path)));
         if let Err(error) = self.follow() {
             tracing::error!(%error, "the store cannot be followed");
             self.reload_all();
@@ -314,6 +326,23 @@ impl Inner {
             tracing::error!(records = out.refused.len(), "the shared store is not as this node knows it");
         }
         Ok(out)
+    }
+
+    /// A later version of Waxwing wrote this record: what is here is out of date, and nothing is answered from it.
+    pub(super) fn not_understood(&self, path: &str) {
+        self.later.insert(path.to_owned(), ());
+        if let Some(owner) = owner_of_path(path) {
+            self.identities.invalidate(&owner);
+        }
+    }
+
+    /// Fails where a later version of Waxwing wrote one of these records.
+    pub(super) fn understands(&self, path: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        if self.later.is_empty() {
+            return Ok(());
+        }
+        let later = self.later.iter().find(|one| path(one.key())).map(|one| one.key().clone());
+        later.map_or(Ok(()), |path| Err(StoreError::Later(path)))
     }
 
     /// How far this copy is; nothing where it never was one.

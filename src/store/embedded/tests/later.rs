@@ -79,3 +79,38 @@ fn a_top_level_record_of_a_later_version_is_refused_by_every_change() {
         assert_eq!(store.verify().unwrap().len(), 1, "told, by name");
     }
 }
+
+/// In a shared store: what is here is out of date then, so nothing is answered from it, and an attacker does not bring it back.
+#[test]
+fn a26_a_shared_record_of_a_later_version_ends_what_is_known_here() {
+    use crate::store::embedded::Arrived;
+    use crate::store::etcd::Divergence;
+    let (_place, store) = Place::new();
+    let issued = issued(ANNA, 0, NewKey::P256);
+    add(&store, ANNA, &issued);
+    let path = owner_path(&owner(ANNA));
+    let held = store.inner.copies(std::slice::from_ref(&path)).unwrap().remove(0).octets;
+    let ring = store.inner.ring();
+    let later_than = |version| Record::seal(&ring, &path, Kind::Shared, version, &[99]).0;
+    let arrives = |revision, octets: Option<&[u8]>| {
+        let octets = octets.map(bytes::Bytes::copy_from_slice);
+        store.inner.take_in(&[Arrived { path: path.clone(), revision, octets }], None, false).unwrap()
+    };
+    assert_eq!(arrives(1, Some(&held)).accepted, 1);
+    assert_eq!(store.identity(&mailbox(ANNA)).unwrap().certificates.len(), 1);
+    assert_eq!(arrives(2, Some(&later_than(9))).refused, [(path.clone(), Divergence::NotUnderstood)]);
+    later(store.identity(&mailbox(ANNA)).map(drop), "identity");
+    for (revision, put_back) in [(3, Some(held.as_ref())), (4, None), (5, Some(b"noise".as_slice()))] {
+        arrives(revision, put_back);
+        later(store.identity(&mailbox(ANNA)).map(drop), "identity, after an attack");
+        let left: Vec<_> = store.inner.divergent().unwrap().into_iter().map(|(_, seen)| seen.divergence).collect();
+        assert_eq!(left, [Some(Divergence::NotUnderstood)], "and no gateway puts its old one in its place");
+    }
+    let mut newer = store.inner.copies(std::slice::from_ref(&path)).unwrap().remove(0).octets.to_vec();
+    newer.truncate(newer.len() - 32);
+    newer[2..10].copy_from_slice(&10u64.to_be_bytes());
+    let mac = ring.mac(&path, &newer);
+    newer.extend_from_slice(&mac);
+    assert_eq!(arrives(6, Some(&newer)).accepted, 1);
+    assert_eq!(store.identity(&mailbox(ANNA)).unwrap().certificates.len(), 1, "understood again");
+}
