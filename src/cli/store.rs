@@ -414,7 +414,12 @@ fn to_etcd(store: &StoreArgs, context: &Context) -> CommandResult {
     let (folder, kek, etcd) = shared_place(store, context)?;
     let before = {
         let alone = EmbeddedStore::open(&folder, &kek)?;
-        alone.found(&etcd)?;
+        if !alone.found(&etcd)? {
+            return Err(Failure::new(
+                format!("there is another store in etcd under {}/", etcd.prefix),
+                "name another prefix under [etcd]",
+            ));
+        }
         alone.digest()?
     };
     let opened = EmbeddedStore::open_shared(&folder, &kek, &etcd, Role::Command)?;

@@ -277,6 +277,7 @@ impl EmbeddedStore {
             copied += some.len();
             told(copied);
         }
+        copy.inner.forget_seen()?;
         Ok(copy)
     }
 

@@ -329,7 +329,13 @@ impl Shared {
             let (sent, sent_at) = (Instant::now(), Timestamp::now().as_millisecond());
             let revision = commit::mark(&core).await?;
             let limit = if core.state.borrow().complete { core.client.timeout } else { Duration::from_secs(600) };
-            core.wait_applied(revision, limit).await?;
+            let mut state = core.state.subscribe();
+            // Only by a watch whose ground was looked at: another cluster's revisions say nothing.
+            let waiting = state.wait_for(|s| s.connected && s.complete && !s.read_again && s.applied >= revision);
+            match tokio::time::timeout(limit, waiting).await {
+                Ok(Ok(_)) => {}
+                _ => return Err(core.not_in_time(revision, limit)),
+            }
             // It came back as a sign of life does.
             core.state.send_modify(|state| {
                 state.fresh = state.fresh.max(Some(sent));
@@ -451,7 +457,7 @@ impl Shared {
         let inner = self.core.inner.upgrade().ok_or_else(|| StoreError::Io("is closed".to_owned()))?;
         let mut missed = BTreeSet::new();
         for some in paths.chunks(commit::WRITES) {
-            let writes = inner.copies(some)?;
+            let writes = inner.copies(some, true)?;
             if writes.is_empty() {
                 continue;
             }
@@ -522,11 +528,16 @@ impl Core {
         let waiting = state.wait_for(|state| state.complete && state.applied >= revision);
         match tokio::time::timeout(limit, waiting).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(StoreError::Unavailable(format!(
-                "revision {revision} of the shared store did not come in within {} s",
-                limit.as_secs_f32()
-            ))),
+            _ => Err(self.not_in_time(revision, limit)),
         }
+    }
+
+    fn not_in_time(&self, revision: u64, limit: Duration) -> StoreError {
+        let why = self.state.borrow().trouble.clone().unwrap_or_else(|| "nothing is wrong that is known".to_owned());
+        StoreError::Unavailable(format!(
+            "etcd cannot be followed: revision {revision} of the shared store did not come in within {} s: {why}",
+            limit.as_secs_f32()
+        ))
     }
 }
 

@@ -249,6 +249,19 @@ impl<'t, 'a> Change<'t, 'a> {
         }
     }
 
+    /// Whether this change wrote that top-level record.
+    pub fn has_written(&self, path: &str) -> bool {
+        self.tops.contains_key(path)
+    }
+
+    /// Owners as this change wrote them.
+    pub fn owners_written(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.tops.iter().filter_map(|(path, top)| match top {
+            Some((Kind::Owner, value)) => Some((path.as_str(), value.as_slice())),
+            _ => None,
+        })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.log.paths.is_empty() && self.buckets.is_empty() && !self.log_resealed
     }

@@ -398,7 +398,7 @@ impl Inner {
             }
         };
         let keys: Vec<[u8; 32]> = value.keys.iter().map(|(key, _)| *key).collect();
-        let keys = if keys.is_empty() { keys } else { self.held_by_nobody_else(&change.view(), &path, keys) };
+        let keys = if keys.is_empty() { keys } else { self.held_by_nobody_else(change, &path, keys) };
         for (fingerprint, mac) in &value.certificates {
             let path = certificate_path(owner, fingerprint);
             unless_later(change.view().child(&path, mac))?;

@@ -21,7 +21,7 @@ use crate::store::keyring::Mac;
 use crate::store::record::{
     CertificateValue, Encoded, Kind, OwnerValue, Record, TombstoneValue, TrustEntryValue, TrustValue,
 };
-use crate::store::tree::{Change, Planned, RECORDS, View, io};
+use crate::store::tree::{Change, Planned, RECORDS, io};
 
 const SEEN: TableDefinition<&str, &[u8]> = TableDefinition::new("seen");
 const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
@@ -115,6 +115,12 @@ impl Intake<'_, '_, '_> {
         let mac = octets.last_chunk::<32>().copied().unwrap_or_default();
         if !self.whole && arrived.revision <= known.revision {
             self.out.rewritten |= arrived.revision == known.revision && known.divergence.is_none() && mac != known.mac;
+            // Another process of this machine took it in.
+            match known.divergence {
+                Some(Divergence::NotUnderstood) => self.out.refused.push((path.to_owned(), Divergence::NotUnderstood)),
+                None if self.inner.later.contains_key(path) => self.out.understood.push(path.to_owned()),
+                _ => {}
+            }
             return Ok(());
         }
         let now = Seen { revision: arrived.revision, ..known };
@@ -215,7 +221,7 @@ impl Intake<'_, '_, '_> {
         let gone = before.keys.iter().filter(|(name, _)| !now.keys.iter().any(|(kept, _)| kept == name));
         let gone: Vec<[u8; 32]> = gone.map(|(name, _)| *name).collect();
         if !gone.is_empty() {
-            for key in self.inner.held_by_nobody_else(&self.change.view(), path, gone) {
+            for key in self.inner.held_by_nobody_else(self.change, path, gone) {
                 self.change.remove_child(&key_path(&KeyId(key)))?;
             }
             self.change.keys_removed();
@@ -251,14 +257,20 @@ impl Intake<'_, '_, '_> {
 
 impl Inner {
     /// Those of an owner's keys that no other owner holds.
-    pub(super) fn held_by_nobody_else<T: ReadableTable<&'static str, &'static [u8]>>(
+    pub(super) fn held_by_nobody_else(
         &self,
-        view: &View<'_, T>,
+        change: &Change<'_, '_>,
         path: &str,
         mut keys: Vec<[u8; 32]>,
     ) -> Vec<[u8; 32]> {
+        let view = change.view();
+        for (_, written) in change.owners_written().filter(|(other, _)| *other != path) {
+            if let Some(others) = OwnerValue::decode(written) {
+                keys.retain(|key| !others.keys.iter().any(|(held, _)| held == key));
+            }
+        }
         for (other, mac) in view.tops("o/").0 {
-            if other == path || keys.is_empty() || owner_of_path(&other).is_none() {
+            if other == path || keys.is_empty() || owner_of_path(&other).is_none() || change.has_written(&other) {
                 continue;
             }
             let others = view.child(&other, &mac).ok().filter(|record| record.kind == Kind::Owner);
@@ -298,6 +310,11 @@ impl Inner {
                 let stored = table.get("").map_err(io)?.and_then(|stored| Progress::decode(stored.value()));
                 // Another process of this machine may be further.
                 if whole || stored.is_none_or(|stored| stored.revision <= progress.revision) {
+                    let mut progress = *progress;
+                    // A command gives no signs of life: the gateway's stands.
+                    if let Some(stored) = stored.filter(|_| !whole && progress.counter == 0) {
+                        (progress.boot, progress.counter, progress.beat) = (stored.boot, stored.counter, stored.beat);
+                    }
                     table.insert("", progress.encode().as_slice()).map_err(io)?;
                 }
             }
@@ -336,6 +353,14 @@ impl Inner {
         }
     }
 
+    /// Looks for what another process of this machine found to be written by a later version.
+    pub(in crate::store) fn look_for_later(&self) -> Result<(), StoreError> {
+        for (path, _) in self.each_seen(|_, seen| seen.divergence == Some(Divergence::NotUnderstood))? {
+            self.not_understood(&path);
+        }
+        Ok(())
+    }
+
     /// Fails where a later version of Waxwing wrote one of these records.
     pub(super) fn understands(&self, path: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         if self.later.is_empty() {
@@ -343,6 +368,15 @@ impl Inner {
         }
         let later = self.later.iter().find(|one| path(one.key())).map(|one| one.key().clone());
         later.map_or(Ok(()), |path| Err(StoreError::Later(path)))
+    }
+
+    /// It is a store of its own: what was seen of a shared one says nothing any more.
+    pub(super) fn forget_seen(&self) -> Result<(), StoreError> {
+        guarded("store", || {
+            let transaction = self.db.begin_write().map_err(io)?;
+            transaction.delete_table(SEEN).map_err(io)?;
+            transaction.commit().map_err(io)
+        })
     }
 
     /// How far this copy is; nothing where it never was one.
@@ -444,34 +478,48 @@ impl Inner {
             plan.reads.push((path.clone(), read_seen(seen, path)?.revision));
         }
         for (path, value) in values {
-            plan.writes.push(self.sealed(path, &value, seen)?);
+            plan.writes.push(self.sealed(path, &value, seen, change.view().root.generation)?);
         }
         Ok(plan)
     }
 
-    fn sealed(&self, path: String, value: &SharedValue, seen: &SeenTable<'_>) -> Result<Guarded, StoreError> {
+    /// `generation`: no record that was never shared has a later one.
+    fn sealed(
+        &self,
+        path: String,
+        value: &SharedValue,
+        seen: &SeenTable<'_>,
+        generation: u64,
+    ) -> Result<Guarded, StoreError> {
         let known = read_seen(seen, &path)?;
+        let base = if known.version == 0 && !path.starts_with("t/") { generation } else { known.version };
         if known.divergence == Some(Divergence::NotUnderstood) {
             return Err(StoreError::Refused(format!(
                 "record {path} was written by a later version of Waxwing: update this node before it is changed here"
             )));
         }
-        let (octets, _) =
-            Record::seal(&self.ring(), &path, Kind::Shared, known.version.saturating_add(1), &value.encode());
+        let (octets, _) = Record::seal(&self.ring(), &path, Kind::Shared, base.saturating_add(1), &value.encode());
         Ok(Guarded { path, revision: known.revision, octets: octets.into() })
     }
 
     /// What this copy holds under these paths, sealed as a version newer than any that was seen: to be put where the shared store lost it,
     /// or never had it.
-    pub(in crate::store) fn copies(&self, paths: &[String]) -> Result<Vec<Guarded>, StoreError> {
+    /// `renew`: as a newer version in any case; else as it was, octet for octet, where that is what was accepted: whoever has a newer one then
+    /// finds this one older.
+    pub(in crate::store) fn copies(&self, paths: &[String], renew: bool) -> Result<Vec<Guarded>, StoreError> {
+        let seen = self.seen_of(paths)?;
         let mut copies = Vec::with_capacity(paths.len());
         self.values(paths, &mut |path, version, value| {
-            let (octets, _) =
-                Record::seal(&self.ring(), path, Kind::Shared, version.saturating_add(1), &value.encode());
+            let value = value.encode();
+            let (same, mac) = Record::seal(&self.ring(), path, Kind::Shared, version, &value);
+            let octets = if !renew && version != 0 && seen.get(path).is_some_and(|seen| seen.mac == mac) {
+                same
+            } else {
+                Record::seal(&self.ring(), path, Kind::Shared, version.saturating_add(1), &value).0
+            };
             copies.push(Guarded { path: path.to_owned(), revision: 0, octets: octets.into() });
             Ok(())
         })?;
-        let seen = self.seen_of(paths)?;
         for copy in &mut copies {
             copy.revision = seen.get(&copy.path).map_or(0, |seen| seen.revision);
         }
@@ -523,6 +571,11 @@ impl Inner {
             let trust = self.read_trust_manifest(&change)?;
             for path in paths {
                 let (value, here) = if path.starts_with("t/") {
+                    let mut names =
+                        trust.entries.iter().map(|(name, _)| name).chain(trust.removed.iter().map(|(name, _)| name));
+                    if !names.any(|name| trust_path(name) == *path) {
+                        continue;
+                    }
                     (trust_value(&change, path, &trust)?, 0)
                 } else {
                     let Some(record) = change.view().top(path)? else { continue };
@@ -539,7 +592,11 @@ impl Inner {
     /// See [`super::EmbeddedStore::not_shared_yet`].
     pub(super) fn not_shared_yet(&self) -> Result<Vec<String>, StoreError> {
         let mut shared = PathHashes::default();
-        for (path, _) in self.each_seen(|_, seen| seen.version != 0)? {
+        let there = |seen: &Seen| match seen.divergence {
+            None => seen.version != 0 && seen.revision != 0,
+            Some(why) => why == Divergence::NotUnderstood,
+        };
+        for (path, _) in self.each_seen(|_, seen| there(seen))? {
             shared.add(&path);
         }
         let mut paths = self.shared_paths()?;

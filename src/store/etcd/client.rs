@@ -165,7 +165,9 @@ impl Client {
         if let Some((user, password)) = &self.user {
             let request = AuthenticateRequest { name: user.clone(), password: password.to_string() };
             let answer: AuthenticateResponse =
-                call(&connection, "/etcdserverpb.Auth/Authenticate", request, Instant::now() + PATIENCE).await?;
+                call(&connection, "/etcdserverpb.Auth/Authenticate", request, Instant::now() + PATIENCE)
+                    .await
+                    .inspect_err(|_| self.current.store(at + 1, Ordering::Relaxed))?;
             let token = answer.token.parse().map_err(|_| EtcdError::Refused("its token is no header value".into()))?;
             connection.token = Some(token);
         }

@@ -105,6 +105,12 @@ fn name() -> Result<String, StoreError> {
 pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, StoreError> {
     let id = core.key(&name()?);
     let header = core.state.borrow().header;
+    if header == 0 {
+        return Err(StoreError::Unavailable(
+            "the header of the shared store is missing, or etcd was not reached yet: the change was not made"
+                .to_owned(),
+        ));
+    }
     let mut compare = vec![absent(id.clone()), at_revision(core.key("h"), header)];
     compare.extend(plan.reads.iter().map(|(path, revision)| at_revision(core.key(path), *revision)));
     compare.extend(plan.writes.iter().map(|one| at_revision(core.key(&one.path), one.revision)));
@@ -113,10 +119,11 @@ pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, Sto
     success.push(put(id.clone(), word(MADE)));
     let request = TxnRequest { compare, success, failure: vec![get(&id)] };
     let end = Instant::now() + core.client.timeout;
-    let mut asked = false;
+    let (mut asked, mut silent) = (false, false);
     loop {
         let answer = core.client.change_once(request.clone()).await;
         asked |= !matches!(answer, Err(EtcdError::Unreachable(_)));
+        silent |= matches!(answer, Err(EtcdError::Unavailable(_)));
         match answer {
             Ok(answer) if answer.succeeded => return Ok(done(core, id, revision_of(&answer)).await),
             Ok(answer) => {
@@ -136,6 +143,8 @@ pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, Sto
                     "etcd cannot be reached, and the change was not made: {why}"
                 )));
             }
+            // The one that was not answered may have been made.
+            Err(EtcdError::Refused(why)) if silent => return claim(core, id, &why).await,
             Err(refused) => return Err(refused.into()),
         }
     }

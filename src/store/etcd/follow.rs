@@ -12,7 +12,6 @@ use tokio::time::{sleep, timeout};
 use super::wire::{Event, EventType, KeyValue, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest};
 use super::{Core, Failed, Progress, Role};
 use crate::store::embedded::{Arrived, Inner, PathHashes, TakenIn};
-use crate::store::keyring::Keyring;
 
 /// A record is asked for in pages of so many.
 const PAGE: i64 = 1_000;
@@ -72,6 +71,8 @@ async fn follow(core: &Arc<Core>, read_all: &mut Option<Instant>) -> Result<(), 
             everything(core).await?
         }
     };
+    // What the watch before did not bring says nothing of this one.
+    core.state.send_modify(|state| state.beat = None);
     let (ask, asked) = mpsc::channel(4);
     let create = WatchCreateRequest {
         key: core.prefix.clone().into_bytes(),
@@ -170,9 +171,6 @@ async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instan
             });
         }
     }
-    for (said, at) in &said {
-        core.came_back(said, *at);
-    }
     if !arrived.is_empty() || written_down.elapsed() > WRITTEN_DOWN {
         *written_down = Instant::now();
         let taken = commit(core, arrived, Some(core.progress(revision)), false).await?;
@@ -184,6 +182,10 @@ async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instan
         }
     }
     core.state.send_modify(|state| state.applied = state.applied.max(revision));
+    // Proof of what is in use: what could not be taken in is not.
+    for (said, at) in &said {
+        core.came_back(said, *at);
+    }
     Ok(())
 }
 
@@ -257,6 +259,7 @@ async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
     }
     let inner = core.inner.upgrade().ok_or_else(|| "the store is closed".to_owned())?;
     let kept = inner.progress()?;
+    inner.look_for_later()?;
     let state = core.state.borrow().clone();
     if !kept.complete || !state.complete {
         return Ok(Ground::Lost("this node never did"));
@@ -288,7 +291,8 @@ async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
     if back > 0 && (said.boot != boot && at <= beat || said.boot == boot && (said.counter < back || at < beat)) {
         return Ok(Ground::Lost("this node's last sign of life was put back"));
     }
-    Ok(Ground::Firm(kept.revision))
+    // From there on everything is looked at again: what came behind our last sign of life may not have lasted.
+    Ok(Ground::Firm(if beat > 0 { kept.revision.min(beat) } else { kept.revision }))
 }
 
 /// Reads everything at one revision; gives it.
@@ -307,6 +311,9 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
             ..Default::default()
         };
         let page = core.client.range(request).await?;
+        if page.more && page.kvs.is_empty() {
+            return Err(Failed("etcd says that there is more, and gives nothing".to_owned()));
+        }
         from = page.kvs.last().map(|last| [&last.key, [0].as_slice()].concat()).unwrap_or_default();
         for kv in page.kvs {
             let Some(path) = core.path(&kv.key).filter(|path| is_record(path)) else { continue };
@@ -365,7 +372,6 @@ impl Inner {
         if here == octets {
             return Ok(true);
         }
-        let _ = std::marker::PhantomData::<Keyring>;
         Ok(false)
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::client::EtcdError;
 use super::commit::{delete, put, revision_of, sweep};
 use super::wire::{RangeRequest, TxnRequest};
 use super::{Core, Divergence, Failed, lock};
@@ -119,7 +120,13 @@ pub(super) async fn live(core: std::sync::Arc<Core>) {
         }
         let request =
             TxnRequest { success: vec![put(core.key(&core.node_path()), octets.into())], ..TxnRequest::default() };
-        match core.client.change_once(request).await {
+        // None before what it would prove was looked at: it must not hide that the cluster was put back.
+        let connected = { core.state.borrow().connected };
+        match if connected {
+            core.client.change_once(request).await
+        } else {
+            Err(EtcdError::Unreachable(String::new()))
+        } {
             Ok(answer) => core.state.send_modify(|state| state.beat = Some((counter, revision_of(&answer), sent))),
             Err(error) => tracing::debug!(%error, "no sign of life"),
         }
@@ -155,9 +162,15 @@ async fn heal(core: &std::sync::Arc<Core>) -> Result<(), Failed> {
     let Some(inner) = core.inner.upgrade().filter(|_| connected) else { return Ok(()) };
     let writes = tokio::task::spawn_blocking(move || {
         let lost = |why| matches!(why, Divergence::Vanished | Divergence::Older | Divergence::NotAuthentic);
-        let divergent = inner.divergent()?.into_iter().filter(|(_, seen)| seen.divergence.is_some_and(lost));
-        let paths: Vec<String> = divergent.map(|(path, _)| path).take(HEALED).collect();
-        if paths.is_empty() { Ok(Vec::new()) } else { inner.copies(&paths) }
+        let mut writes = Vec::new();
+        for (path, _) in inner.divergent()?.into_iter().filter(|(_, seen)| seen.divergence.is_some_and(lost)) {
+            // What was never here, or is damaged here, keeps nothing else from being put back.
+            writes.extend(inner.copies(&[path], false).unwrap_or_default());
+            if writes.len() >= HEALED {
+                break;
+            }
+        }
+        Ok::<_, StoreError>(writes)
     });
     let writes = writes.await.map_err(|error| error.to_string())??;
     for one in writes {
