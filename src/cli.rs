@@ -28,6 +28,7 @@ pub mod serve;
 pub mod smimea;
 pub mod store;
 pub mod trust;
+pub mod user;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,9 @@ enum Command {
     /// Records in the DNS that tell others which certificates our users have.
     #[command(after_help = "Example:\n  waxwing smimea publish anna@example.org")]
     Smimea(smimea::Args),
+    /// Who may authenticate (AUTH) at a listener.
+    #[command(after_help = "Example:\n  waxwing user set /etc/waxwing/users anna@example.org")]
+    User(user::Args),
     /// Look at the mail in the spool, and change what becomes of it.
     #[command(after_help = "Examples:\n  waxwing queue list --state held\n  waxwing queue stats")]
     Queue(queue::Args),
@@ -177,6 +181,7 @@ pub fn main() -> ExitCode {
         Command::Store(args) => store::run(args, &context),
         Command::Policy(args) => policy::run(args, &context),
         Command::Smimea(args) => smimea::run(args, &context),
+        Command::User(args) => user::run(args),
         Command::Queue(args) => queue::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };

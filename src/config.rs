@@ -22,6 +22,7 @@ mod read;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
 pub use etcd::Etcd;
@@ -31,6 +32,7 @@ pub use kek::KekSources;
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use read::fuzz_config;
+pub use users::{User, Users, fuzz_users};
 
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +83,14 @@ pub struct Listener {
     pub tls: ListenTls,
     /// Peers that may send from our domains to anywhere; default deny.
     pub trusted_networks: Vec<IpNet>,
+    /// Peers that say with the PROXY protocol who their client is, before anything else.
+    pub proxies: Vec<IpNet>,
+    /// Peers that may say with XCLIENT who their client is.
+    pub xclient: Vec<IpNet>,
+    /// Who may authenticate (AUTH), and then send as from a trusted network; `None`: nobody.
+    pub users: Option<Arc<Users>>,
+    /// AUTH without TLS too.
+    pub auth_without_tls: bool,
     /// LMTP (RFC 2033) in place of SMTP.
     pub lmtp: bool,
     /// Bare CR or LF from trusted peers is made CRLF before signing, in place of 550 (A16).
@@ -88,6 +98,33 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// One that offers SMTP without TLS and trusts nobody.
+    pub fn new(name: impl Into<String>, address: SocketAddr, direction: Direction) -> Self {
+        Listener {
+            name: name.into(),
+            address,
+            direction,
+            tls: ListenTls::Off,
+            trusted_networks: Vec::new(),
+            proxies: Vec::new(),
+            xclient: Vec::new(),
+            users: None,
+            auth_without_tls: false,
+            lmtp: false,
+            repair_line_ends: false,
+        }
+    }
+
+    /// Whether what connects from here has to say first who its client is.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether it may say with XCLIENT who its client is.
+    pub fn believes(&self, address: IpAddr) -> bool {
+        self.xclient.iter().any(|network| network.contains(&address))
+    }
+
     /// Whether a peer with this address may send from our domains to anywhere.
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_networks.iter().any(|network| network.contains(&address))

@@ -19,8 +19,14 @@ pub mod smtp {
     pub mod command;
     /// P: DATA framing: dots, line ends, limits.
     pub mod data;
+    /// P: what a load balancer says of its client before it (PROXY protocol).
+    pub mod proxy;
+    /// P: who is there: PLAIN, LOGIN, SCRAM-SHA-256.
+    pub mod sasl;
     /// P: the server's session: octets in, events out, replies back.
     pub mod session;
+    /// P: what a trusted proxy says of its client within SMTP.
+    pub mod xclient;
 }
 
 /// MIME (RFC 2045, RFC 5322) over the octets received.

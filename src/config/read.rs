@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,7 +13,7 @@ use toml::de::DeTable;
 use super::reader::{Report, Section, boolean, choice, duration, integer, list, parsed, size, text};
 use super::{
     Certificates, Config, ConfigError, Delivery, Direction, Fetch, KekSources, Limits, ListenTls, Listener, Log, Nonce,
-    ReadFile, Retry, SpoolLimits,
+    ReadFile, Retry, SpoolLimits, Users,
 };
 use crate::address::{Domain, Mailbox};
 use crate::cms::algorithm::Legacy;
@@ -67,7 +68,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         .unwrap_or_default();
     let log = top.get("log", choice(&[("text", Log::Text), ("json", Log::Json)])).unwrap_or_default();
     let self_check = top.get("self_check", boolean).unwrap_or(true);
-    let listeners = listeners(top);
+    let listeners = listeners(top, read_file);
     let (outbound, inbound) = super::hops::routes(top);
     let limits = top.section("limits").map_or_else(Limits::default, limits);
     let retry = top.section("retry").map_or_else(Retry::default, retry);
@@ -131,14 +132,14 @@ fn domain(text: &str) -> Result<Domain, String> {
     Domain::parse(text).map_err(|error| error.to_string())
 }
 
-fn listeners(top: &Section<'_, '_>) -> Vec<Listener> {
+fn listeners(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Vec<Listener> {
     let sections = top.sections("listener");
     if sections.is_empty() {
         top.complain("listener", "nothing", "expected at least one [[listener]] with an address");
     }
     let mut names = BTreeSet::new();
     let listeners = sections.into_iter().filter_map(|section| {
-        let listener = listener(&section);
+        let listener = listener(&section, read_file);
         if let Some(listener) = &listener
             && !names.insert(listener.name.clone())
         {
@@ -150,7 +151,7 @@ fn listeners(top: &Section<'_, '_>) -> Vec<Listener> {
     listeners.collect()
 }
 
-fn listener(section: &Section<'_, '_>) -> Option<Listener> {
+fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listener> {
     let address = section.require(
         "address",
         "an address to listen on, such as \"127.0.0.1:2525\"",
@@ -162,18 +163,39 @@ fn listener(section: &Section<'_, '_>) -> Option<Listener> {
     let direction = section.require("direction", "\"outbound\", \"inbound\" or \"by-recipient\"", choice(DIRECTIONS));
     let name = section.get("name", text).or_else(|| address.map(|address| address.to_string()));
     let trusted_networks = section.get("trusted_networks", list(network)).unwrap_or_default();
+    let proxies = section.get("proxies", list(network)).unwrap_or_default();
+    let xclient = section.get("xclient", list(network)).unwrap_or_default();
+    let users = section.get("users", parsed(|file| users(file, read_file)));
+    let auth_without_tls = section.get("auth_without_tls", boolean).unwrap_or(false);
     let lmtp = section.get("lmtp", boolean).unwrap_or(false);
     let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
     let tls = listen_tls(section);
+    if users.is_some() && tls == Some(ListenTls::Off) && !auth_without_tls {
+        section.complain(
+            "users",
+            "users without TLS",
+            "expected tls = \"starttls\" or \"implicit\" beside it, or auth_without_tls = true where nobody can listen",
+        );
+    }
     Some(Listener {
         name: name?,
         address: address?,
         direction: direction?,
         tls: tls?,
         trusted_networks,
+        proxies,
+        xclient,
+        users,
+        auth_without_tls,
         lmtp,
         repair_line_ends,
     })
+}
+
+fn users(file: &str, read_file: ReadFile<'_>) -> Result<Arc<Users>, String> {
+    let text =
+        read_file(Path::new(file)).map_err(|error| format!("expected a readable file of users: {file}: {error}"))?;
+    Users::parse(&text).map(Arc::new).map_err(|(line, expected)| format!("expected {expected}: {file}, line {line}"))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -20,7 +20,7 @@ use super::mails::{MailId, Mails, Plan};
 use super::random::Random;
 use super::scenario::{Faults, Kind, Scenario};
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::config::{Direction, Limits, ListenTls, Listener};
+use crate::config::{Direction, Limits, Listener};
 use crate::relay::listen::{self, Answer, Handle, ListenError, Peer, Relay};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use arrival::Arrival;
@@ -111,15 +111,7 @@ impl Sink {
 }
 
 async fn listen_on(address: SocketAddr, name: Domain, keep: Arc<Keep>) -> Result<Handle, ListenError> {
-    let listener = Listener {
-        name: "sink".into(),
-        address,
-        direction: Direction::Inbound,
-        tls: ListenTls::Off,
-        trusted_networks: Vec::new(),
-        lmtp: false,
-        repair_line_ends: false,
-    };
+    let listener = Listener::new("sink", address, Direction::Inbound);
     let most = 20_000;
     let limits = Limits { connections: most, connections_per_client: most, message_size: 1 << 31, ..Limits::default() };
     let postmaster = Mailbox::new("postmaster", name.clone()).map_err(|error| ListenError::Bind {

@@ -19,16 +19,20 @@ use tracing::{debug, warn};
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::smtp::command::{MailParameters, Recipient, Reply};
-use crate::smtp::session::Settings;
+use crate::smtp::session::{AuthOffer, Settings};
 use connection::Context;
 
+mod auth;
 mod connection;
+mod proxied;
 mod tls;
+
+pub use auth::{hash as password_hash, verifier as password_verifier};
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its address; an IPv4 address even where it came in over an IPv6 socket.
+    /// Its address, or what a proxy says that it is; an IPv4 address even where it came in over an IPv6 socket.
     pub address: SocketAddr,
     /// The name given in EHLO, HELO or LHLO: up to 255 printable ASCII characters, otherwise not judged.
     pub helo: String,
@@ -40,8 +44,15 @@ pub struct Peer {
     pub listener: Arc<Listener>,
     /// In `trusted_networks` of its listener.
     pub trusted: bool,
-    /// The authenticated user, once there is AUTH.
+    /// Who authenticated: by AUTH, or by a proxy's word (XCLIENT LOGIN).
     pub user: Option<String>,
+}
+
+impl Peer {
+    /// Whether it may send to anywhere: from a trusted network, or authenticated.
+    pub fn may_relay(&self) -> bool {
+        self.trusted || self.user.is_some()
+    }
 }
 
 /// A message's fate at the final dot.
@@ -150,6 +161,11 @@ pub fn offer(
         lmtp: listener.lmtp,
         starttls: matches!(listener.tls, ListenTls::StartTls { .. }),
         tls_required: matches!(listener.tls, ListenTls::StartTls { required: true, .. }),
+        auth: match (&listener.users, listener.auth_without_tls) {
+            (None, _) => AuthOffer::Off,
+            (Some(_), false) => AuthOffer::WithinTls,
+            (Some(_), true) => AuthOffer::Always,
+        },
         message_size: limits.message_size,
         recipients: limits.recipients,
     });
@@ -257,28 +273,44 @@ async fn accept<R: Relay>(
                 continue;
             }
         };
-        let place = if sessions.len() < context.limits.connections {
-            clients.enter(address.ip(), context.limits.connections_per_client)
-        } else {
-            None
-        };
-        let Some(place) = place else {
+        if sessions.len() >= context.limits.connections {
             warn!(listener = %context.listener.name, %address, "too many connections");
             turn_away(stream, &context);
             continue;
-        };
-        let stopping = stopping.clone();
-        sessions.spawn(async move {
-            let _place = place;
-            let _ = stream.set_nodelay(true);
-            let early = context.tls_from_start().is_none() && talks_already(&stream);
-            if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
-                debug!(%address, %error, "connection lost");
-            }
-        });
+        }
+        sessions.spawn(attend(stream, address, context, Arc::clone(&clients), stopping.clone()));
     }
     drop(socket);
     while sessions.join_next().await.is_some() {}
+}
+
+/// One connection to its end: who it is, whether it may have one more, the session.
+async fn attend<R: Relay>(
+    mut stream: TcpStream,
+    mut address: SocketAddr,
+    context: Arc<Context<R>>,
+    clients: Arc<Clients>,
+    stopping: watch::Receiver<bool>,
+) {
+    if context.listener.is_proxy(address.ip()) {
+        match proxied::client(&mut stream, address).await {
+            Ok(client) => address = client,
+            Err(error) => {
+                warn!(listener = %context.listener.name, proxy = %address, %error, "a proxy's connection is closed");
+                return;
+            }
+        }
+    }
+    let Some(_place) = clients.enter(address.ip(), context.limits.connections_per_client) else {
+        warn!(listener = %context.listener.name, %address, "too many connections of this client");
+        turn_away(stream, &context);
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let early = context.tls_from_start().is_none() && talks_already(&stream);
+    if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
+        debug!(%address, %error, "connection lost");
+    }
 }
 
 /// Whether the client sent something before it was greeted. A first read by the runtime would not tell: it does not know yet

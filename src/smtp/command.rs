@@ -3,10 +3,12 @@
 use std::fmt;
 
 use bytes::BytesMut;
+use zeroize::Zeroizing;
 
 use crate::address::{Mailbox, ReversePath};
+use crate::smtp::xclient::ClientAttributes;
 
-mod parse;
+pub(super) mod parse;
 
 /// A forward-path (RFC 5321 section 4.1.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,10 @@ pub enum Command {
     StartTls,
     /// BDAT (RFC 3030), which is not offered: what follows it would be content.
     Bdat,
+    /// AUTH (RFC 4954): the mechanism's name, and the initial response as sent.
+    Auth(String, Option<Zeroizing<String>>),
+    /// XCLIENT (Postfix, XCLIENT_README).
+    XClient(ClientAttributes),
     /// The first line of an HTTP request: a browser or a forged request talks to us.
     Http,
 }

@@ -7,10 +7,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use memchr::memchr;
+use zeroize::Zeroizing;
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::smtp::command::{Command, Enhanced, ForwardPath, MailParameters, RcptParameters, Recipient, Reply};
 use crate::smtp::data::{ContentFault, Framing, LineEnds, Piece};
+use crate::smtp::sasl::Exchange;
+use crate::smtp::xclient::{self, ClientAttributes};
+
+mod auth;
+pub use auth::{AuthOffer, Verdict};
 
 /// Octets of a command line with its CRLF: 512 (RFC 5321 section 4.5.3.1.4) and what the extensions add, with room.
 pub const LINE_OCTETS: usize = 4096;
@@ -32,6 +38,8 @@ pub struct Settings {
     pub starttls: bool,
     /// No mail is taken without TLS.
     pub tls_required: bool,
+    /// AUTH.
+    pub auth: AuthOffer,
     /// Octets of a message, announced in SIZE.
     pub message_size: u64,
     /// Recipients of a message.
@@ -48,6 +56,16 @@ pub enum Event<'a> {
         /// ESMTP or LMTP rather than SMTP.
         extended: bool,
     },
+    /// XCLIENT was taken: write the output; what was said of the client holds from now on, and it begins anew.
+    Client(Box<ClientAttributes>),
+    /// A name and a password (PLAIN, LOGIN); wants [`Session::answer_password`].
+    Password(String, Zeroizing<String>),
+    /// A user whose verifier is wanted (SCRAM); wants [`Session::answer_verifier`].
+    Verifier(String),
+    /// This user has proven who he is; 235 is in the output.
+    Authenticated(String),
+    /// By this name a proof was wrong; 535 is in the output.
+    NotAuthenticated(String),
     /// MAIL; wants [`Session::answer`].
     Mail(ReversePath, MailParameters),
     /// RCPT; wants [`Session::answer`].
@@ -91,6 +109,9 @@ enum State {
     WaitRcpt,
     Content(Box<Framing>),
     WaitMessage,
+    /// A response of AUTH is to come.
+    Auth(Box<Exchange>),
+    WaitAuth(Box<Exchange>),
     Handshake,
     Closed,
 }
@@ -111,6 +132,9 @@ pub struct Session {
     line_ends: LineEnds,
     state: State,
     tls: bool,
+    authenticated: bool,
+    /// XCLIENT is offered to this peer.
+    xclient: bool,
     /// `Some(extended)` after a greeting.
     hello: Option<bool>,
     transaction: Option<Transaction>,
@@ -130,6 +154,8 @@ impl Session {
             line_ends,
             state: State::Fresh,
             tls,
+            authenticated: false,
+            xclient: false,
             hello: None,
             transaction: None,
             output: BytesMut::new(),
@@ -140,14 +166,28 @@ impl Session {
         }
     }
 
+    /// This peer may say who its client is (XCLIENT).
+    pub fn allow_xclient(&mut self) {
+        self.xclient = true;
+    }
+
+    /// Line ends from now on: the peer is another than it seemed.
+    pub fn set_line_ends(&mut self, line_ends: LineEnds) {
+        self.line_ends = line_ends;
+    }
+
     /// Puts 220 into the output. Input offered before is refused (A19).
     pub fn greet(&mut self) {
         if matches!(self.state, State::Fresh) {
             self.state = State::Commands;
-            let protocol = if self.settings.lmtp { "LMTP" } else { "ESMTP" };
-            self.push(&Reply::plain(220, format!("{} {protocol}", self.settings.hostname)));
-            self.client_waits = true;
+            self.push_greeting();
         }
+    }
+
+    fn push_greeting(&mut self) {
+        let protocol = if self.settings.lmtp { "LMTP" } else { "ESMTP" };
+        self.push(&Reply::plain(220, format!("{} {protocol}", self.settings.hostname)));
+        self.client_waits = true;
     }
 
     /// What is to be written, in one go; taking it counts as having written it.
@@ -183,7 +223,7 @@ impl Session {
                 return Step { eaten: input.len(), event: Some(event) };
             }
             let (octets, event) = match &mut self.state {
-                State::Commands => self.line(rest),
+                State::Commands | State::Auth(_) => self.line(rest),
                 State::LongLine => self.long_line(rest),
                 State::Content(framing) => match framing.step(rest) {
                     (octets, Piece::Content(content)) => (octets, Some(Event::Content(content))),
@@ -191,9 +231,12 @@ impl Session {
                     (octets, Piece::End(end)) => (octets, Some(self.content_end(end))),
                 },
                 State::Closed => (rest.len(), None),
-                State::Fresh | State::WaitMail { .. } | State::WaitRcpt | State::WaitMessage | State::Handshake => {
-                    (0, None)
-                }
+                State::Fresh
+                | State::WaitMail { .. }
+                | State::WaitRcpt
+                | State::WaitMessage
+                | State::WaitAuth(_)
+                | State::Handshake => (0, None),
             };
             eaten += octets;
             if event.is_some() || octets == 0 {
@@ -211,11 +254,12 @@ impl Session {
                 self.end()
             }
             State::Fresh => self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "you talked before the greeting")),
-            State::Commands | State::LongLine | State::Content(_) if self.client_waits => self.close_with(&Reply::new(
-                554,
-                Enhanced(5, 5, 1),
-                "you talked out of turn; wait for the reply (RFC 2920)",
-            )),
+            State::Commands | State::Auth(_) | State::LongLine | State::Content(_) if self.client_waits => self
+                .close_with(&Reply::new(
+                    554,
+                    Enhanced(5, 5, 1),
+                    "you talked out of turn; wait for the reply (RFC 2920)",
+                )),
             _ => None,
         }
     }
@@ -230,13 +274,17 @@ impl Session {
         };
         let eaten = end + 1;
         if eaten > LINE_OCTETS {
+            self.state = State::Commands;
             return (eaten, self.line_too_long());
         }
         let line = rest.get(..end).unwrap_or_default();
-        let event = match line.strip_suffix(b"\r").map(Command::parse) {
-            None => self.error(Reply::new(500, Enhanced(5, 5, 2), "a bare LF: end each line with CRLF")),
-            Some(Err(reply)) => self.error(reply),
-            Some(Ok(command)) => self.command(command, line.is_ascii()),
+        let event = match (line.strip_suffix(b"\r"), std::mem::replace(&mut self.state, State::Commands)) {
+            (None, _) => self.error(Reply::new(500, Enhanced(5, 5, 2), "a bare LF: end each line with CRLF")),
+            (Some(line), State::Auth(exchange)) => self.auth_line(exchange, line),
+            (Some(line), _) => match Command::parse(line) {
+                Err(reply) => self.error(reply),
+                Ok(command) => self.command(command, line.is_ascii()),
+            },
         };
         (eaten, event)
     }
@@ -264,6 +312,10 @@ impl Session {
             Command::Rcpt(forward_path, parameters) => self.rcpt(forward_path, parameters, ascii),
             Command::Data => self.data(),
             Command::StartTls => self.starttls(),
+            Command::Auth(mechanism, initial) => {
+                self.auth(&mechanism, initial.as_ref().map(|initial| initial.as_str()))
+            }
+            Command::XClient(attributes) => self.client(attributes),
             Command::Rset => {
                 let event = self.transaction.take().map(|_| Event::Reset);
                 self.idle(Reply::new(250, Enhanced(2, 0, 0), "reset")).or(event)
@@ -294,6 +346,12 @@ impl Session {
             lines.push(format!("SIZE {}", self.settings.message_size));
             if self.settings.starttls && !self.tls {
                 lines.push("STARTTLS".into());
+            }
+            if self.offers_auth() {
+                lines.push("AUTH SCRAM-SHA-256 PLAIN LOGIN".into());
+            }
+            if self.xclient {
+                lines.push(xclient::OFFER.into());
             }
         }
         self.push(&Reply { code: 250, enhanced: None, lines });
@@ -370,6 +428,18 @@ impl Session {
         Some(Event::ContentStart(size))
     }
 
+    fn client<'a>(&mut self, attributes: ClientAttributes) -> Option<Event<'a>> {
+        if !self.xclient {
+            return self.error(Reply::new(550, Enhanced(5, 7, 0), "you may not say who your client is"));
+        }
+        if self.transaction.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "a transaction is open; say RSET first"));
+        }
+        self.hello = None;
+        self.push_greeting();
+        Some(Event::Client(Box::new(attributes)))
+    }
+
     fn starttls<'a>(&mut self) -> Option<Event<'a>> {
         if !self.settings.starttls || self.tls {
             return self.error(Reply::new(503, Enhanced(5, 5, 1), "STARTTLS is not offered here"));
@@ -385,6 +455,7 @@ impl Session {
         if matches!(self.state, State::Handshake) {
             self.state = State::Commands;
             self.tls = true;
+            self.authenticated = false;
             self.hello = None;
             self.transaction = None;
             self.output.clear();

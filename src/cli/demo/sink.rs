@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::config::{Direction, Limits, ListenTls, Listener};
+use crate::config::{Direction, Limits, Listener};
 use crate::relay::listen::{self, Answer, Handle, ListenError, Peer, Relay};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 
@@ -33,15 +33,7 @@ struct Keep {
 
 impl Sink {
     pub async fn start(name: &str, hostname: Domain, postmaster: Mailbox) -> Result<Self, ListenError> {
-        let listener = Listener {
-            name: name.to_owned(),
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            direction: Direction::Inbound,
-            tls: ListenTls::Off,
-            trusted_networks: Vec::new(),
-            lmtp: false,
-            repair_line_ends: false,
-        };
+        let listener = Listener::new(name, SocketAddr::from(([127, 0, 0, 1], 0)), Direction::Inbound);
         let (sender, mails) = mpsc::unbounded_channel();
         let bound = listen::bind(Arc::new(listener), hostname, postmaster, &Limits::default()).await?;
         Ok(Self { handle: bound.serve(Arc::new(Keep { mails: sender })), mails })

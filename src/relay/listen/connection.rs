@@ -11,13 +11,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
+use zeroize::Zeroizing;
 
-use super::{Answer, Peer, Relay};
+use super::{Answer, Peer, Relay, auth};
 use crate::address::ReversePath;
 use crate::config::{Limits, ListenTls, Listener};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
-use crate::smtp::session::{Event, Session, Settings};
+use crate::smtp::session::{Event, Session, Settings, Verdict};
+use crate::smtp::xclient::ClientAttributes;
 
 /// Room for input while nothing is under way: all that an idle connection keeps.
 const IDLE_ROOM: usize = 1024;
@@ -113,6 +115,8 @@ struct Conversation<R: Relay> {
     session: Session,
     context: Arc<Context<R>>,
     address: SocketAddr,
+    /// Who authenticated.
+    user: Option<Box<str>>,
     trusted: bool,
     tls: bool,
     peer: Option<Arc<Peer>>,
@@ -152,16 +156,25 @@ fn content_deadline(started: Instant, now: Instant, received: u64, limits: &Limi
     (started + budget).min(now + limits.command_timeout.min(CONTENT_SILENCE))
 }
 
+/// Whether it is trusted, and what becomes of its line ends.
+fn terms_of(listener: &Listener, address: SocketAddr) -> (bool, LineEnds) {
+    let trusted = listener.trusts(address.ip());
+    (trusted, if trusted && listener.repair_line_ends { LineEnds::Repair } else { LineEnds::Refuse })
+}
+
 impl<R: Relay> Conversation<R> {
     fn new(address: SocketAddr, tls: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> Self {
-        let trusted = context.listener.trusts(address.ip());
-        let line_ends = if trusted && context.listener.repair_line_ends { LineEnds::Repair } else { LineEnds::Refuse };
-        let session = Session::new(Arc::clone(&context.settings), line_ends, tls);
+        let (trusted, line_ends) = terms_of(&context.listener, address);
+        let mut session = Session::new(Arc::clone(&context.settings), line_ends, tls);
+        if context.listener.believes(address.ip()) {
+            session.allow_xclient();
+        }
         let deadline = Instant::now() + context.limits.command_timeout;
         Conversation {
             session,
             context,
             address,
+            user: None,
             trusted,
             tls,
             peer: None,
@@ -187,6 +200,7 @@ impl<R: Relay> Conversation<R> {
             timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.tls = true;
         self.peer = None;
+        self.user = None;
         self.session.tls_established();
         self.run(&mut stream).await?;
         close(&mut stream).await
@@ -245,6 +259,27 @@ impl<R: Relay> Conversation<R> {
                     self.hello(name, extended);
                     None
                 }
+                Event::Password(user, password) => {
+                    self.password(user, password).await;
+                    None
+                }
+                Event::Verifier(user) => {
+                    let users = self.context.listener.users.clone().unwrap_or_default();
+                    self.session.answer_verifier(auth::kept(&users, self.address.ip(), &user));
+                    None
+                }
+                Event::Authenticated(user) => {
+                    self.authenticated(user);
+                    None
+                }
+                Event::NotAuthenticated(user) => {
+                    auth::failed(self.address.ip(), &user);
+                    None
+                }
+                Event::Client(attributes) => {
+                    self.client(*attributes);
+                    None
+                }
                 Event::ContentStart(size) => {
                     let room = size.unwrap_or(0).min(self.context.limits.message_size).min(DECLARED_ROOM);
                     self.content = Content::new(usize::try_from(room).unwrap_or(0));
@@ -283,8 +318,41 @@ impl<R: Relay> Conversation<R> {
             tls: self.tls,
             listener: Arc::clone(&self.context.listener),
             trusted: self.trusted,
-            user: None,
+            user: self.user.as_deref().map(str::to_owned),
         }));
+    }
+
+    async fn password(&mut self, user: String, password: Zeroizing<String>) {
+        let users = self.context.listener.users.clone().unwrap_or_default();
+        let verdict = Box::pin(auth::judge(&users, self.address.ip(), &user, password)).await;
+        self.session.answer_password(&verdict);
+        if verdict == Verdict::Right {
+            self.authenticated(user);
+        }
+    }
+
+    /// Holds until the connection ends: what EHLO said stays.
+    fn authenticated(&mut self, user: String) {
+        if let Some(peer) = &self.peer {
+            self.peer = Some(Arc::new(Peer { user: Some(user.clone()), ..Peer::clone(peer) }));
+        }
+        self.user = Some(user.into_boxed_str());
+    }
+
+    /// A trusted proxy says who its client is: trust is judged anew by the client's address.
+    fn client(&mut self, attributes: ClientAttributes) {
+        self.drop_transaction();
+        self.peer = None;
+        if let Some(address) = attributes.address {
+            self.address = SocketAddr::new(address, attributes.port.unwrap_or(0));
+            let (trusted, line_ends) = terms_of(&self.context.listener, self.address);
+            self.trusted = trusted;
+            self.session.set_line_ends(line_ends);
+        }
+        if let Some(login) = attributes.login {
+            self.session.set_authenticated(login.is_some());
+            self.user = login.map(String::into_boxed_str);
+        }
     }
 
     /// `Some(false)`: close.

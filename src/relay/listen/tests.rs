@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::Direction;
 use crate::smtp::command::Enhanced;
-use crate::smtp::session::Settings;
+use crate::smtp::session::{AuthOffer, Settings};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
@@ -64,15 +64,7 @@ impl Relay for Kept {
 }
 
 fn listener() -> Listener {
-    Listener {
-        name: "test".into(),
-        address: "127.0.0.1:0".parse().unwrap(),
-        direction: Direction::Outbound,
-        tls: ListenTls::Off,
-        trusted_networks: vec![],
-        lmtp: false,
-        repair_line_ends: false,
-    }
+    Listener::new("test", "127.0.0.1:0".parse().unwrap(), Direction::Outbound)
 }
 
 fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context<Kept>> {
@@ -82,6 +74,7 @@ fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context
         lmtp: listener.lmtp,
         starttls: false,
         tls_required: false,
+        auth: if listener.users.is_some() { AuthOffer::Always } else { AuthOffer::Off },
         message_size: limits.message_size,
         recipients: limits.recipients,
     };
@@ -244,6 +237,109 @@ async fn trusted_peers_have_their_line_ends_repaired() {
         assert_eq!(relay.peers.lock().unwrap()[0].trusted, network.starts_with("192"));
         assert!(relay.messages.lock().unwrap().iter().all(|(_, content)| content == "a\r\nb\r\n"));
     }
+}
+
+#[tokio::test]
+async fn xclient_makes_the_client_another_and_trust_goes_by_him() {
+    let networks = |networks: &[&str]| networks.iter().map(|network| network.parse().unwrap()).collect();
+    for (address, trusted) in [("198.51.100.7", true), ("203.0.113.9", false)] {
+        let relay = Arc::new(Kept::default());
+        let listener = Listener {
+            trusted_networks: networks(&["192.0.2.0/24", "198.51.100.0/24"]),
+            xclient: networks(&["192.0.2.1/32"]),
+            ..listener()
+        };
+        let (mut client, _stop) = in_memory(&relay, listener, Limits::default());
+        read_to(&mut client, "220 ").await;
+        say(&mut client, b"EHLO proxy\r\n", "250 ").await;
+        let line = format!("XCLIENT ADDR={address} PORT=4711 LOGIN=anna@example.org\r\n");
+        say(&mut client, line.as_bytes(), "220 ").await;
+        say(&mut client, b"EHLO client.example\r\n", "250 ").await;
+        say(&mut client, ENVELOPE, "354 ").await;
+        let peers = relay.peers.lock().unwrap();
+        assert_eq!(peers[0].address, format!("{address}:4711").parse().unwrap());
+        assert_eq!((peers[0].trusted, peers[0].user.as_deref()), (trusted, Some("anna@example.org")));
+        assert_eq!(peers[0].helo, "client.example");
+    }
+}
+
+#[tokio::test]
+async fn who_authenticates_is_known_and_may_relay() {
+    let mut users = crate::config::Users::default();
+    let argon2 = password_hash(b"correct horse").unwrap();
+    users.set("anna@example.org", crate::config::User { argon2, scram: None }).unwrap();
+    for (password, code) in [("correct horse", "235 "), ("wrong horse", "535 ")] {
+        let relay = Arc::new(Kept::default());
+        let listener = Listener { users: Some(Arc::new(users.clone())), auth_without_tls: true, ..listener() };
+        let (mut client, _stop) = in_memory(&relay, listener, Limits::default());
+        read_to(&mut client, "220 ").await;
+        say(&mut client, b"EHLO client.example\r\n", "250 ").await;
+        let response = format!("\0Anna@example.org\0{password}");
+        let response = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, response);
+        say(&mut client, format!("AUTH PLAIN {response}\r\n").as_bytes(), code).await;
+        say(&mut client, ENVELOPE, "354 ").await;
+        let peers = relay.peers.lock().unwrap();
+        let right = code == "235 ";
+        assert_eq!(peers[0].user.as_deref(), right.then_some("Anna@example.org"));
+        assert_eq!((peers[0].trusted, peers[0].may_relay()), (false, right));
+        assert_eq!(peers[0].helo, "client.example");
+    }
+}
+
+/// Over sockets: the header is read before the greeting, and what is behind it at once is a client that talks too early.
+#[tokio::test]
+async fn the_address_behind_a_proxy_is_the_clients() {
+    const FIRST: &[u8] = b"PROXY TCP4 198.51.100.7 192.0.2.5 4711 25\r\n";
+    const SECOND: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x07\xc0\x00\x02\x05\x12\x67\0\x19";
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let relay = Arc::new(Kept::default());
+    let listener = Listener {
+        trusted_networks: vec!["198.51.100.0/24".parse().unwrap()],
+        proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        ..listener()
+    };
+    let handle = start(listener, Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    for (header, expected) in [(FIRST, Some("198.51.100.7:4711")), (SECOND, Some("198.51.100.7:4711")), (LOCAL, None)] {
+        let mut client = TcpStream::connect(handle.address()).await.unwrap();
+        // In two pieces: a header may come in parts.
+        client.write_all(&header[..13]).await.unwrap();
+        tokio::task::yield_now().await;
+        client.write_all(&header[13..]).await.unwrap();
+        read_to(&mut client, "220 ").await;
+        say(&mut client, b"EHLO client.example\r\n", "250 ").await;
+        say(&mut client, ENVELOPE, "354 ").await;
+        let peer = relay.peers.lock().unwrap().pop().unwrap();
+        assert_eq!(peer.trusted, expected.is_some());
+        match expected {
+            Some(expected) => assert_eq!(peer.address, expected.parse().unwrap()),
+            None => assert!(peer.address.ip().is_loopback()),
+        }
+    }
+    // No header: closed without a word, and nothing was taken.
+    for wrong in [&b"EHLO client.example\r\n"[..], b"PROXY TCP4 nonsense\r\n"] {
+        let mut client = TcpStream::connect(handle.address()).await.unwrap();
+        client.write_all(wrong).await.unwrap();
+        let mut rest = Vec::new();
+        // What was not read makes it a reset.
+        let _ = client.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"");
+    }
+    assert!(relay.peers.lock().unwrap().is_empty());
+    assert!(handle.shut_down(Duration::from_secs(10)).await);
+}
+
+/// A header of the PROXY protocol from who is no proxy is talk before the greeting.
+#[tokio::test]
+async fn a_header_from_elsewhere_is_refused() {
+    let relay = Arc::new(Kept::default());
+    let listener = Listener { proxies: vec!["192.0.2.1/32".parse().unwrap()], ..listener() };
+    let handle = start(listener, Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    let mut client = TcpStream::connect(handle.address()).await.unwrap();
+    client.write_all(b"PROXY TCP4 198.51.100.7 192.0.2.5 4711 25\r\nQUIT\r\n").await.unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("554 5.5.1 you talked") || said.contains("\r\n554 5.5.1 you talked"), "{said:?}");
+    assert!(handle.shut_down(Duration::from_secs(10)).await);
 }
 
 #[tokio::test]

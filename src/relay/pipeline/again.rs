@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Accepted, Content, Message, Output, Pipeline, QueueEntry};
-use crate::config::{Direction, ListenTls, Listener};
+use crate::config::{Direction, Listener};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::relay::listen::Peer;
@@ -89,15 +89,7 @@ impl Pipeline {
         let known = self.inner.config.listeners.iter().find(|listener| listener.name == submitted.listener).cloned();
         // The address it came from is not asked by any rule; whether it was trusted then is known.
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let listener = known.unwrap_or_else(|| Listener {
-            name: submitted.listener.clone(),
-            address: nowhere,
-            direction: Direction::Outbound,
-            tls: ListenTls::Off,
-            trusted_networks: Vec::new(),
-            lmtp: false,
-            repair_line_ends: false,
-        });
+        let listener = known.unwrap_or_else(|| Listener::new(submitted.listener.clone(), nowhere, Direction::Outbound));
         let peer = Peer {
             address: nowhere,
             helo: String::new(),

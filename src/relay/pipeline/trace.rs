@@ -149,19 +149,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::{ListenTls, Listener};
+    use crate::config::Listener;
     use crate::mime::entity::{Entity, MimeLimits};
 
     fn peer(helo: &str, extended: bool, tls: bool, lmtp: bool) -> Peer {
-        let listener = Listener {
-            name: "l".into(),
-            address: "127.0.0.1:0".parse().unwrap(),
-            direction: Direction::Inbound,
-            tls: ListenTls::Off,
-            trusted_networks: vec![],
-            lmtp,
-            repair_line_ends: false,
-        };
+        let listener = Listener { lmtp, ..Listener::new("l", "127.0.0.1:0".parse().unwrap(), Direction::Inbound) };
         let address = "[::ffff:192.0.2.1]:25".parse().unwrap();
         Peer { address, helo: helo.into(), extended, tls, listener: Arc::new(listener), trusted: false, user: None }
     }

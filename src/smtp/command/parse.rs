@@ -2,6 +2,8 @@
 
 use super::{Body, Command, Enhanced, ForwardPath, MailParameters, Notify, RcptParameters, Reply, Ret};
 use crate::address::{Domain, Mailbox, ReversePath};
+use crate::smtp::xclient;
+use zeroize::Zeroizing;
 
 /// Octets of a name in EHLO.
 const NAME_OCTETS: usize = 255;
@@ -44,6 +46,8 @@ impl Command {
             b"VRFY" if !rest.is_empty() => Ok(Command::Vrfy),
             b"EXPN" if !rest.is_empty() => Ok(Command::Expn),
             b"VRFY" | b"EXPN" => Err(argument("an argument is missing")),
+            b"AUTH" => auth(rest),
+            b"XCLIENT" => xclient::attributes(rest).map(Command::XClient),
             b"BDAT" => Ok(Command::Bdat),
             b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" => Ok(Command::Http),
             _ => Err(syntax("command not recognised")),
@@ -55,7 +59,7 @@ fn syntax(text: &str) -> Reply {
     Reply::new(500, Enhanced(5, 5, 2), text)
 }
 
-fn argument(text: &str) -> Reply {
+pub(crate) fn argument(text: &str) -> Reply {
     Reply::new(501, Enhanced(5, 5, 4), text)
 }
 
@@ -69,6 +73,16 @@ fn name(rest: &str) -> Result<String, Reply> {
         Ok(rest.to_owned())
     } else {
         Err(argument("give your name as one domain or address literal"))
+    }
+}
+
+fn auth(rest: &str) -> Result<Command, Reply> {
+    let mut words = rest.split(' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => {
+            Ok(Command::Auth(mechanism.to_owned(), initial.map(|initial| Zeroizing::new(initial.to_owned()))))
+        }
+        _ => Err(argument("write AUTH MECHANISM, with or without an initial response")),
     }
 }
 
@@ -177,7 +191,7 @@ fn parameters(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
 
 fn mail_parameters(text: &str) -> Result<MailParameters, Reply> {
     let mut found = MailParameters::default();
-    let (mut body, mut smtputf8) = (None, None);
+    let (mut body, mut smtputf8, mut auth) = (None, None, None);
     for (keyword, value) in parameters(text) {
         match keyword.to_ascii_uppercase().as_str() {
             "SIZE" => once(&mut found.size, value.and_then(size), "SIZE", "a number of up to 20 digits")?,
@@ -187,6 +201,8 @@ fn mail_parameters(text: &str) -> Result<MailParameters, Reply> {
             "ENVID" => {
                 once(&mut found.envid, value.and_then(envid), "ENVID", "xtext of up to 100 printable characters")?
             }
+            // RFC 4954 section 5: who submitted it first; nothing is decided by it.
+            "AUTH" => once(&mut auth, value.and_then(xtext).map(|_| ()), "AUTH", "<> or an address in xtext")?,
             _ => return Err(unknown(keyword)),
         }
     }
@@ -269,7 +285,7 @@ fn orcpt(value: &str) -> Option<String> {
 }
 
 /// xtext (RFC 3461 section 4) to the text it stands for.
-fn xtext(text: &str) -> Option<String> {
+pub(crate) fn xtext(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut octets = text.bytes();
     while let Some(octet) = octets.next() {
@@ -395,7 +411,7 @@ mod tests {
             ("MAIL FROM:<> ENVID=+0D+0A", 501),
             ("MAIL FROM:<> ENVID=+2b", 501),
             ("MAIL FROM:<> ENVID=+2", 501),
-            ("MAIL FROM:<> AUTH=<>", 555),
+            ("MAIL FROM:<> AUTH", 501),
             ("MAIL FROM:<> =", 555),
             ("RCPT TO:<a@b> SIZE=1", 555),
             ("RCPT TO:<a@b> NOTIFY=NEVER,SUCCESS", 501),

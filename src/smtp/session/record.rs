@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Event, Session, Settings};
+use super::{AuthOffer, Event, Session, Settings, Verdict};
 use crate::address::{Domain, Mailbox};
 use crate::smtp::command::{Enhanced, Reply};
 use crate::smtp::data::LineEnds;
+use crate::smtp::sasl::Verifier;
 
 /// What came out.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub(super) fn settings(lmtp: bool) -> Option<Settings> {
         lmtp,
         starttls: true,
         tls_required: false,
+        auth: AuthOffer::Always,
         message_size: 1000,
         recipients: 3,
     })
@@ -90,7 +92,21 @@ fn eat(session: &mut Session, buffer: &[u8], record: &mut Record) -> usize {
                 session.answer_message(&[Reply::new(250, Enhanced(2, 0, 0), "taken")]);
                 None
             }
-            Event::Hello { .. } | Event::Reset | Event::StartTls | Event::Close => None,
+            Event::Password(_, password) => {
+                session.answer_password(if password.as_str() == "right" { &Verdict::Right } else { &Verdict::Wrong });
+                None
+            }
+            Event::Verifier(_) => {
+                session.answer_verifier(Ok((Verifier::of("right", b"salt salt", 4096), "nonce".into())));
+                None
+            }
+            Event::Authenticated(_)
+            | Event::NotAuthenticated(_)
+            | Event::Hello { .. }
+            | Event::Client(_)
+            | Event::Reset
+            | Event::StartTls
+            | Event::Close => None,
         };
         record.events.extend(closed.map(|event| format!("{event:?}")));
     }

@@ -208,6 +208,84 @@ fn a19_pipelining_out_of_turn_is_refused() {
 }
 
 #[test]
+fn xclient_is_for_those_who_may() {
+    let play_as = |allowed: bool, turns: &[&[u8]]| {
+        let mut session = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
+        if allowed {
+            session.allow_xclient();
+        }
+        play(session, turns, usize::MAX)
+    };
+    let record = play_as(false, &[EHLO, b"XCLIENT ADDR=192.0.2.1\r\n"]);
+    assert_eq!(codes(&record), [250, 550]);
+    assert!(!record.output.contains("XCLIENT"));
+    // It begins anew: EHLO is wanted again, and nothing may be sent before the greeting was read.
+    let record = play_as(
+        true,
+        &[
+            EHLO,
+            b"XCLIENT ADDR=192.0.2.1 LOGIN=a@b\r\n",
+            b"MAIL FROM:<a@b>\r\n",
+            EHLO,
+            b"MAIL FROM:<a@b>\r\nXCLIENT PORT=1\r\n",
+        ],
+    );
+    assert_eq!(codes(&record), [250, 220, 503, 250, 250, 503]);
+    assert!(record.output.contains("250 XCLIENT NAME ADDR "));
+    assert_eq!(record.events.iter().filter(|event| event.starts_with("Client(")).count(), 1);
+    let record = play_as(true, &[EHLO, b"XCLIENT ADDR=192.0.2.1\r\nEHLO x\r\n"]);
+    assert_eq!(codes(&record), [250, 220, 554]);
+}
+
+#[test]
+fn authentication_in_each_form() {
+    use base64::Engine;
+    let text = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let (right, wrong) = (text("\0anna\0right"), text("\0anna\0wrong"));
+    let one = |turns: &[String], expected: &[u16]| {
+        let mut all = vec![EHLO];
+        all.extend(turns.iter().map(String::as_bytes));
+        let record = run(false, &all, usize::MAX);
+        assert_eq!(codes(&record), expected, "{turns:?}");
+        record
+    };
+    let line = |text: &str| format!("{text}\r\n");
+    let record = one(&[line(&format!("AUTH PLAIN {right}"))], &[250, 235]);
+    assert!(record.output.contains("AUTH SCRAM-SHA-256 PLAIN LOGIN\r\n"));
+    one(&[line("auth plain"), line(&right)], &[250, 334, 235]);
+    one(&[line(&format!("AUTH PLAIN {wrong}")), line(&format!("AUTH PLAIN {right}"))], &[250, 535, 235]);
+    one(&[line("AUTH LOGIN"), line(&text("anna")), line(&text("right"))], &[250, 334, 334, 235]);
+    one(&[line(&format!("AUTH LOGIN {}", text("anna"))), line(&text("wrong"))], &[250, 334, 535]);
+    // Once, and nothing in between counts as a command.
+    one(&[line(&format!("AUTH PLAIN {right}")), line("AUTH PLAIN")], &[250, 235, 503]);
+    one(&[line("AUTH PLAIN"), line("*"), line("NOOP")], &[250, 334, 501, 250]);
+    one(&[line("AUTH PLAIN"), line("QUIT"), line("NOOP")], &[250, 334, 501, 250]);
+    one(&[line("AUTH LOGIN ="), line("NOOP")], &[250, 501, 250]);
+    one(&[line("AUTH GSSAPI")], &[250, 504]);
+    one(&[line("MAIL FROM:<a@b> AUTH=<>"), line("AUTH PLAIN")], &[250, 250, 503]);
+    // SCRAM: the client's proof of RFC 7677 is for another nonce.
+    let first = text("n,,n=anna,r=abcdefgh");
+    let last = text("c=biws,r=abcdefghnonce,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let record = one(&[line(&format!("AUTH SCRAM-SHA-256 {first}")), line(&last)], &[250, 334, 535]);
+    assert!(record.events.contains(&"NotAuthenticated(\"anna\")".to_owned()));
+    // Not pipelined: what is behind it could have been injected.
+    one(&["AUTH PLAIN\r\nNOOP\r\n".to_owned()], &[250, 334, 554]);
+}
+
+#[test]
+fn no_authentication_in_clear_unless_told() {
+    let settings = Settings { auth: AuthOffer::WithinTls, ..settings(false).unwrap() };
+    let session = Session::new(Arc::new(settings), LineEnds::Refuse, false);
+    let record =
+        play(session, &[EHLO, b"AUTH PLAIN\r\n", b"STARTTLS\r\n", b"AUTH PLAIN\r\n", EHLO, b"AUTH PLAIN\r\n"], 1);
+    assert_eq!(codes(&record), [250, 538, 220, 503, 250, 334]);
+    assert_eq!(record.output.matches("AUTH SCRAM").count(), 1, "offered inside TLS alone");
+    let settings = Settings { auth: AuthOffer::Off, ..super::record::settings(false).unwrap() };
+    let record = play(Session::new(Arc::new(settings), LineEnds::Refuse, true), &[EHLO, b"AUTH PLAIN\r\n"], 1);
+    assert_eq!(codes(&record), [250, 503]);
+}
+
+#[test]
 fn content_can_be_refused_while_it_comes() {
     let mut session = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
     session.state = State::Content(Box::new(Framing::new(LineEnds::Refuse, 1000)));
