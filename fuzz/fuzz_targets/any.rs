@@ -39,7 +39,9 @@ static BODIES: &[(&str, Body)] = &[
     ("private_key", waxwing::keys::fuzz_private_key),
     ("public_key", waxwing::pki::public_key::fuzz_public_key),
     ("real_mail", waxwing::load::mails::fuzz_real_mail),
+    ("proxy", waxwing::smtp::proxy::fuzz_proxy),
     ("reply", waxwing::smtp::client::fuzz_reply),
+    ("sasl", waxwing::smtp::sasl::fuzz_sasl),
     ("scenario", waxwing::load::scenario::fuzz_scenario),
     ("session", waxwing::smtp::session::fuzz_session),
     ("shared_value", waxwing::store::etcd::fuzz_shared_value),
@@ -50,6 +52,7 @@ static BODIES: &[(&str, Body)] = &[
     ("store_header", waxwing::store::keyring::fuzz_store_header),
     ("store_record", waxwing::store::record::fuzz_store_record),
     ("strip", waxwing::smime::verdict::fuzz_strip),
+    ("users", waxwing::config::fuzz_users),
 ];
 
 static BODY: LazyLock<Body> = LazyLock::new(|| {
