@@ -5,6 +5,8 @@ mod support;
 
 #[path = "operation/served.rs"]
 mod served;
+#[path = "operation/shared.rs"]
+mod shared;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -182,7 +184,7 @@ async fn every_name_on_the_board_and_in_the_documents_is_scraped_and_every_scrap
     let families = Scraped::of(&house).await.families();
     let names = |text: &str| -> BTreeSet<String> {
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        words.filter(|word| word.starts_with("waxwing_")).map(family).collect()
+        words.filter(|word| word.len() > "waxwing_".len() && word.starts_with("waxwing_")).map(family).collect()
     };
     let board: serde_json::Value = serde_json::from_str(include_str!("../contrib/grafana/waxwing.json")).unwrap();
     let panels = board["panels"].as_array().unwrap();
