@@ -214,6 +214,8 @@ fn end_of(file: &File, length: u64) -> io::Result<Option<End>> {
     if half.is_empty() {
         return Ok(Some(End { seq, hash, torn: 0 }));
     }
+    // Only its line end may be missing.
+    let seq = chain::place(half).map_or(seq, |(own, _)| own);
     // The line that tells of it holds the hash of the half line.
     Ok(Some(End { seq, hash: chain::hash(half), torn: half.len() as u64 }))
 }

@@ -151,6 +151,18 @@ fn half_a_line_that_a_crash_left_is_told_of_and_gone_on_from() {
     log.key_used_now(used("after", "anna@example.org")).unwrap();
     let summary = look(&[("a", read(folder.path()))]);
     assert_eq!((summary.faults, summary.torn, summary.lines), (vec![], 1, 8));
+    // Nothing but the line end was lost.
+    std::fs::write(folder.path().join("audit.log"), lines.join("\n")).unwrap();
+    let log = AuditLog::open(&settings(folder.path(), 1 << 20)).unwrap();
+    log.key_used_now(used("after", "anna@example.org")).unwrap();
+    let summary = look(&[("a", read(folder.path()))]);
+    assert_eq!((summary.faults, summary.lines, log.head().0), (vec![], 11, 11));
+    // The very first line is half a line.
+    std::fs::write(folder.path().join("audit.log"), &lines[0][..30]).unwrap();
+    let log = AuditLog::open(&settings(folder.path(), 1 << 20)).unwrap();
+    log.key_used_now(used("after", "anna@example.org")).unwrap();
+    let summary = look(&[("a", read(folder.path()))]);
+    assert_eq!((summary.faults, summary.torn, summary.lines), (vec![], 1, 3));
     // The same half line in the middle of lines that say nothing of it is a fault.
     let mut cut = lines.clone();
     cut[5].truncate(50);
