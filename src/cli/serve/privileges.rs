@@ -188,9 +188,23 @@ fn folder_of(file: &Path) -> PathBuf {
     folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
+/// Files whose text the configuration is made of: lists of addresses, users.
+fn read_for(file: &Path) -> Vec<PathBuf> {
+    let read = std::cell::RefCell::new(Vec::new());
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let reader = |path: &Path| {
+        read.borrow_mut().push(path.to_owned());
+        std::fs::read_to_string(path).map_err(|error| error.to_string())
+    };
+    // It was read before: what is wrong was said.
+    drop(Config::parse(&text, "", &reader));
+    read.into_inner()
+}
+
 fn bar_files(config: &Config, file: &Path) -> Result<String, Failure> {
     let required = config.run.landlock == Landlock::Require;
-    let folders = Folders::of(config, file);
+    let mut folders = Folders::of(config, file);
+    folders.read.extend(read_for(file).iter().map(|listed| folder_of(listed)));
     // Its first start makes the spool: a rule for what is not there cannot be made.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.spool);
     made.map_err(|error| Failure::new(format!("spool folder {}: {error}", config.spool.display()), ""))?;
