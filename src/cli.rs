@@ -7,6 +7,9 @@
 macro_rules! println {
     ($($text:tt)*) => { $crate::cli::output::out(format_args!("{}\n", format_args!($($text)*))) };
 }
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::output::out(format_args!($($text)*)) };
+}
 macro_rules! eprintln {
     ($($text:tt)*) => { $crate::cli::output::err(format_args!("{}\n", format_args!($($text)*))) };
 }
@@ -15,9 +18,11 @@ macro_rules! eprint {
 }
 
 pub mod alias;
+pub mod audit;
 pub mod cert;
 pub mod config;
 pub mod demo;
+pub mod generate;
 pub mod kek;
 pub mod load;
 pub mod message;
@@ -34,7 +39,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::config::{Certificates, Config, Etcd, Fetch, KekSources};
@@ -116,6 +121,15 @@ enum Command {
     /// Look at the mail in the spool, and change what becomes of it.
     #[command(after_help = "Examples:\n  waxwing queue list --state held\n  waxwing queue stats")]
     Queue(queue::Args),
+    /// Whether the audit log is whole.
+    #[command(after_help = "Example:\n  waxwing audit verify /var/log/waxwing/audit.log*")]
+    Audit(audit::Args),
+    /// Manual pages and completions, for packages.
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  waxwing generate man target/man\n  waxwing generate completions bash"
+    )]
+    Generate(generate::Args),
     /// Check the configuration, or put it into use.
     #[command(after_help = "Examples:\n  waxwing --config waxwing.toml config check\n  waxwing config reload")]
     Config(config::Args),
@@ -126,6 +140,8 @@ enum Command {
 pub struct Context {
     /// The configuration file; read only by commands that need it.
     pub config: PathBuf,
+    /// The words of the command, such as `cert block`: whose changes it are.
+    pub words: String,
 }
 
 /// Why a command did not do what it was asked for: exit status 2.
@@ -167,24 +183,13 @@ pub const UNREADABLE: u8 = 2;
 
 /// The whole command line program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let context = Context { config: cli.config };
-    let result = match cli.command {
-        Command::Serve(args) => serve::run(args, &context),
-        Command::Demo(args) => demo::run(args, &context),
-        Command::Message(args) => message::run(args, &context),
-        Command::Cert(args) => cert::run(args, &context),
-        Command::Trust(args) => trust::run(args, &context),
-        Command::Alias(args) => alias::run(args, &context),
-        Command::Load(args) => load::run(args, &context),
-        Command::Kek(args) => kek::run(args, &context),
-        Command::Store(args) => store::run(args, &context),
-        Command::Policy(args) => policy::run(args, &context),
-        Command::Smimea(args) => smimea::run(args, &context),
-        Command::User(args) => user::run(args),
-        Command::Queue(args) => queue::run(args, &context),
-        Command::Config(args) => config::run(args, &context),
-    };
+    let matches = Cli::command().get_matches();
+    let words = words(&matches);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let context = Context { config: cli.config, words };
+    let seen = audit::as_whole(&context);
+    let result = seen.may_begin().and_then(|()| run(cli.command, &context));
+    let result = seen.done(&context, result);
     let code = result.unwrap_or_else(|failure| {
         eprintln!("waxwing: {failure}");
         ExitCode::from(UNREADABLE)
@@ -195,6 +200,39 @@ pub fn main() -> ExitCode {
             eprintln!("waxwing: standard output cannot be written: {why}");
             ExitCode::from(UNREADABLE)
         }
+    }
+}
+
+/// The names of the subcommands, one after another.
+fn words(matches: &ArgMatches) -> String {
+    let mut words = Vec::new();
+    let mut inner = matches.subcommand();
+    while let Some((name, matches)) = inner {
+        words.push(name);
+        inner = matches.subcommand();
+    }
+    words.join(" ")
+}
+
+/// Runs the command.
+fn run(command: Command, context: &Context) -> CommandResult {
+    match command {
+        Command::Serve(args) => serve::run(args, context),
+        Command::Demo(args) => demo::run(args, context),
+        Command::Message(args) => message::run(args, context),
+        Command::Cert(args) => cert::run(args, context),
+        Command::Trust(args) => trust::run(args, context),
+        Command::Alias(args) => alias::run(args, context),
+        Command::Load(args) => load::run(args, context),
+        Command::Kek(args) => kek::run(args, context),
+        Command::Store(args) => store::run(args, context),
+        Command::Policy(args) => policy::run(args, context),
+        Command::Smimea(args) => smimea::run(args, context),
+        Command::User(args) => user::run(args),
+        Command::Queue(args) => queue::run(args, context),
+        Command::Audit(args) => audit::run(args, context),
+        Command::Generate(args) => generate::run(args, &mut Cli::command()),
+        Command::Config(args) => config::run(args, context),
     }
 }
 
@@ -329,11 +367,26 @@ impl StoreArgs {
         }
         let made = EmbeddedStore::create(&store, &kek)?;
         eprintln!("waxwing: made a new store in {}", store.display());
+        self.watch(context, &made);
         Ok(made)
+    }
+
+    /// What this command changes, and uses private keys for, is written down as the configuration says; where another store is named than
+    /// the configuration's, nowhere.
+    fn watch(&self, context: &Context, store: &EmbeddedStore) {
+        if let Some(settings) = audit::settings(context, self.store.as_deref()) {
+            store.audit_lazily(settings, &audit::by(&context.words));
+        }
     }
 
     /// Opens the store; a shared one is brought up to date first.
     pub fn open(&self, context: &Context) -> Result<EmbeddedStore, Failure> {
+        let opened = self.open_unseen(context)?;
+        self.watch(context, &opened);
+        Ok(opened)
+    }
+
+    fn open_unseen(&self, context: &Context) -> Result<EmbeddedStore, Failure> {
         match self.place(context)? {
             (store, kek, None) => Ok(EmbeddedStore::open(&store, &kek)?),
             (store, kek, Some(etcd)) => {

@@ -17,6 +17,7 @@ mod etcd;
 mod harvest;
 mod hops;
 mod kek;
+mod operation;
 mod policy;
 mod read;
 pub(crate) mod reader;
@@ -29,6 +30,7 @@ pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
 pub use kek::KekSources;
+pub use operation::{Audit, Landlock, Metrics, Run};
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use read::fuzz_config;
@@ -235,6 +237,11 @@ pub struct Config {
     pub subject_tags: bool,
     pub self_check: bool,
     pub log: Log,
+    /// Where the numbers are to be had; `None`: nowhere.
+    pub metrics: Option<Metrics>,
+    /// Where the use of keys and changes are written down; `None`: nowhere.
+    pub audit: Option<Audit>,
+    pub run: Run,
 }
 
 /// What is asked of certificates, ours and others'.

@@ -150,6 +150,14 @@ pub mod relay {
 pub mod spool;
 
 #[cfg(feature = "server")]
+/// What private keys were used for and what was changed, chained by hashes.
+pub mod audit;
+
+#[cfg(feature = "server")]
+/// Numbers for those who watch, and the listener they ask at.
+pub mod metrics;
+
+#[cfg(feature = "server")]
 /// What an administrator asks of a gateway at work, and of its spool.
 pub mod admin {
     /// Asks a gateway at work over its control socket.

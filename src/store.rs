@@ -15,6 +15,8 @@ pub mod keyring;
 /// The encoding of records.
 pub mod record;
 /// The authenticated tree of records.
+/// How a store does, for those who watch.
+pub mod state;
 mod tree;
 
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use crate::keys::KeyId;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustSet};
 use crate::policy::TrustState;
+
+pub use state::{SharedState, StoreState};
 
 /// Whose record it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -259,6 +263,10 @@ pub trait CertStore: Send + Sync {
     }
     /// Takes key-encryption keys from these places from now on, beside those it has.
     fn use_keks(&self, _sources: &KekSources) {}
+    /// How it does, as far as is known without asking anybody.
+    fn state(&self) -> StoreState;
+    /// Gateways that are alive, as the shared store says: it is asked. `None`: it is not shared, or does not answer.
+    fn live_nodes(&self) -> Option<usize>;
     /// Changes as they happen; a receiver that lags must drop all it has cached.
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<ChangeEvent>;
 }

@@ -86,12 +86,8 @@ fn every_fuzz_body_of_the_library_is_a_target() {
     let mut code = String::new();
     sources(&root.join("src"), &mut code);
     let targets = fs::read_to_string(root.join("fuzz/fuzz_targets/any.rs")).unwrap();
-    let bodies: BTreeSet<&str> = code
-        .split("pub fn fuzz_")
-        .skip(1)
-        .filter_map(|rest| rest.split_once('('))
-        .map(|(name, _)| name)
-        .collect();
+    let bodies: BTreeSet<&str> =
+        code.split("pub fn fuzz_").skip(1).filter_map(|rest| rest.split_once('(')).map(|(name, _)| name).collect();
     assert!(bodies.len() > 30, "only {bodies:?} were found");
     for body in bodies {
         assert!(targets.contains(&format!("fuzz_{body})")), "fuzz_{body} is missing in fuzz/fuzz_targets/any.rs");

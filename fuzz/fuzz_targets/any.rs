@@ -11,6 +11,7 @@ type Body = fn(&[u8]);
 static BODIES: &[(&str, Body)] = &[
     ("address", waxwing::address::fuzz_address),
     ("arrival", waxwing::load::sink::fuzz_arrival),
+    ("audit_log", waxwing::audit::chain::fuzz_audit_log),
     ("ber", waxwing::cms::ber::fuzz_ber),
     ("canonical", waxwing::mime::canonical::fuzz_canonical),
     ("capabilities", waxwing::cms::algorithm::fuzz_capabilities),

@@ -96,6 +96,15 @@ pub struct Smimea {
 }
 
 impl Source {
+    /// The files that it names.
+    pub fn files(&self) -> Vec<&std::path::Path> {
+        let files = match &self.kind {
+            SourceKind::Ldap(ldap) => [ldap.ca.as_deref(), ldap.bind.as_ref().map(|(_, file)| file.as_path())],
+            SourceKind::Smimea(smimea) => [smimea.trust_anchor.as_deref(), None],
+        };
+        files.into_iter().flatten().collect()
+    }
+
     /// Whether it knows this mailbox.
     pub fn knows(&self, mailbox: &Mailbox, ours: &[Domain]) -> bool {
         match self.matches.as_slice() {

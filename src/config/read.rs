@@ -83,6 +83,9 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         marks.finish();
         tags
     });
+    let metrics = top.section("metrics").and_then(super::operation::metrics);
+    let audit = top.section("audit").and_then(super::operation::audit);
+    let run = top.section("run").map(super::operation::run).unwrap_or_default();
     let policy = super::policy::policy(top, read_file);
     top.complain_of_unknown();
     let (hostname, spool) = (hostname?, spool?);
@@ -116,6 +119,9 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         subject_tags,
         self_check,
         log,
+        metrics,
+        audit,
+        run,
     })
 }
 

@@ -70,6 +70,32 @@ fn the_documented_etcd_section_is_read() {
     }
 }
 
+/// The commented examples of `[metrics]` and `[audit]` are ones.
+#[test]
+fn the_documented_metrics_and_audit_sections_are_read() {
+    let section = |name: &str| -> String {
+        let lines =
+            DOCUMENTED.lines().skip_while(|line| *line != format!("# [{name}]")).take_while(|line| !line.is_empty());
+        lines.map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect()
+    };
+    let config = parse(&format!("{DOCUMENTED}\n{}{}", section("metrics"), section("audit"))).unwrap();
+    assert_eq!(config.metrics.unwrap().listen.port(), 9465);
+    let audit = config.audit.unwrap();
+    assert_eq!((audit.file.to_str().unwrap(), audit.rotate), ("/var/log/waxwing/audit.log", 64 << 20));
+    let cases = [
+        ("[metrics]\nlisten = \"9465\"", "metrics.listen"),
+        ("[metrics]", "metrics.listen"),
+        ("[audit]\nfile = \"/\"", "audit.file"),
+        ("[audit]\nrotate = \"1 KiB\"\nfile = \"a\"", "audit.rotate"),
+    ];
+    for (text, key) in cases {
+        let errors = parse(&format!("{DOCUMENTED}\n{text}")).unwrap_err();
+        assert!(errors.iter().any(|error| error.key == key), "{text}: {errors:?}");
+    }
+    let errors = with("[run]\n", "[run]\ngroup = \"waxwing\"\n");
+    assert!(errors.iter().any(|error| error.key == "run.user"), "{errors:?}");
+}
+
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_what_is_allowed() {
     let errors = with("hostname = \"gw.example.org\"", "hostname = \"gw.example.org\"\nhostnme = \"x\"");

@@ -83,6 +83,8 @@ pub struct Told {
     pub notes: Vec<String>,
     /// What would be stored: where [`Discovery::without_storing`] asked.
     pub would_store: Vec<CertificateRecord>,
+    /// There is a certificate now that may be used.
+    pub brought: bool,
 }
 
 /// What a source said, and until when it is not asked again.
@@ -333,7 +335,7 @@ impl Shared {
             // What an earlier source only said of a certificate may fit one that this source brought.
             for (asker, found) in &said {
                 match self.settle(mailbox, asker, found, &seen, &mut told).await {
-                    Ok(true) => return Told { unanswered: None, ..told },
+                    Ok(true) => return Told { unanswered: None, brought: true, ..told },
                     Ok(false) => {}
                     Err(error) => {
                         tracing::error!(%error, %mailbox, "what a source brought could not be stored");

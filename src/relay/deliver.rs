@@ -175,7 +175,7 @@ impl Deliverer {
     }
 
     /// What was done so far.
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 

@@ -36,6 +36,12 @@ impl Expiry {
         })
     }
 
+    /// Of ours soon and expired, of partners soon, and when that was seen; `None` before the first look.
+    pub fn counts(&self) -> Option<(Timestamp, [u64; 3])> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.as_ref().map(|(at, sum)| (*at, [sum.ours, sum.ours_expired, sum.partners]))
+    }
+
     /// Looks once, keeps what is seen, and logs it.
     pub async fn look(&self, store: Arc<dyn CertStore>, now: Timestamp) {
         let within = SignedDuration::from_hours(24 * AHEAD_DAYS);

@@ -1,16 +1,21 @@
 //! A gateway at work: store, spool, listeners and deliverer put together from a configuration.
 
+/// What those who watch are told.
+mod observe;
 /// Another configuration while it works.
 mod reload;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
+use self::observe::{Observer, count_nodes};
 use self::reload::{Core, Listeners, Serving};
 use super::current::Current;
 use super::deliver::{Deliverer, Handover, OpenedMail, Settings, SystemClock, Transport};
@@ -21,9 +26,11 @@ use super::pipeline::{Came, Committing, Pipeline, Queue, QueueEntry, QueueError}
 use super::release::{Releaser, keep_looking};
 use crate::address::Mailbox;
 use crate::admin::{queue::Desk, server};
+use crate::audit::{AuditError, AuditLog};
 use crate::config::{Config, Direction, NextHop, Route};
 use crate::discovery::harvest::Counts;
 use crate::keys::KeyHolder;
+use crate::metrics;
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, Reply};
 use crate::spool::{Entry, Folder, Limits, NewEntry, RecipientState, Recovered, Spool, SpoolError, Treatment};
@@ -64,6 +71,17 @@ pub enum StartError {
     /// The key-encryption key.
     #[error(transparent)]
     Kek(#[from] StoreError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The listener for those who watch.
+    #[error("[metrics] listen = \"{address}\": {why}")]
+    Metrics {
+        /// The address in the configuration.
+        address: SocketAddr,
+        /// What the system says.
+        why: std::io::Error,
+    },
     /// The control socket.
     #[error("control socket {}: {why}", path.display())]
     Control {
@@ -98,10 +116,11 @@ impl Live {
         spool: &Spool,
         health: &Health,
         loop_secret: &[u8],
+        audit: Option<AuditLog>,
     ) -> Result<Self, StartError> {
         let hops = hops(&config, health)?;
         let queue = Arc::new(spool.clone());
-        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), queue, loop_secret));
+        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), queue, loop_secret, audit));
         Ok(Self { config, pipeline, hops, generation: 0 })
     }
 }
@@ -134,7 +153,9 @@ pub struct Gateway {
     core: Arc<Core>,
     deliverer: Deliverer,
     control: Option<server::Handle>,
-    keepers: [Keeper; 3],
+    watched: Option<metrics::server::Handle>,
+    observer: Arc<Observer>,
+    keepers: [Keeper; 4],
     recovered: Recovered,
 }
 
@@ -156,6 +177,22 @@ impl Gateway {
         keys: Arc<dyn KeyHolder>,
         loop_secret: &[u8],
     ) -> Result<Self, StartError> {
+        let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
+        Self::start_given(config, store, keys, loop_secret, Given { audit, sockets: Vec::new() }).await
+    }
+
+    /// As [`Gateway::start`], with what was had before.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_given(
+        config: Config,
+        store: Arc<dyn CertStore>,
+        keys: Arc<dyn KeyHolder>,
+        loop_secret: &[u8],
+        given: Given,
+    ) -> Result<Self, StartError> {
+        let Given { audit, mut sockets } = given;
         let config = Arc::new(config);
         let folder =
             Folder::open(&config.spool).map_err(|why| StartError::Folder { folder: config.spool.clone(), why })?;
@@ -164,12 +201,19 @@ impl Gateway {
         let mut bound = Vec::new();
         for listener in &config.listeners {
             let (listener, limits) = (Arc::new(listener.clone()), &config.limits);
-            bound.push(listen::bind(listener, config.hostname.clone(), config.postmaster.clone(), limits).await?);
+            let socket = take(&mut sockets, listener.address);
+            bound.push(
+                listen::bind_on(socket, listener, config.hostname.clone(), config.postmaster.clone(), limits).await?,
+            );
         }
+        let watched = match &config.metrics {
+            Some(metrics) => Some(watch_socket(take(&mut sockets, metrics.listen), metrics.listen).await?),
+            None => None,
+        };
         let path = config.control.clone();
         let control = control_socket(path)?;
         let health = Health::new(&config.retry);
-        let live = Live::new(config.clone(), store.clone(), keys, &spool, &health, loop_secret)?;
+        let live = Live::new(config.clone(), store.clone(), keys, &spool, &health, loop_secret, audit.clone())?;
         let pipeline = live.pipeline.clone();
         let live = Arc::new(Current::new(live));
         let settings = Arc::new(Current::new(settings(&config, &health)));
@@ -177,7 +221,9 @@ impl Gateway {
             Deliverer::start_with(spool.clone(), Sending(live.clone()), Opening(live.clone()), settings.clone());
         let releaser = Releaser::new(spool.clone(), live.clone());
         let expiry = Expiry::default();
+        let nodes = Arc::default();
         let keepers = [
+            Keeper(tokio::spawn(count_nodes_if(config.metrics.is_some() && config.etcd.is_some(), &store, &nodes))),
             Keeper(tokio::spawn(expiry.clone().watch(store.clone()))),
             Keeper(tokio::spawn(keep_looking(releaser.clone(), store.clone()))),
             Keeper(tokio::spawn(keep_wrapped(spool.clone(), store.clone()))),
@@ -197,6 +243,21 @@ impl Gateway {
             reloading: Default::default(),
             source: Mutex::default(),
         });
+        let observer = Arc::new(Observer {
+            core: core.clone(),
+            delivered: deliverer.counts().clone(),
+            expiry: expiry.clone(),
+            audit,
+            nodes,
+            summed: Mutex::default(),
+            started: Timestamp::now(),
+        });
+        let watched = match watched {
+            Some((address, socket)) => Some(
+                metrics::server::serve(socket, observer.clone()).map_err(|why| StartError::Metrics { address, why })?,
+            ),
+            None => None,
+        };
         let desk = Desk {
             spool: core.spool.clone(),
             releaser,
@@ -205,7 +266,8 @@ impl Gateway {
             store: core.store.clone(),
             reload: Some(reload::asked(&core)),
         };
-        Ok(Self { control: control.map(|control| control.serve(desk)), core, deliverer, keepers, recovered })
+        let control = control.map(|control| control.serve(desk));
+        Ok(Self { control, watched, observer, core, deliverer, keepers, recovered })
     }
 
     /// The address of a listener.
@@ -216,6 +278,16 @@ impl Gateway {
     /// Every listener's name and address.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         self.core.addresses()
+    }
+
+    /// The address of the listener for those who watch.
+    pub fn watched_at(&self) -> Option<SocketAddr> {
+        self.watched.as_ref().map(metrics::server::Handle::address)
+    }
+
+    /// Why no mail can be taken and treated now; none: it can.
+    pub fn unready(&self) -> Vec<String> {
+        metrics::server::Watched::unready(&*self.observer)
     }
 
     /// What was found in the spool at start.
@@ -255,7 +327,7 @@ impl Gateway {
     /// Stops accepting, lets sessions finish for up to `grace`; what is not delivered stays in the spool. Says whether all sessions
     /// ended by themselves.
     pub async fn shut_down(self, grace: Duration) -> bool {
-        drop((self.control, self.keepers));
+        drop((self.control, self.keepers, self.watched));
         let mut ending = tokio::task::JoinSet::new();
         for handle in self.core.close() {
             ending.spawn(handle.shut_down(grace));
@@ -263,6 +335,46 @@ impl Gateway {
         let ended = ending.join_all().await.into_iter().all(|ended| ended);
         self.deliverer.stop(grace).await;
         ended
+    }
+}
+
+/// What a gateway is given beside its configuration.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Where it is written down what keys were used for; `None`: nowhere, whatever the configuration says.
+    pub audit: Option<AuditLog>,
+    /// Sockets that have addresses of the configuration already.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// The socket that has this address; port 0 fits none.
+fn take(sockets: &mut Vec<TcpListener>, address: SocketAddr) -> Option<TcpListener> {
+    let at = sockets.iter().position(|socket| socket.local_addr().is_ok_and(|own| own == address))?;
+    Some(sockets.swap_remove(at))
+}
+
+async fn watch_socket(
+    given: Option<TcpListener>,
+    address: SocketAddr,
+) -> Result<(SocketAddr, tokio::net::TcpListener), StartError> {
+    let bound = match given {
+        Some(socket) => socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket)),
+        None => tokio::net::TcpListener::bind(address).await,
+    };
+    bound.map(|socket| (address, socket)).map_err(|why| StartError::Metrics { address, why })
+}
+
+/// Counts the gateways of a shared store, where somebody wants to know.
+fn count_nodes_if(
+    wanted: bool,
+    store: &Arc<dyn CertStore>,
+    nodes: &Arc<AtomicU64>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (store, nodes) = (store.clone(), nodes.clone());
+    async move {
+        if wanted {
+            count_nodes(store, nodes).await;
+        }
     }
 }
 
@@ -338,6 +450,7 @@ impl Handover for Opening {
             user: entry.user.clone(),
             released: waiting.map(|one| one.state == RecipientState::Released).collect(),
             direction: entry.direction,
+            log_id: entry.log_id.clone(),
         };
         self.0.get().pipeline.open_received(came, received).await.map_err(|refusal| refusal.reply())
     }

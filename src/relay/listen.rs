@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -140,9 +141,27 @@ pub async fn bind(
     postmaster: Mailbox,
     limits: &Limits,
 ) -> Result<Bound, ListenError> {
+    bind_on(None, listener, hostname, postmaster, limits).await
+}
+
+/// As [`bind`], on a socket that has the address already.
+///
+/// # Errors
+/// See [`ListenError`].
+pub async fn bind_on(
+    socket: Option<std::net::TcpListener>,
+    listener: Arc<Listener>,
+    hostname: Domain,
+    postmaster: Mailbox,
+    limits: &Limits,
+) -> Result<Bound, ListenError> {
     let offer = offer(Arc::clone(&listener), hostname, postmaster, limits)?;
     let error = |why| ListenError::Bind { name: listener.name.clone(), address: listener.address, why };
-    let socket = open(listener.address).map_err(error)?;
+    let socket = match socket {
+        Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+        None => open(listener.address),
+    };
+    let socket = socket.map_err(error)?;
     let address = socket.local_addr().map_err(error)?;
     Ok(Bound { socket, address, offer })
 }
@@ -203,8 +222,9 @@ impl Bound {
         let (stop, stopping) = watch::channel(false);
         let (retire, retiring) = watch::channel(false);
         let (change, terms) = watch::channel(self.offer.with(relay));
-        let task = tokio::spawn(accept(self.socket, terms, stopping, retiring));
-        (Handle { address: self.address, stop, retire, task }, change)
+        let counts = Arc::new(Counts::default());
+        let task = tokio::spawn(accept(self.socket, terms, stopping, retiring, counts.clone()));
+        (Handle { address: self.address, stop, retire, task, counts }, change)
     }
 }
 
@@ -216,9 +236,26 @@ pub struct Handle {
     stop: watch::Sender<bool>,
     retire: watch::Sender<bool>,
     task: JoinHandle<()>,
+    counts: Arc<Counts>,
+}
+
+/// Connections of a listener since it began.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Accepted.
+    pub accepted: AtomicU64,
+    /// Turned away: too many at once. Those of one client among them were accepted first.
+    pub turned_away: AtomicU64,
+    /// Of those that were accepted, ended.
+    pub ended: AtomicU64,
 }
 
 impl Handle {
+    /// Connections so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// The address that was taken.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -252,6 +289,7 @@ async fn accept<R: Relay>(
     terms: watch::Receiver<Terms<R>>,
     mut stopping: watch::Receiver<bool>,
     mut retiring: watch::Receiver<bool>,
+    counts: Arc<Counts>,
 ) {
     let clients = Arc::new(Clients::default());
     let mut sessions = JoinSet::new();
@@ -275,10 +313,13 @@ async fn accept<R: Relay>(
         };
         if sessions.len() >= context.limits.connections {
             warn!(listener = %context.listener.name, %address, "too many connections");
+            counts.turned_away.fetch_add(1, Ordering::Relaxed);
             turn_away(stream, &context);
             continue;
         }
-        sessions.spawn(attend(stream, address, context, Arc::clone(&clients), stopping.clone()));
+        counts.accepted.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(&counts));
+        sessions.spawn(attend(stream, address, context, Arc::clone(&clients), stopping.clone(), counted));
     }
     drop(socket);
     while sessions.join_next().await.is_some() {}
@@ -291,6 +332,7 @@ async fn attend<R: Relay>(
     context: Arc<Context<R>>,
     clients: Arc<Clients>,
     stopping: watch::Receiver<bool>,
+    counted: Counted,
 ) {
     if context.listener.is_proxy(address.ip()) {
         match proxied::client(&mut stream, address).await {
@@ -303,6 +345,7 @@ async fn attend<R: Relay>(
     }
     let Some(_place) = clients.enter(address.ip(), context.limits.connections_per_client) else {
         warn!(listener = %context.listener.name, %address, "too many connections of this client");
+        counted.0.turned_away.fetch_add(1, Ordering::Relaxed);
         turn_away(stream, &context);
         return;
     };
@@ -328,6 +371,15 @@ fn turn_away<R>(stream: TcpStream, context: &Context<R>) {
         let _ = stream.write_all(
             format!("421 4.7.0 {} too many connections; try again later\r\n", context.settings.hostname).as_bytes(),
         );
+    }
+}
+
+/// A connection that is open; counted as ended when dropped.
+struct Counted(Arc<Counts>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

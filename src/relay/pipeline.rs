@@ -35,10 +35,12 @@ use super::listen::{Answer, Peer, Relay};
 use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
+use crate::audit::{AuditLog, KeyRecord};
 use crate::config::{Config, Delivery, Direction, Source, SourceKind};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
+use crate::metrics::{Asked, KeyUse, Metrics, Ruled, Stage, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Need;
@@ -83,6 +85,18 @@ struct Inner {
     pool: Arc<Semaphore>,
     /// Ids of messages: start time and a count.
     ids: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
+    /// Where it is written down what keys were used for.
+    audit: Option<AuditLog>,
+}
+
+/// What a private key is used for: for the audit log.
+#[derive(Clone, Copy)]
+struct KeyPurpose<'p> {
+    /// The id of the mail.
+    mail: &'p str,
+    mailbox: &'p str,
+    certificate: Option<[u8; 32]>,
 }
 
 /// A transaction with a client.
@@ -161,6 +175,8 @@ pub struct Came {
     pub user: Option<String>,
     /// Of each recipient: a person released it from quarantine.
     pub released: Vec<bool>,
+    /// The id of the mail in the log.
+    pub log_id: String,
     /// Which way it goes.
     pub direction: Direction,
 }
@@ -172,6 +188,8 @@ struct Treated {
     refused: Vec<(usize, Unserved)>,
     /// What was done, for the log: rule, treatment.
     done: Vec<String>,
+    /// The same for those who count.
+    ruled: Vec<(Way, String, Ruled)>,
 }
 
 impl Pipeline {
@@ -183,6 +201,7 @@ impl Pipeline {
         hops: Hops,
         queue: Arc<dyn Queue>,
         loop_secret: &[u8],
+        audit: Option<AuditLog>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let marks = Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags };
@@ -200,6 +219,8 @@ impl Pipeline {
             harvest: Harvest::new(config.harvest.clone(), config.certificates.policies.clone(), &config.domains, store),
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
+            metrics: Arc::default(),
+            audit,
             config,
             keys,
             hops,
@@ -231,9 +252,22 @@ impl Pipeline {
             tokens: before.tokens.clone(),
             pool: before.pool.clone(),
             ids: before.ids.clone(),
+            metrics: before.metrics.clone(),
+            audit: before.audit.clone(),
             config,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What was counted of mail, this configuration's and those before it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Octets in flight, and how many there may be.
+    pub fn in_flight(&self) -> (u64, u64) {
+        let most = self.inner.config.limits.bytes_in_flight;
+        (most.saturating_sub(self.inner.budget.free()), most)
     }
 
     /// What signed mail brought so far, and what became of it.
@@ -245,15 +279,15 @@ impl Pipeline {
     /// own keys (A30); or kept back, where the rule says so and nobody has released it.
     pub async fn open_received(&self, came: Came, received: Bytes) -> Result<OpenedMail, Refusal> {
         let pipeline = self.clone();
-        let heavy = received.len() > HEAVY;
-        self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &came, received).await }).await?
+        let (heavy, began) = (received.len() > HEAVY, Instant::now());
+        let opened =
+            self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &came, received).await }).await;
+        self.inner.metrics.stage(Stage::Open, began.elapsed());
+        opened?
     }
-}
 
-impl Relay for Pipeline {
-    type Transaction = Transaction;
-
-    async fn mail(
+    /// The transaction that MAIL begins.
+    fn begin(
         &self,
         peer: &Arc<Peer>,
         reverse_path: ReversePath,
@@ -279,6 +313,23 @@ impl Relay for Pipeline {
             cut: Cut::NotBegun,
             id,
         })
+    }
+}
+
+impl Relay for Pipeline {
+    type Transaction = Transaction;
+
+    async fn mail(
+        &self,
+        peer: &Arc<Peer>,
+        reverse_path: ReversePath,
+        parameters: MailParameters,
+    ) -> Result<Transaction, Reply> {
+        let begun = self.begin(peer, reverse_path, parameters);
+        if let Err(reply) = &begun {
+            self.inner.metrics.turned_away(reply.is_transient());
+        }
+        begun
     }
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
@@ -370,7 +421,7 @@ impl Inner {
         let began = Instant::now();
         let Transaction { peer, reverse_path, parameters, recipients, reservation, cut, id } = transaction;
         let (count, lmtp, size) = (recipients.len(), peer.listener.lmtp, content.len());
-        let mut event = event::Event::new(&id, &peer, &reverse_path, &recipients, size);
+        let mut event = event::Event::new(self.metrics.clone(), &id, &peer, &reverse_path, &recipients, size);
         let entity = match self.admit(&recipients, content) {
             Ok(entity) => entity,
             Err(refusal) => {
@@ -434,6 +485,7 @@ impl Inner {
             Ok(treated)
         };
         let treated: Treated = self.work(heavy, work).await??;
+        treated.ruled.iter().for_each(|(way, rule, ruled)| self.metrics.ruled(*way, rule, *ruled));
         // SMTP has one reply to DATA: who cannot be served refuses the message for all, and nothing is sent to anyone.
         if !lmtp && !treated.refused.is_empty() {
             return Err(Refusal::Unserved(treated.refused.into_iter().map(|(_, why)| why).collect()));
@@ -468,14 +520,21 @@ impl Inner {
         if needs.is_empty() || !self.config.fetch.enabled {
             return false;
         }
-        self.aside(self.lookup.fetcher().fetch(needs, asked)).await
+        let began = Instant::now();
+        let new = self.aside(self.lookup.fetcher().fetch(needs, asked)).await;
+        self.metrics.fetched(new, began.elapsed());
+        new
     }
 
     /// Asks the sources of certificates; a source that stalls holds up no other mail.
     async fn discover(&self, mut misses: Vec<Mailbox>) -> HashMap<MailboxKey, Arc<Told>> {
         misses.sort_by_key(Mailbox::key);
         misses.dedup_by_key(|mailbox| mailbox.key());
-        self.aside(self.sources.look_up(misses)).await
+        let began = Instant::now();
+        let told = self.aside(self.sources.look_up(misses)).await;
+        self.metrics.stage(Stage::Discover, began.elapsed());
+        told.values().for_each(|one| self.metrics.looked_up(Asked::of(one)));
+        told
     }
 
     /// Waits for the network; meanwhile others have this work's place in the pool.
@@ -488,12 +547,34 @@ impl Inner {
         came
     }
 
-    /// Asks the key holder.
-    async fn key(&self, operation: KeyOperation) -> Result<KeyAnswer, KeyError> {
-        match self.keys.submit(operation) {
+    /// Asks the key holder. What it answers is not given out before it is written down what for.
+    ///
+    /// # Errors
+    /// It cannot be written down: no key is used then.
+    async fn key(
+        &self,
+        operation: KeyOperation,
+        purpose: KeyPurpose<'_>,
+    ) -> Result<Result<KeyAnswer, KeyError>, Refusal> {
+        self.may_use_keys()?;
+        let (began, kind, key) = (Instant::now(), KeyUse::of(&operation), operation.key());
+        let answer = match self.keys.submit(operation) {
             Submission::Ready(answer) => answer,
             Submission::Later(answer) => answer.await,
+        };
+        self.metrics.key(kind, answer.is_ok(), began.elapsed());
+        if let Some(audit) = &self.audit {
+            let KeyPurpose { mail, mailbox, certificate } = purpose;
+            let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned());
+            let record = KeyRecord { operation: kind.word(), mail, mailbox, certificate, key, outcome: &outcome };
+            audit.key_used(record).await.map_err(|_| Refusal::Audit)?;
         }
+        Ok(answer)
+    }
+
+    /// Whether it can be written down what keys are used for.
+    fn may_use_keys(&self) -> Result<(), Refusal> {
+        self.audit.as_ref().map_or(Ok(()), |audit| audit.works().map_err(|_| Refusal::Audit))
     }
 }
 

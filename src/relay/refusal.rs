@@ -49,6 +49,8 @@ pub enum Refusal {
     Seal(SealError),
     /// The store cannot be read; the reason goes to the log.
     Store,
+    /// The audit log cannot be written, so that no private key may be used; the reason goes to the log.
+    Audit,
     /// Own work took longer than the limit (R6).
     WorkTimeout,
     /// The next hop did not answer in time (R6).
@@ -94,6 +96,7 @@ impl Refusal {
             Self::Unserved(list) => unserved(list),
             Self::Seal(error) => seal(error),
             Self::Store => one(451, (4, 3, 0), "the certificate store cannot be read now, try again".into()),
+            Self::Audit => one(451, (4, 3, 0), "the use of keys cannot be recorded now, try again".into()),
             Self::WorkTimeout => one(451, (4, 3, 2), "work on this message took too long, try again".into()),
             Self::HopTimeout => one(451, (4, 4, 1), "the next hop did not answer in time, try again".into()),
             Self::Internal => one(451, (4, 3, 0), "internal error, try again".into()),
@@ -222,6 +225,7 @@ mod tests {
             Refusal::Malformed("x".into()),
             Refusal::Seal(SealError::SelfCheck("x")),
             Refusal::Store,
+            Refusal::Audit,
             Refusal::WorkTimeout,
             Refusal::HopTimeout,
             Refusal::Internal,

@@ -13,6 +13,8 @@
 //!
 //! **Memory.** Decoded identities, absent ones included, and private keys are kept in bounded caches without stale fill; aliases and the trust set are kept whole.
 
+/// What changes is written down.
+mod audited;
 /// Many certificates in few transactions.
 mod bulk;
 /// Changing the store.
@@ -114,6 +116,8 @@ pub(super) struct Inner {
     shared: OnceLock<Shared>,
     /// Records that a later version of Waxwing wrote into the shared store.
     later: DashMap<String, ()>,
+    /// Where changes are written down.
+    witness: OnceLock<audited::Witness>,
     #[cfg(test)]
     before_fill: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -358,6 +362,7 @@ impl EmbeddedStore {
             pool: Arc::new(Semaphore::new(cores)),
             shared: OnceLock::new(),
             later: DashMap::new(),
+            witness: OnceLock::new(),
             #[cfg(test)]
             before_fill: Mutex::new(None),
         });
@@ -452,6 +457,24 @@ impl Inner {
 
     /// Makes a change durable, or none at all. `body` may be asked again, where others changed what it looked at.
     fn write<R>(&self, mut body: impl FnMut(&mut Change<'_, '_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        let Some(witness) = self.witness.get() else { return self.write_unseen(body) };
+        witness.works()?;
+        let mut told = Vec::new();
+        let result = self.write_unseen(|change| {
+            let result = body(change)?;
+            told = audited::told(change)?;
+            Ok(result)
+        })?;
+        let untold =
+            |error| StoreError::Unavailable(format!("the change is made, and could not be written down: {error}"));
+        witness.tell(&told).map_err(untold)?;
+        Ok(result)
+    }
+
+    fn write_unseen<R>(
+        &self,
+        mut body: impl FnMut(&mut Change<'_, '_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
         if let Some(shared) = self.shared.get() {
             return shared.write(self, &mut body);
         }

@@ -42,6 +42,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::embedded::Inner;
+use super::state::SharedState;
 use super::tree::Change;
 use crate::config::Etcd;
 use client::{Client, EtcdError};
@@ -425,6 +426,27 @@ impl Shared {
         }
         let core = self.core.clone();
         self.run(async move { node::behind(&core, revision, patience).await })?
+    }
+
+    /// How this copy stands to the shared store, as far as is known without asking.
+    pub fn state(&self) -> SharedState {
+        let state = self.core.state.borrow();
+        let newest = state.beat.map_or(0, |(_, revision, _)| revision);
+        SharedState {
+            revision: state.applied,
+            behind: newest.saturating_sub(state.applied),
+            age: state.age().filter(|age| *age != Duration::MAX && (state.fresh.is_some() || state.fresh_at > 0)),
+            connected: state.connected,
+        }
+    }
+
+    /// Every gateway that ever gave a sign of life and was not forgotten.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub fn nodes(&self) -> Result<Vec<Node>, StoreError> {
+        let core = self.core.clone();
+        self.run(async move { node::all(&core).await.map(|(nodes, _)| nodes) })?
     }
 
     /// How this copy stands to the shared store.

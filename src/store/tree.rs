@@ -382,6 +382,11 @@ impl<'t, 'a> Change<'t, 'a> {
         }
     }
 
+    /// Paths of the records written or removed so far.
+    pub fn touched(&self) -> impl Iterator<Item = &str> {
+        self.children.iter().map(String::as_str)
+    }
+
     /// A record as written so far, whose own MAC holds.
     pub fn written(&self, path: &str) -> Result<Option<Record>, StoreError> {
         self.view().loose(path)

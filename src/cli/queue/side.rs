@@ -11,6 +11,7 @@ use crate::admin::client::Client;
 use crate::admin::protocol::Request;
 use crate::admin::queue::Desk;
 use crate::admin::server::own_uid;
+use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::relay::current::Current;
 use crate::relay::gateway::{Live, spool_limits};
@@ -66,7 +67,13 @@ impl Side {
         }
         let secret = store.loop_secret()?;
         let health = Health::new(&config.retry);
-        let live = Live::new(Arc::new(config), store.clone(), store.clone(), &spool, &health, secret.as_ref())
+        let audit = config
+            .audit
+            .as_ref()
+            .map(AuditLog::open)
+            .transpose()
+            .map_err(|error| Failure::new(error.to_string(), ""))?;
+        let live = Live::new(Arc::new(config), store.clone(), store.clone(), &spool, &health, secret.as_ref(), audit)
             .map_err(|error| Failure::new(error.to_string(), "look with: waxwing config check"))?;
         let releaser = Releaser::new(spool.clone(), Arc::new(Current::new(live)));
         log_to_stderr();

@@ -212,9 +212,12 @@ fn keep(config: &mut Config, before: &Config) -> Vec<String> {
     keep!("spool (quota, entries, reserve, commit_timeout)", spool_limits);
     keep!("control", control);
     keep!("log", log);
+    keep!("[metrics]", metrics);
+    keep!("[audit]", audit);
+    keep!("[run]", run);
     kept
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -53,6 +53,7 @@ impl Pipeline {
         let entity = Entity::parse(submitted.content.clone(), &MimeLimits::default())
             .map_err(|error| Refusal::Malformed(error.to_string()))?;
         let message = Arc::new(self.message_again(&submitted, entity));
+        inner.metrics.released();
         let treated = inner.clone().treat(message.clone()).await?;
         let lost = || Err("policy says nothing of this recipient".to_owned());
         let mut fates: Vec<Result<String, String>> = message.recipients.iter().map(|_| lost()).collect();

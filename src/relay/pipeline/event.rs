@@ -1,9 +1,11 @@
 //! One structured event per message.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Accepted;
 use crate::address::ReversePath;
+use crate::metrics::{Fate, Metrics, Stage, Way};
 use crate::mime::entity::Entity;
 use crate::relay::listen::{Answer, Peer};
 use crate::relay::refusal::Refusal;
@@ -11,6 +13,8 @@ use crate::smtp::command::Reply;
 
 /// What is told of a message, gathered on its way.
 pub struct Event {
+    metrics: Arc<Metrics>,
+    way: Way,
     id: String,
     peer: String,
     listener: String,
@@ -26,10 +30,19 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn new(id: &str, peer: &Peer, from: &ReversePath, recipients: &[Accepted], size: usize) -> Self {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        id: &str,
+        peer: &Peer,
+        from: &ReversePath,
+        recipients: &[Accepted],
+        size: usize,
+    ) -> Self {
         let to: Vec<String> =
             recipients.iter().take(20).map(|accepted| accepted.recipient.mailbox.to_string()).collect();
         Self {
+            metrics,
+            way: Way::of_all(recipients.iter().map(|accepted| accepted.direction)),
             id: id.to_owned(),
             peer: peer.address.to_string(),
             listener: peer.listener.name.clone(),
@@ -86,6 +99,7 @@ impl Event {
 
     /// The answer, and the event with it.
     pub fn answered(&self, answer: &Answer, began: Instant) {
+        self.counted(answer, began.elapsed());
         let answer = match answer {
             Answer::All(reply) => words(reply),
             Answer::Each(replies) => replies.iter().map(words).collect::<Vec<_>>().join(" | "),
@@ -111,6 +125,31 @@ impl Event {
             total_us = micros(total),
             "message"
         );
+    }
+}
+
+impl Event {
+    fn counted(&self, answer: &Answer, total: Duration) {
+        let fate = match answer {
+            Answer::Closed => Fate::Closed,
+            Answer::All(reply) => fate(std::slice::from_ref(reply), self.spooled),
+            Answer::Each(replies) => fate(replies, self.spooled),
+        };
+        self.metrics.mail(self.way, fate, self.size);
+        self.metrics.stage(Stage::Treat, self.treat);
+        self.metrics.stage(Stage::HandOver, total.saturating_sub(self.treat));
+        self.metrics.stage(Stage::Total, total);
+    }
+}
+
+/// One that was taken for anybody is taken.
+fn fate(replies: &[Reply], spooled: usize) -> Fate {
+    let any = |kind: fn(&Reply) -> bool| replies.iter().any(kind);
+    match (any(Reply::is_positive), any(Reply::is_transient)) {
+        (true, _) if spooled > 0 => Fate::Spooled,
+        (true, _) => Fate::Relayed,
+        (false, true) => Fate::Deferred,
+        (false, false) => Fate::Rejected,
     }
 }
 

@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::decide::incoming;
-use super::{Came, Content, Inner, Message, Output, Treated, threads};
+use super::{Came, Content, Inner, KeyPurpose, Message, Output, Treated, threads};
 use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
 use crate::config::{Config, Direction};
 use crate::keys::Cek;
+use crate::metrics::{Ruled, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Demand;
@@ -81,6 +82,8 @@ impl Inner {
                 Ok(keys) => keys,
                 Err(why) => {
                     treated.done.push(format!("{mailbox}: {}: refused", rule.name));
+                    let ruled = if why.transient { Ruled::Deferred } else { Ruled::Refused };
+                    treated.ruled.push((Way::Inbound, rule.name.clone(), ruled));
                     treated.refused.push((at, why));
                     continue;
                 }
@@ -102,6 +105,8 @@ impl Inner {
                 && !keys.is_empty()
                 && (alone || probe(&message.entity, context(keys, demand)).is_none());
             treated.done.push(format!("{mailbox}: {}: {}", rule.name, if asks { "to be opened" } else { "judged" }));
+            let ruled = if asks { Ruled::ToBeOpened } else { Ruled::Judged };
+            treated.ruled.push((Way::Inbound, rule.name.clone(), ruled));
             if asks {
                 closed.push(at);
             } else {
@@ -146,6 +151,7 @@ impl Inner {
                 opened = probe(&message.entity, context(demand)).ok_or(Refusal::Internal)?;
             }
             treated.done.push(format!("verdict: {}", opened.verdict.reason));
+            self.metrics.verdict(opened.verdict.result);
             judged.push((demand, opened));
         }
         if classes.iter().any(|class| !class.pass) {
@@ -241,25 +247,43 @@ impl Inner {
     }
 
     /// Opens for one recipient; private-key operations are done by the key holder.
-    async fn open(&self, entity: Entity, context: OpenContext) -> Box<Opened> {
+    ///
+    /// # Errors
+    /// It cannot be written down what keys are used for: nothing is opened.
+    async fn open(
+        &self,
+        entity: Entity,
+        context: OpenContext,
+        (mail, mailbox): (&str, &Mailbox),
+    ) -> Result<Box<Opened>, Refusal> {
         let asked = Timestamp::now();
         let (kept, again) = (entity.undecoded(), context.clone());
-        let mut opened = self.open_once(entity, context).await;
+        let mut opened = self.open_once(entity, context, (mail, mailbox)).await?;
         if self.fetch(std::mem::take(&mut opened.needs), asked).await {
             let operations = opened.operations;
-            opened = self.open_once(kept, again).await;
+            opened = self.open_once(kept, again, (mail, mailbox)).await?;
             opened.operations = opened.operations.saturating_add(operations);
         }
-        opened
+        Ok(opened)
     }
 
-    async fn open_once(&self, entity: Entity, context: OpenContext) -> Box<Opened> {
+    async fn open_once(
+        &self,
+        entity: Entity,
+        context: OpenContext,
+        (mail, mailbox): (&str, &Mailbox),
+    ) -> Result<Box<Opened>, Refusal> {
+        let (keys, mailbox) = (context.keys.clone(), mailbox.to_string());
         let mut opener = Opener::new(entity, context, substitute);
         let mut answer = None;
         loop {
             match opener.step(answer) {
-                Step::Done(opened) => return opened,
-                Step::Key(operation) => answer = Some(self.key(operation).await),
+                Step::Done(opened) => return Ok(opened),
+                Step::Key(operation) => {
+                    let own = keys.iter().find(|own| own.key == operation.key());
+                    let certificate = own.map(|own| own.certificate.fingerprint());
+                    answer = Some(self.key(operation, KeyPurpose { mail, mailbox: &mailbox, certificate }).await?);
+                }
             }
         }
     }
@@ -322,7 +346,9 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
             decompressed: decompressed(&inner.config),
             ..inner.lookup.context(keys, trust.clone(), action.revocation, now).with_legacy(inner.config.legacy)
         };
-        let one = inner.open(own, context).await;
+        let one = inner.open(own, context, (&came.log_id, &recipient.mailbox)).await?;
+        inner.metrics.verdict(one.verdict.result);
+        inner.metrics.opened(one.verdict.decrypted);
         left = left.saturating_sub(one.operations);
         let released = came.released.get(at).copied().unwrap_or(false);
         if let Some(why) = quarantines(&action.quarantine, &one.verdict).filter(|_| !released) {

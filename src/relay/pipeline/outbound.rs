@@ -7,11 +7,12 @@ use super::decide::{Decision, Seen, refusal};
 use super::facts::StrictlyEncrypted;
 use super::quoted;
 use super::trace::outbound_edits;
-use super::{Content, Inner, Message, Output, Treated};
+use super::{Content, Inner, KeyPurpose, Message, Output, Treated};
 use crate::address::Mailbox;
 use crate::cms::algorithm::{ContentEncryption, SignatureScheme};
 use crate::cms::enveloped::RecipientScheme;
 use crate::config::Direction;
+use crate::metrics::{Ruled, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::header::MimeError;
 use crate::mime::rope::Rope;
@@ -157,6 +158,7 @@ impl Inner {
             (sorted, found) = sort_all(&mut seen, &going);
         }
         treated.done.append(&mut found.done);
+        treated.ruled.append(&mut found.ruled);
         treated.refused.append(&mut found.refused);
         if !message.peer.listener.lmtp && !treated.refused.is_empty() {
             return Ok(());
@@ -207,7 +209,7 @@ impl Inner {
             let trace = message.trace(self, Direction::Outbound, &group.recipients);
             let content = match &group.kind {
                 Kind::Protect { sign, encrypt, .. } => {
-                    let draft = self.draft(seen, entity, &group, *sign, &mut signed).await?;
+                    let draft = self.draft((message, seen), entity, &group, *sign, &mut signed).await?;
                     let how = encrypt.map(|how| EncryptPlan {
                         recipients: group.certificates.clone(),
                         content: how.content,
@@ -250,7 +252,7 @@ impl Inner {
     /// The draft of a signing plan: signed once, then shared.
     async fn draft(
         &self,
-        seen: &Seen<'_>,
+        (message, seen): (&Message, &Seen<'_>),
         entity: &Entity,
         group: &Group,
         sign: Option<SignKey>,
@@ -290,7 +292,11 @@ impl Inner {
         let signing = draft_of(entity, &group.kind).and_then(|draft| draft.sign(plan)).map_err(failed)?;
         let mut answers = Vec::new();
         for operation in signing.operations() {
-            answers.push(self.key(operation).await.map_err(|error| failed(SealError::Key(error)))?);
+            let both = [Some(signer), group.second.as_deref()].into_iter().flatten();
+            let certificate = both.filter(|one| one.key == operation.key()).map(|one| one.certificate.fingerprint());
+            let mailbox = seen.from.as_ref().map(ToString::to_string).unwrap_or_default();
+            let purpose = KeyPurpose { mail: &message.id, mailbox: &mailbox, certificate: certificate.last() };
+            answers.push(self.key(operation, purpose).await?.map_err(|error| failed(SealError::Key(error)))?);
         }
         let draft = signing.finish_all(answers, self.config.self_check).map_err(failed)?;
         if draft.form() != Some(key.form) {
@@ -332,10 +338,12 @@ fn sort<'p>(seen: &mut Seen<'p>, at: usize, mailbox: &Mailbox, sorted: &mut Sort
             let mut group = Group::new(Kind::Encrypted, at, required);
             group.encrypted = Some(proof);
             treated.done.push(format!("{mailbox}: {}: encrypted before", rule.name));
+            treated.ruled.push((Way::Outbound, rule.name.clone(), Ruled::EncryptedBefore));
             return join(&mut sorted.groups, group, false);
         }
     };
     treated.done.push(format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
+    treated.ruled.push((Way::Outbound, resolution.rule.clone(), ruled(&resolution.treatment)));
     if let Some(why) = refusal(&resolution, &facts, mailbox) {
         return treated.refused.push((at, why));
     }
@@ -433,6 +441,21 @@ fn as_it_is(trace: String, entity: &Entity) -> Rope {
 fn failed(error: SealError) -> Refusal {
     tracing::warn!(%error, "a message could not be sealed");
     Refusal::Seal(error)
+}
+
+/// What is done, for those who count.
+fn ruled(treatment: &Treatment) -> Ruled {
+    match treatment {
+        Treatment::Refuse { transient: true, .. } => Ruled::Deferred,
+        Treatment::Refuse { .. } => Ruled::Refused,
+        Treatment::Hold { .. } => Ruled::Held,
+        Treatment::Clear(_) => Ruled::Clear,
+        Treatment::Protect(plan) => match (&plan.sign, &plan.encrypt) {
+            (Some(_), Some(_)) => Ruled::SignedEncrypted,
+            (None, Some(_)) => Ruled::Encrypted,
+            (_, None) => Ruled::Signed,
+        },
+    }
 }
 
 /// What is done, in words.

@@ -19,6 +19,7 @@ use crate::store::keyring::{Mac, SpoolKeks, hex};
 use crate::store::record::{
     CertificateValue, Encoded, Kind, More, OwnerValue, ScopeValue, TombstoneValue, TrustEntryValue, TrustValue,
 };
+use crate::store::state::StoreState;
 use crate::store::tree::Change;
 use crate::store::{CertStore, ChangeEvent, Edit, Identity, NewCertificate, Owner, Revision, StoreError, Stored};
 use std::sync::atomic::Ordering;
@@ -664,9 +665,12 @@ impl CertStore for EmbeddedStore {
     }
 
     fn export_key(&self, key: KeyId) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        self.inner
+        let pkcs8 = self
+            .inner
             .read_key(&key)?
-            .ok_or_else(|| StoreError::Refused(format!("the private key {} is not in the store", *hex(&key.0))))
+            .ok_or_else(|| StoreError::Refused(format!("the private key {} is not in the store", *hex(&key.0))))?;
+        self.inner.exported(key)?;
+        Ok(pkcs8)
     }
 
     fn spool_keks(&self) -> SpoolKeks {
@@ -675,6 +679,14 @@ impl CertStore for EmbeddedStore {
 
     fn use_keks(&self, sources: &KekSources) {
         self.inner.use_keks(sources);
+    }
+
+    fn state(&self) -> StoreState {
+        self.inner.state()
+    }
+
+    fn live_nodes(&self) -> Option<usize> {
+        self.inner.live_nodes()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {

@@ -62,14 +62,20 @@ fn gone<E>(_: E) -> KeyError {
 impl KeyHolder for EmbeddedStore {
     /// RSA-2048 and elliptic curves are done here and now; larger RSA keys on a pool as wide as the machine, where there is a runtime.
     fn submit(&self, operation: KeyOperation) -> Submission {
+        self.inner.witnessed(operation, |operation| self.inner.perform(operation))
+    }
+}
+
+impl Inner {
+    fn perform(&self, operation: KeyOperation) -> Submission {
         let id = operation.key();
-        let loaded = match self.inner.key(&id) {
+        let loaded = match self.key(&id) {
             Ok(loaded) => loaded,
             Err(error) => return Submission::Ready(Err(error)),
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if loaded.slow => {
-                let pool = Arc::clone(&self.inner.pool);
+                let pool = Arc::clone(&self.pool);
                 Submission::Later(Box::pin(async move {
                     let _permit = pool.acquire_owned().await.map_err(gone)?;
                     runtime.spawn_blocking(move || loaded.key.perform(&operation)).await.map_err(gone)?
