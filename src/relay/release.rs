@@ -1,5 +1,8 @@
 //! Held outbound mail goes: by policy anew, when a person asks for it or when what it waited for has come.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
