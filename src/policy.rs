@@ -9,7 +9,7 @@ use crate::keys::KeyId;
 use crate::mime::header::Header;
 use crate::pki::certificate::Certificate;
 use crate::pki::path::ValidPath;
-use crate::pki::public_key::KeyKind;
+use crate::pki::public_key::{KeyKind, PublicKey};
 use crate::pki::revocation::Demand;
 use crate::smime::header_protection::HeaderProtection;
 use crate::smime::seal::Form;
@@ -240,10 +240,13 @@ impl Profile {
         })
     }
 
-    /// How a key of this kind signs; `None` for kinds that cannot. An EC key signs with the digest of its curve's size, whatever `digest`
-    /// says (RFC 5480 section 4).
-    pub fn signature_scheme(&self, kind: KeyKind) -> Option<SignatureScheme> {
-        Some(match kind {
+    /// How this key signs; `None` for keys that cannot. An EC key signs with the digest of its curve's size, whatever `digest` says (RFC
+    /// 5480 section 4), and an RSA key that is for PSS alone with PSS, whatever `pss` says, and the digest that it is bound to.
+    pub fn signature_scheme(&self, key: &PublicKey) -> Option<SignatureScheme> {
+        if let Some(bound) = key.pss_only() {
+            return bound.signs_with(self.digest);
+        }
+        Some(match key.kind() {
             KeyKind::Rsa { .. } if self.pss => SignatureScheme::RsaPss(self.digest, self.digest.output_len()),
             KeyKind::Rsa { .. } => SignatureScheme::RsaPkcs1(self.digest),
             KeyKind::P256 => SignatureScheme::Ecdsa(Digest::Sha256),

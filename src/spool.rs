@@ -132,6 +132,9 @@ pub enum SpoolError {
     /// An entry's content is not what was written.
     #[error("spool: the content of {0} is damaged on disk; look at the disk, then remove the entry")]
     Damaged(EntryId),
+    /// Somebody held or released it since it was looked at.
+    #[error("spool: {0} was held or released meanwhile")]
+    Changed(EntryId),
     /// It is held: it is released, not tried again.
     #[error("spool: {0} is held; release it")]
     Held(EntryId),
@@ -342,7 +345,7 @@ impl Spool {
     /// Ends an entry.
     pub async fn done(&self, id: EntryId) -> Result<(), SpoolError> {
         self.entry(id).ok_or(SpoolError::NoEntry(id))?;
-        self.record(Change::Done(id)).await
+        self.record(id, Change::Done(id)).await
     }
 
     /// Removes an entry, whatever its state; nobody is told. A delivery that is under way goes on, and nothing follows from it.
@@ -354,7 +357,14 @@ impl Spool {
     /// stays with who has it: see [`Spool::give_back`].
     pub async fn hold(&self, id: EntryId, why: &str) -> Result<(), SpoolError> {
         self.entry(id).ok_or(SpoolError::NoEntry(id))?;
-        self.record(Change::Held(id, why.to_owned())).await
+        self.record(id, Change::Held(id, why.to_owned())).await
+    }
+
+    /// As [`Spool::hold`], where it is still held as `entry` says.
+    pub async fn hold_as(&self, entry: &Entry, why: &str) -> Result<(), SpoolError> {
+        let mut transaction = Transaction::only_as(entry);
+        transaction.change(Change::Held(entry.id, why.to_owned()));
+        self.send(transaction).await
     }
 
     /// Releases a held entry: due at once, its stuck recipients too. Outbound mail that policy has not treated is refused: it goes
@@ -364,7 +374,7 @@ impl Spool {
         if entry.treatment == Treatment::AsSubmitted {
             return Err(SpoolError::Untreated(id));
         }
-        self.record(Change::Released(id, Timestamp::now())).await
+        self.record(id, Change::Released(id, Timestamp::now())).await
     }
 
     /// Makes a waiting entry due at once; a held one is refused.
@@ -373,12 +383,14 @@ impl Spool {
         if !entry.may_go() {
             return Err(SpoolError::Held(id));
         }
-        self.record(Change::Retried(id, Timestamp::now())).await
+        self.record(id, Change::Retried(id, Timestamp::now())).await
     }
 
     /// Ends an entry and commits what takes its place, in one record: all of it or nothing (held outbound mail that was treated
-    /// anew). On return it is on disk. An entry that meanwhile ended is an error, and nothing takes its place.
-    pub async fn replace(&self, id: EntryId, entries: Vec<NewEntry>) -> Result<Vec<EntryId>, SpoolError> {
+    /// anew). On return it is on disk. An entry that meanwhile ended, or is not held as `entry` says any more, is an error, and nothing
+    /// takes its place: the word that came last holds.
+    pub async fn replace(&self, entry: &Entry, entries: Vec<NewEntry>) -> Result<Vec<EntryId>, SpoolError> {
+        let id = entry.id;
         let adopting = {
             let index = lock(&self.shared.index);
             index.slots.get(&id).ok_or(SpoolError::NoEntry(id))?.adopting.is_some()
@@ -387,7 +399,7 @@ impl Spool {
         if adopting {
             return Err(SpoolError::Held(id));
         }
-        let mut transaction = Transaction::only_if(id);
+        let mut transaction = Transaction::only_as(entry);
         transaction.change(Change::Done(id));
         let ids = self.stage(&mut transaction, entries, Timestamp::now()).await?;
         self.send(transaction).await?;

@@ -579,6 +579,45 @@ async fn a10_what_is_signed_inside_an_envelope_is_harvested_when_it_is_opened() 
     assert_eq!(state(&house, bert, &signer.certificate), Some(TrustState::Trusted));
 }
 
+/// What is not good enough for one of its recipients is nothing to learn from, however good it is for the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_nothing_is_learned_of_mail_that_is_quarantined_for_one_of_its_recipients() {
+    let (bert, dora) = ("bert@partner.example", "dora@ours.example");
+    // Nothing tells whether a certificate is revoked: it matters to her alone.
+    let policy = format!(
+        "[[rule]]\nmatch = {{ recipient = [\"{dora}\"] }}\nrevocation = \"require\"\nquarantine = [\"untrusted-signer\"]\n{REQUIRE}"
+    );
+    let top = "[harvest]\nwrites_per_second = 100\nmode = \"trust\"\n";
+    let house = House::build(&Plan { policy: &policy, top, ..Plan::default() }).await;
+    let pki = Pki::new(&house);
+    let (anna, hers) = (house.user(ANNA), house.user(dora));
+    let scheme = RecipientScheme { rsa: KeyTransport::RsaPkcs1, kdf: KeyDerivation::X963(Digest::Sha256) };
+    let recipients = vec![(anna, scheme), (hers, scheme)];
+    let plan = EncryptPlan { recipients, content: ContentEncryption::Aes256Gcm, derive_cek: false };
+    let send = async |to: &[&str]| {
+        let signer = issue(&pki.recipe(bert), Some(&house.ca));
+        let letter = Entity::parse(Bytes::from(Letter::new(bert, &signer).write()), &MimeLimits::default()).unwrap();
+        let sealed = Draft::new(&letter).unwrap().encrypt(&plan, true).unwrap().rope().to_bytes();
+        house.server.clear();
+        assert_eq!(house.send_in(bert, to, &sealed).await.code, 250);
+        house.settled().await;
+        let came = house.server.wait(1).await.remove(0);
+        assert!(came.to == [ANNA] && came.text().contains("smime=pass"), "{}", came.text());
+        looked_at(&house).await;
+        signer.certificate
+    };
+    for to in [[ANNA, dora], [dora, ANNA]] {
+        let certificate = send(&to).await;
+        assert_eq!(state(&house, bert, &certificate), None, "{to:?}");
+        assert_eq!(house.gateway.spool().entries().iter().filter(|one| one.held.is_some()).count(), 1, "kept from her");
+        for entry in house.gateway.spool().entries() {
+            house.gateway.spool().delete(entry.id).await.unwrap();
+        }
+    }
+    let certificate = send(&[ANNA]).await;
+    assert_eq!(state(&house, bert, &certificate), Some(TrustState::Trusted), "for her alone it is good enough");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a10_outsiders_do_not_let_the_store_grow_without_bound() {
     let house = house("mode = \"candidate\"\nper_mailbox = 2\npending = 4\ncertificates = 6").await;

@@ -185,8 +185,14 @@ longest = "1 h"
     }
 
     /// A certificate with a key of ours.
-    fn user(&self, address: &str) {
+    fn user(&self, address: &str) -> Issued {
         let issued = issue(&Recipe::mailbox(address, Timestamp::now(), NewKey::Rsa2048), Some(&self.ca));
+        self.user_as(address, &issued);
+        issued
+    }
+
+    /// The same with a certificate that there is.
+    fn user_as(&self, address: &str, issued: &Issued) {
         let new = NewCertificate {
             certificate: issued.certificate.clone(),
             provenance: Provenance { source: "import".into(), detail: "test".into(), at: Timestamp::now() },
@@ -584,6 +590,31 @@ async fn r9_a_dead_nodes_spool_is_taken_over_by_one_at_work() {
     second.stop();
 }
 
+/// Mail that waits to be opened bears the mark of the installation that took it. Taken over by another, with other keys, it is opened there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_received_mail_of_an_installation_with_another_kek_is_opened_by_the_one_that_took_it_over() {
+    let rule = "[[rule]]\nmatch = { direction = \"outbound\" }\nencrypt = \"require\"\n";
+    let (dead, alive) = (Node::new(rule).await, Node::new(rule).await);
+    let anna = dead.user(ANNA);
+    alive.user_as(ANNA, &anna);
+    dead.server.fault(Fault::Mail(451));
+    let (first, second) = (dead.serve(), alive.serve());
+    first.send(ANNA, &[ANNA], &plain(ANNA, ANNA, "sealed", CANARY)).await;
+    let sealed = dead.world.wait(1).await.remove(0).message;
+    let said = first.client("in").await.send(ANNA, &[ANNA], &sealed).await;
+    assert_eq!(said.octets, "250 2.0.0 accepted\r\n");
+    until("it was tried", || dead.list(&[]).first().filter(|one| one["attempts"] == 1).map(drop));
+    first.kill();
+    let (folder, kek) = (dead.path("spool").display().to_string(), dead.path("kek").display().to_string());
+    let adopted = alive.json(&["queue", "adopt", &folder, "--kek", &kek]);
+    assert_eq!(adopted["entries"], 1, "{adopted:#}");
+    alive.good(&["queue", "retry", "--all"]);
+    let came = alive.server.wait(1).await.remove(0);
+    assert!(came.to == [ANNA] && came.text().contains(CANARY), "{}", came.text());
+    until("all of it was delivered", || alive.ids(&[]).is_empty().then_some(()));
+    second.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a02_what_a_rule_quarantines_is_kept_until_a_person_releases_it() {
     let (signed, sealed, open) = ("bert@ours.example", "dora@ours.example", "erik@ours.example");
@@ -594,7 +625,7 @@ async fn a02_what_a_rule_quarantines_is_kept_until_a_person_releases_it() {
          [default]\nquarantine = [\"invalid-signature\", \"unauthenticated\"]\n"
     );
     let node = Node::new(&rules).await;
-    [ANNA, signed, sealed].iter().for_each(|address| node.user(address));
+    [ANNA, signed, sealed].iter().for_each(|address| drop(node.user(address)));
     let served = node.serve();
     served.send(ANNA, &[signed], &plain(ANNA, signed, "x", CANARY)).await;
     served.send(ANNA, &[sealed], &plain(ANNA, sealed, "y", CANARY)).await;

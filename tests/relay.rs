@@ -1,6 +1,8 @@
 //! End to end on loopback: client, gateway, next hop.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "support/outside.rs"]
+mod outside;
 mod support;
 
 use base64::Engine;
@@ -11,7 +13,7 @@ use support::{Client, Fault, Sink};
 use waxwing::cms::signed::CertificateId;
 use waxwing::mime::entity::{Entity, MimeLimits};
 use waxwing::pki::certificate::Certificate;
-use waxwing::smime::open::recipient_ids;
+use waxwing::smime::open::{envelope, recipient_ids};
 
 const ANNA: &str = "anna@ours.example";
 const BERT: &str = "bert@partner.example";
@@ -70,6 +72,59 @@ async fn subject_tags_are_written_where_they_are_on_and_forged_ones_go() {
     let came: Vec<String> = ours.server.wait(2).await.iter().map(|mail| mail.text()).collect();
     assert!(came.iter().any(|mail| mail.contains("\r\nSubject: [signed, encrypted] plan\r\n")), "{came:#?}");
     assert!(came.iter().any(|mail| mail.contains("\r\nSubject: other\r\n")), "{came:#?}");
+}
+
+/// What one profile excludes (here RSA PKCS#1 v1.5) stands in no envelope that its recipients get.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recipients_of_different_profiles_share_no_envelope() {
+    let policy = format!(
+        "[[rule]]\nmatch = {{ recipient = [\"{BERT}\", \"dora@partner.example\"] }}\nsign = \"never\"\nencrypt = \"require\"\nprofile = \"old\"\n\
+         [default]\nsign = \"never\"\nencrypt = \"require\"\nprofile = \"new\"\n\
+         [profile.old]\ncontent = [\"AES-256-CBC\"]\ntransport = \"pkcs1\"\n\
+         [profile.new]\ncontent = [\"AES-256-CBC\"]\ntransport = \"oaep-sha256\"\n"
+    );
+    let house = House::with_policy(&policy).await;
+    let people = [BERT, CARL, "dora@partner.example"];
+    let certificates = people.map(|one| house.partner(one));
+    assert_eq!(house.send_out(ANNA, &people, &plain(ANNA, BERT, "x", "y")).await.code, 250);
+    let mut sent = house.world.wait(2).await;
+    sent.sort_by_key(|mail| mail.to.len());
+    let envelopes: Vec<_> = sent
+        .iter()
+        .map(|mail| envelope(&entity(&mail.message), &MimeLimits::default(), Default::default()).unwrap())
+        .collect();
+    let named = |at: usize| -> Vec<usize> {
+        let ids = envelopes[at].recipients.iter().filter_map(|info| info.id.as_ref());
+        ids.map(|id| certificates.iter().position(|one| id.names(one)).unwrap()).collect()
+    };
+    assert_eq!((sent[0].to.as_slice(), named(0)), (&[CARL.to_owned()][..], vec![1]));
+    assert_eq!((sent[1].to.len(), named(1)), (2, vec![0, 2]), "of one profile, they do");
+}
+
+/// The rule that mail met when it came holds when it is opened, for what only a switch lets be read too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_for_encrypted_mail_holds_when_a_weak_cipher_is_opened_by_switch() {
+    if !outside::peers(&["openssl"]) {
+        return;
+    }
+    let policy = "[[rule]]\nmatch = { direction = \"inbound\", encrypted = true }\nquarantine = [\"unauthenticated\"]\n\
+        [default]\nencrypt = \"require\"\n[legacy]\nweak_ciphers = true\n";
+    let house = House::with_policy(policy).await;
+    let anna = house.user(ANNA);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("content"), "Content-Type: text/plain\r\n\r\nthe eagle has landed\r\n").unwrap();
+    std::fs::write(folder.path().join("anna.der"), anna.der()).unwrap();
+    let mut command = std::process::Command::new("openssl");
+    command.args(["cms", "-encrypt", "-binary", "-in", "content", "-out", "sealed", "-des3", "-recip", "anna.der"]);
+    assert!(command.args(["-keyform", "DER"]).current_dir(folder.path()).status().unwrap().success());
+    let sealed = std::fs::read_to_string(folder.path().join("sealed")).unwrap().replace('\n', "\r\n");
+    let message = format!("From: {BERT}\r\nTo: {ANNA}\r\nSubject: x\r\n{sealed}");
+    assert_eq!(house.send_in(BERT, &[ANNA], message.as_bytes()).await.code, 250);
+    house.settled().await;
+    let entries = house.gateway.spool().entries();
+    let held: Vec<_> = entries.iter().filter_map(|one| one.held.clone()).collect();
+    assert!(held.len() == 1 && held[0].starts_with("quarantine: unauthenticated"), "{held:?}");
+    assert!(house.server.mails().is_empty(), "it was delivered by another rule than the one it met");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,7 +30,7 @@ pub use key::{
     EC_PUBLIC_KEY, ED25519, RSA_ENCRYPTION, RSAES_OAEP, RSASSA_PSS, SECP256R1, SECP384R1, SECP521R1, X25519,
 };
 pub use post_quantum::{MlDsa, MlKem, ShakeDigest, SlhDsa};
-pub use signature::{SignatureScheme, certificate_signature_der, signature_scheme, signature_scheme_der};
+pub use signature::{PssKey, SignatureScheme, certificate_signature_der, signature_scheme, signature_scheme_der};
 pub use transport::{KeyTransport, key_transport, key_transport_der};
 
 /// Which weak algorithms may be read.

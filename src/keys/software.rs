@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use super::{Cek, KeyAnswer, KeyError, KeyHolder, KeyId, KeyOperation, Submission, post_quantum, wrap};
 use crate::cms::algorithm::{
     AlgorithmIdentifier, ContentEncryption, Digest, EC_PUBLIC_KEY, ED25519, KeyAgreement, KeyEncapsulation,
-    KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, SECP256R1, SECP384R1, SECP521R1, SignatureScheme, X25519, name_of,
+    KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, RSASSA_PSS, SECP256R1, SECP384R1, SECP521R1, SignatureScheme, X25519,
+    name_of,
 };
 use crate::cms::ber::{Reader, tag, write};
 use crate::pki::public_key::{KeyKind, PublicKey, agreement_curve, oaep_algorithm};
@@ -64,13 +65,14 @@ impl std::fmt::Debug for SoftwareKey {
 }
 
 impl SoftwareKey {
-    /// Reads a PKCS#8 PrivateKeyInfo (DER): RSA of 2048 to 8192 bits, P-256, P-384, P-521, Ed25519, X25519, ML-DSA and ML-KEM (seed,
+    /// Reads a PKCS#8 PrivateKeyInfo (DER): RSA of 2048 to 8192 bits (for PSS alone too), P-256, P-384, P-521, Ed25519, X25519, ML-DSA and ML-KEM (seed,
     /// expanded key or both). `Rejected` says what was found and what is taken.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let unreadable = |_| KeyError::Rejected("the key is not a PKCS#8 PrivateKeyInfo (DER)".to_owned());
         let (algorithm, curve) = private_key_algorithm(der).map_err(unreadable)?;
         let (secret, spki) = match algorithm {
             oid if oid == RSA_ENCRYPTION => rsa_secret(der)?,
+            oid if oid == RSASSA_PSS => pss_secret(der)?,
             oid if oid == EC_PUBLIC_KEY => ec_secret(der, curve)?,
             oid if oid == ED25519 => ed25519_secret(der)?,
             oid if oid == X25519 => x25519_secret(der)?,
@@ -137,7 +139,9 @@ impl SoftwareKey {
             "this key does not sign so: RSA signs with SHA-2, EC keys with the digest of their curve's size",
         );
         match (&self.inner.secret, scheme) {
-            (Secret::Rsa { sign, .. }, SignatureScheme::RsaPkcs1(_) | SignatureScheme::RsaPss(..)) => {
+            (Secret::Rsa { sign, .. }, SignatureScheme::RsaPkcs1(_) | SignatureScheme::RsaPss(..))
+                if self.inner.public.pss_only().is_none_or(|key| key.allows(scheme)) =>
+            {
                 let mut out = vec![0u8; sign.public_modulus_len()];
                 sign.sign(rsa_encoding(scheme).ok_or(unsuitable)?, &SystemRandom::new(), message, &mut out)
                     .map_err(failed)?;
@@ -176,6 +180,9 @@ impl SoftwareKey {
         let Secret::Rsa { pkcs1, oaep, .. } = &self.inner.secret else {
             return Err(KeyError::Unsuitable("key transport needs an RSA key"));
         };
+        if self.inner.public.pss_only().is_some() {
+            return Err(KeyError::Unsuitable("an RSA key for PSS alone transports no key"));
+        }
         let mut buffer = Zeroizing::new(vec![0u8; pkcs1.min_output_size()]);
         let length = match transport {
             KeyTransport::RsaPkcs1 => pkcs1.decrypt(encrypted, &mut buffer),
@@ -288,6 +295,25 @@ fn rsa_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {
     let pkcs1 = Pkcs1PrivateDecryptingKey::new(decrypt.clone()).map_err(failed)?;
     let oaep = OaepPrivateDecryptingKey::new(decrypt).map_err(failed)?;
     Ok((Secret::Rsa { sign, pkcs1, oaep }, spki))
+}
+
+/// A key named id-RSASSA-PSS (RFC 4055 section 1.2): an RSA key whose name, and what it is bound to, stand in its SubjectPublicKeyInfo.
+fn pss_secret(der: &[u8]) -> Result<(Secret, Vec<u8>), KeyError> {
+    let unreadable = |_| KeyError::Rejected("the RSA key for PSS cannot be read".to_owned());
+    let parts = || -> Result<_, crate::cms::error::CmsError> {
+        let mut fields = Reader::der(der).expect(tag::SEQUENCE, "PrivateKeyInfo")?.reader();
+        fields.small_integer("version")?;
+        let name = fields.expect(tag::SEQUENCE, "privateKeyAlgorithm")?.raw;
+        Ok((name, fields.expect(tag::OCTET_STRING, "privateKey")?.content))
+    };
+    let (name, key) = parts().map_err(unreadable)?;
+    let plain = write::sequence(&[&write::oid(&RSA_ENCRYPTION), &[tag::NULL, 0]]);
+    let key = Zeroizing::new(write::octet_string(key));
+    let pkcs8 = Zeroizing::new(write::sequence(&[&write::integer(0), &plain, &key]));
+    let (secret, spki) = rsa_secret(&pkcs8)?;
+    let public = PublicKey::from_spki(Bytes::from(spki))
+        .map_err(|error| KeyError::Rejected(format!("the RSA key is not fit for use: {error}")))?;
+    Ok((secret, write::sequence(&[name, &write::bit_string(public.key_bits())])))
 }
 
 /// The size of the modulus, read from the PKCS#8 itself: what is refused by it is named by it.

@@ -67,6 +67,52 @@ fn every_scheme_signs_and_verifies_and_nothing_else_does() {
     }
 }
 
+/// RFC 4055 sections 1.2 and 3.1: it signs with PSS alone, as it is bound to; nothing is encrypted to it, and nothing opened with it.
+#[test]
+fn an_rsa_key_for_pss_signs_as_it_is_bound_to_and_does_nothing_else() {
+    use crate::cms::algorithm::{RSASSA_PSS, certificate_signature_der};
+    use crate::cms::ber::{Reader, tag, write};
+    let pkcs8 = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
+    let mut fields = Reader::der(pkcs8.as_ref()).expect(tag::SEQUENCE, "key").unwrap().reader();
+    let (version, _, octets) = (fields.element().unwrap(), fields.element().unwrap(), fields.element().unwrap());
+    let named = |algorithm: &[u8]| SoftwareKey::from_pkcs8(&write::sequence(&[version.raw, algorithm, octets.raw]));
+    let (free, bound) = (
+        named(&write::sequence(&[&write::oid(&RSASSA_PSS)])).unwrap(),
+        named(&certificate_signature_der(SignatureScheme::RsaPss(Digest::Sha384, 40))).unwrap(),
+    );
+    let sign = |key: &SoftwareKey, scheme| {
+        let operation = KeyOperation::Sign { key: key.id(), scheme, message: Bytes::from_static(b"attributes") };
+        match key.perform(&operation)? {
+            KeyAnswer::Signature(signature) => Ok(signature),
+            KeyAnswer::Cek(_) => panic!("a signature is expected"),
+        }
+    };
+    let (sha256, sha384) = (SignatureScheme::RsaPss(Digest::Sha256, 32), SignatureScheme::RsaPss(Digest::Sha384, 48));
+    for (key, scheme) in [(&free, sha256), (&free, sha384), (&bound, sha384)] {
+        let signature = sign(key, scheme).unwrap();
+        key.public_key().verify(scheme, b"attributes", &signature).unwrap();
+    }
+    // Good signatures of the same numbers, and not what the key is for.
+    let good = sign(&free, sha256).unwrap();
+    assert!(matches!(bound.public_key().verify(sha256, b"attributes", &good), Err(CmsError::Algorithm(_))));
+    let short = SignatureScheme::RsaPss(Digest::Sha384, 39);
+    assert!(matches!(bound.public_key().verify(short, b"attributes", &good), Err(CmsError::Algorithm(_))));
+    assert!(matches!(sign(&bound, sha256), Err(KeyError::Unsuitable(_))));
+    for key in [&free, &bound] {
+        assert!(matches!(sign(key, SignatureScheme::RsaPkcs1(Digest::Sha256)), Err(KeyError::Unsuitable(_))));
+        let content = ContentEncryption::Aes128Cbc;
+        assert!(key.public_key().transport(KeyTransport::RsaPkcs1, &[1; 16]).is_err());
+        let operation = KeyOperation::Unwrap {
+            key: key.id(),
+            transport: KeyTransport::RsaPkcs1,
+            encrypted: vec![1; 256].into(),
+            content,
+            substitute: new_cek(content).unwrap(),
+        };
+        assert!(matches!(key.perform(&operation), Err(KeyError::Unsuitable(_))));
+    }
+}
+
 #[test]
 fn a_short_rsa_key_is_refused_and_the_message_says_so() {
     // RFC 4134's Bob has 1024 bits; here the frame of such a key is enough, its size is looked at first.

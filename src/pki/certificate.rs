@@ -261,6 +261,9 @@ impl Certificate {
             (Purpose::Encryption, KeyKind::MlDsa(_) | KeyKind::SlhDsa(_)) => {
                 return refuse("a key that signs cannot encrypt");
             }
+            (Purpose::Encryption, KeyKind::Rsa { .. }) if self.inner.public_key.pss_only().is_some() => {
+                return refuse("an RSA key for PSS alone cannot encrypt (RFC 4055 section 1.2)");
+            }
             (Purpose::Signature, _) => {
                 (usage::DIGITAL_SIGNATURE | usage::NON_REPUDIATION, "digitalSignature or nonRepudiation")
             }

@@ -14,8 +14,8 @@ use const_oid::ObjectIdentifier;
 use zeroize::Zeroizing;
 
 use crate::cms::algorithm::{
-    AlgorithmIdentifier, Digest, EC_PUBLIC_KEY, ED25519, KeyTransport, MlDsa, MlKem, RSA_ENCRYPTION, RSASSA_PSS,
-    SECP256R1, SECP384R1, SECP521R1, SignatureScheme, SlhDsa, X25519, name_of,
+    AlgorithmIdentifier, Digest, EC_PUBLIC_KEY, ED25519, KeyTransport, MlDsa, MlKem, PssKey, RSA_ENCRYPTION,
+    RSASSA_PSS, SECP256R1, SECP384R1, SECP521R1, SignatureScheme, SlhDsa, X25519, name_of,
 };
 use crate::cms::ber::{Reader, slice, tag};
 use crate::cms::error::CmsError;
@@ -85,7 +85,7 @@ struct Inner {
     /// The subjectPublicKey bits.
     bits: Bytes,
     /// id-RSASSA-PSS: for PSS signatures only (RFC 4055 section 1.2).
-    pss_only: bool,
+    pss_only: Option<PssKey>,
     verifiers: [OnceLock<Option<ParsedPublicKey>>; VERIFIERS],
     transport: OnceLock<Option<Transport>>,
     encapsulation: OnceLock<Option<EncapsulationKey>>,
@@ -126,11 +126,11 @@ impl PublicKey {
         let algorithm = AlgorithmIdentifier::from_der(fields.expect(tag::SEQUENCE, "AlgorithmIdentifier")?.raw)?;
         let bits = fields.expect(tag::BIT_STRING, "subjectPublicKey")?.bit_string("subjectPublicKey")?;
         fields.end("SubjectPublicKeyInfo")?;
-        let mut pss_only = false;
+        let mut pss_only = None;
         let kind = match algorithm.oid {
             oid if oid == RSA_ENCRYPTION => rsa_kind(bits)?,
             oid if oid == RSASSA_PSS => {
-                pss_only = true;
+                pss_only = Some(PssKey::of(&algorithm)?);
                 rsa_kind(bits)?
             }
             oid if oid == EC_PUBLIC_KEY => ec_kind(&algorithm)?,
@@ -157,6 +157,10 @@ impl PublicKey {
     /// What kind it is.
     pub fn kind(&self) -> KeyKind {
         self.inner.kind
+    }
+    /// What it is bound to where it is an RSA key for PSS alone (id-RSASSA-PSS): nothing is encrypted to it.
+    pub fn pss_only(&self) -> Option<PssKey> {
+        self.inner.pss_only
     }
     /// RSA under 2048 bits: to be used for verifying old signatures only, by the legacy switch.
     pub fn is_weak(&self) -> bool {
@@ -200,7 +204,7 @@ impl PublicKey {
     }
     /// Encrypts a CEK to an RSA key of at least 2048 bits.
     pub fn transport(&self, how: KeyTransport, cek: &[u8]) -> Result<Vec<u8>, CmsError> {
-        if !matches!(self.inner.kind, KeyKind::Rsa { .. }) || self.inner.pss_only {
+        if !matches!(self.inner.kind, KeyKind::Rsa { .. }) || self.inner.pss_only.is_some() {
             return Err(refused(format!(
                 "{} is no key to transport a content-encryption key to",
                 self.inner.kind.name()
@@ -250,7 +254,7 @@ impl PublicKey {
     /// Gives the verifier for a scheme, decoded once for the common ones.
     fn with_verifier<T>(&self, scheme: SignatureScheme, with: impl FnOnce(Verifier<'_>) -> T) -> Result<T, CmsError> {
         let unfit = || refused(format!("{} does not fit a key of kind {}", scheme.name(), self.inner.kind.name()));
-        if self.inner.pss_only && !matches!(scheme, SignatureScheme::RsaPss(..)) {
+        if self.inner.pss_only.is_some_and(|key| !key.allows(scheme)) {
             return Err(unfit());
         }
         let (place, algorithm): (usize, &'static dyn VerificationAlgorithm) = match scheme {

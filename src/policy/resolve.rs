@@ -210,7 +210,7 @@ fn sign(
     let able: Vec<_> = usable
         .iter()
         .filter_map(|candidate| {
-            profile.signature_scheme(candidate.certificate.public_key().kind())?;
+            profile.signature_scheme(candidate.certificate.public_key())?;
             Some((*candidate, signer(candidate)?))
         })
         .collect();

@@ -281,7 +281,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let (expired, late) = (before(now, expire), before(now, warn));
         let claimed = self.spool.claim_out_of_time(OUT_OF_TIME_AT_ONCE, |entry| {
             let untold = entry.created < late && entry.delay_told.is_none() && self.hears_of_delay(entry);
-            entry.created < expired || entry.next_attempt > beyond || untold
+            entry.tried_since() < expired || entry.next_attempt > beyond || untold
         });
         for entry in &claimed {
             self.begun(&mut lock(&self.hops), entry);
@@ -350,9 +350,10 @@ impl<T: Transport, H: Handover> Work<T, H> {
             Err(SpoolError::NoEntry(_)) => return,
             Err(error) => return self.unreadable(&entry, &envelope, &error).await,
         };
-        let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
+        let header = dsn::quoted(&content);
+        let verdicts = self.deliver(&entry, &envelope, content).await;
         let now = self.clock.now();
-        let outcome = self.judge(&entry, &envelope, verdicts, &content, now);
+        let outcome = self.judge(&entry, &envelope, verdicts, &header, now);
         self.settle(entry.id, outcome).await;
     }
 
@@ -360,7 +361,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// takes no place from mail that can be read.
     async fn unreadable(&self, entry: &Entry, envelope: &Envelope, error: &SpoolError) {
         let now = self.clock.now();
-        let expired = now >= after(entry.created, self.settings.get().retry.expire);
+        let expired = now >= after(entry.tried_since(), self.settings.get().retry.expire);
         if expired || matches!(error, SpoolError::Damaged(_)) {
             self.handover.alert(entry, &error.to_string());
             let _ = self.spool.hold(entry.id, &error.to_string()).await;
@@ -472,7 +473,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
         now: Timestamp,
     ) -> Outcome {
         let Retry { expire, warn, .. } = self.settings.get().retry;
-        let expired = now >= after(entry.created, expire);
+        let expired = now >= after(entry.tried_since(), expire);
         let late = entry.delay_told.is_none() && now >= after(entry.created, warn);
         let sender = self.may_notify(entry);
         let mut verdicts = verdicts.into_iter();

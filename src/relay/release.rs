@@ -1,5 +1,8 @@
 //! Held outbound mail goes: by policy anew, when a person asks for it or when what it waited for has come.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -59,6 +62,15 @@ pub enum ReleaseError {
     Changed,
 }
 
+impl ReleaseError {
+    fn of(error: SpoolError) -> Self {
+        match error {
+            SpoolError::Changed(_) => Self::Changed,
+            error => Self::Spool(error),
+        }
+    }
+}
+
 /// A recipient, and how his mail leaves or why it stays.
 pub type Fate = (Mailbox, Result<String, String>);
 
@@ -100,17 +112,14 @@ impl Releaser {
         if by == By::Itself && again.entries.iter().any(|one| one.held.is_none() && !one.encrypted) {
             again = Again { entries: Vec::new(), fates: vec![Err(NOT_BY_ITSELF.to_owned()); names.len()] };
         }
-        if self.spool.entry(id).is_some_and(|now| now.held != entry.held) {
-            return Err(ReleaseError::Changed);
-        }
         if again.entries.is_empty() {
             let why = again.reasons();
             if entry.held.as_ref() != Some(&why) {
-                self.spool.hold(id, &why).await?;
+                self.spool.hold_as(&entry, &why).await.map_err(ReleaseError::of)?;
             }
         } else {
             let new = again.entries.into_iter().map(|one| in_place_of(&entry, new_entry(one))).collect();
-            self.spool.replace(id, new).await?;
+            self.spool.replace(&entry, new).await.map_err(ReleaseError::of)?;
         }
         let fates: Vec<Fate> = names.into_iter().zip(again.fates).collect();
         for (recipient, fate) in &fates {

@@ -222,6 +222,26 @@ pub(super) fn wrapped(content: &Entity, author: Option<&Mailbox>, limits: &MimeL
     wraps.then_some(message)
 }
 
+/// A mail whose root is another message is one that its author forwards: protected, it says so, or whoever opens it would take what is
+/// forwarded for the mail (see [`wrapped`]). `None`: any other mail, and one that says itself what it is.
+pub(super) fn forwarding(message: &Entity, limits: &MimeLimits) -> Result<Option<Entity>, MimeError> {
+    let header = &message.header;
+    let silent = message.content_type().is_ok_and(|one| {
+        one.essence == "message/rfc822" && ["forwarded", "hp"].iter().all(|name| one.parameter(name).is_none())
+    });
+    if !silent || !header.defects.is_empty() {
+        return Ok(None);
+    }
+    let says = content_type_field(message, |parameters| parameters.set("forwarded", "yes"))?;
+    let mut octets = Vec::with_capacity(message.raw.len().saturating_add(64));
+    for field in &header.fields {
+        push_field(&mut octets, if field.is("Content-Type") { &says } else { &field.raw });
+    }
+    octets.extend_from_slice(b"\r\n");
+    octets.extend_from_slice(&message.body);
+    Entity::parse(octets.into(), limits).map(Some)
+}
+
 /// A Content-Type field written anew.
 fn content_type_field(entity: &Entity, edit: impl FnOnce(&mut Parameters)) -> Result<Vec<u8>, MimeError> {
     let text = match entity.header.one("Content-Type")? {

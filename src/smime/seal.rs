@@ -144,7 +144,8 @@ impl Sealed {
 
 impl Draft {
     /// Takes a message apart (see `mime::canonical::prepare`). A message that is already signed keeps its octets; so does one
-    /// that cannot be made safe for 7-bit hops without touching a signed or encrypted part, or without a guess.
+    /// that cannot be made safe for 7-bit hops without touching a signed or encrypted part, or without a guess. One that is another
+    /// message forwarded says so (`forwarded=yes`), lest it be taken for one that is wrapped (RFC 8551 section 3.1).
     pub fn new(message: &Entity) -> Result<Self, SealError> {
         let limits = MimeLimits::default();
         if is_signed_message(message, &limits) {
@@ -153,6 +154,8 @@ impl Draft {
             entity.push_raw(message.body.clone());
             return Ok(Self { outer, entity, signed: true, kept: false, form: None });
         }
+        let forwarding = header_protection::forwarding(message, &limits)?;
+        let message = forwarding.as_ref().unwrap_or(message);
         let (prepared, kept) = match canonical::prepare(message, &limits) {
             Ok(prepared) => (prepared, false),
             // RFC 8551 section 3.1.3 asks for 7-bit data in multipart/signed alone.

@@ -94,7 +94,9 @@ impl Spool {
         let copies = self.copies(source.identity);
         adopted.entries = octets(copies.len());
         adopted.octets = copies.iter().filter_map(|id| self.entry(*id)).map(|entry| entry.size).sum();
-        self.record(Change::Activated(source.identity)).await?;
+        let mut activated = Transaction::default();
+        activated.change(Change::Activated(source.identity));
+        self.send(activated).await?;
         let keep = !adopted.left.is_empty();
         blocking(move || if keep { Ok(()) } else { Ok(clean(source.disk.as_ref())?) }).await?;
         Ok(adopted)

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::entry::{EntryId, NewEntry};
+use super::entry::{Entry, EntryId, NewEntry};
 use super::recent::Recent;
 use super::record::{Change, Digest, Payload, Stored, to_digest};
 use super::seal::EntrySealer;
@@ -30,14 +30,23 @@ pub(super) enum Order {
     RemoveBodies(Vec<EntryId>),
 }
 
+/// What a transaction depends on, judged where transactions are put in their order.
+#[derive(Debug, Clone)]
+pub(super) struct Condition {
+    /// The entry is there.
+    pub(super) id: EntryId,
+    /// And is held for this reason, or not at all; `None`: that does not matter.
+    pub(super) held: Option<Option<String>>,
+}
+
 /// One transaction on its way to the writer.
 pub(super) struct Job {
     pub(super) payload: Vec<u8>,
     pub(super) changes: Vec<Change>,
     /// It brings mail of others: refused while the disk is in trouble. Anything else waits, or takes of the reserve.
     pub(super) mail: bool,
-    /// Refused when this entry is not there any more.
-    pub(super) only_if: Option<EntryId>,
+    /// Refused where it does not hold any more.
+    pub(super) only_if: Option<Condition>,
     /// Whether it is still wanted when it is done; `None`: it is.
     pub(super) fate: Option<Arc<Fate>>,
     pub(super) reply: Option<oneshot::Sender<Result<(), SpoolError>>>,
@@ -142,14 +151,19 @@ pub(super) struct Transaction {
     payload: Payload,
     changes: Vec<Change>,
     mail: bool,
-    only_if: Option<EntryId>,
+    only_if: Option<Condition>,
     bodies: Vec<Bodies>,
 }
 
 impl Transaction {
     /// Refused when this entry is not there any more.
     pub(super) fn only_if(id: EntryId) -> Self {
-        Self { only_if: Some(id), ..Self::default() }
+        Self { only_if: Some(Condition { id, held: None }), ..Self::default() }
+    }
+
+    /// Refused also when it was held or released meanwhile.
+    pub(super) fn only_as(entry: &Entry) -> Self {
+        Self { only_if: Some(Condition { id: entry.id, held: Some(entry.held.clone()) }), ..Self::default() }
     }
 
     pub(super) fn change(&mut self, change: Change) {
@@ -302,9 +316,9 @@ impl Spool {
         blocking(move || shared.noted(shared.disk.sync_folder())).await
     }
 
-    /// One change of an entry that is there.
-    pub(super) async fn record(&self, change: Change) -> Result<(), SpoolError> {
-        let mut transaction = Transaction::default();
+    /// One change of an entry, if it is still there when its turn comes.
+    pub(super) async fn record(&self, id: EntryId, change: Change) -> Result<(), SpoolError> {
+        let mut transaction = Transaction::only_if(id);
         transaction.change(change);
         self.send(transaction).await
     }

@@ -223,6 +223,7 @@ impl NewEntry {
             next_attempt: micros(self.next_attempt.unwrap_or(now)),
             created: micros(created),
             delay_told: delay_told.map(micros),
+            released: None,
             held,
             size,
         };
@@ -269,6 +270,8 @@ pub struct Entry {
     pub created: Timestamp,
     /// When its sender was told that it is delayed.
     pub delay_told: Option<Timestamp>,
+    /// When it was released last, if it was held.
+    pub released: Option<Timestamp>,
     /// Why it is held, if it is: a held entry is never due.
     pub held: Option<String>,
     /// Octets of the content.
@@ -282,6 +285,11 @@ impl Entry {
     /// Whether a person holds it.
     pub fn is_held_by_hand(&self) -> bool {
         self.held.as_ref().is_some_and(|why| why.starts_with(BY_HAND))
+    }
+
+    /// Since when it is tried: what was held has all its time from its release.
+    pub fn tried_since(&self) -> Timestamp {
+        self.released.unwrap_or(self.created).max(self.created)
     }
 
     /// The envelope of what is still to be delivered.

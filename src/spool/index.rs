@@ -108,7 +108,7 @@ impl Index {
             Change::Held(id, why) => self.edit(id, |slot| Arc::make_mut(&mut slot.entry).held = Some(why)),
             Change::Released(id, at) => self.edit(id, |slot| {
                 let entry = Arc::make_mut(&mut slot.entry);
-                (entry.held, entry.next_attempt) = (None, micros(at));
+                (entry.held, entry.next_attempt, entry.released) = (None, micros(at), Some(micros(at)));
                 for one in &mut entry.recipients {
                     one.state = match one.state {
                         RecipientState::Stuck => RecipientState::Waiting,

@@ -22,7 +22,7 @@ pub(super) const MAGIC: u32 = 0x3152_5857;
 pub(super) const HEADER: usize = 24;
 pub(super) const CHECKSUM: usize = 16;
 /// The version of an entry's fields.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Octets of one payload.
 pub(super) const PAYLOAD_MAX: usize = 128 << 20;
 
@@ -286,6 +286,7 @@ impl Payload {
         self.time(entry.next_attempt);
         self.time(entry.created);
         self.optional_time(entry.delay_told);
+        self.optional_time(entry.released);
         self.option(entry.held.as_deref());
         self.u64(entry.size);
         self.len(entry.recipients.len());
@@ -387,10 +388,12 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
             3 => Change::Done(fields.id()?),
             4 => Change::Seal,
             5 => {
-                if fields.u8()? != VERSION {
-                    return None;
-                }
-                let entry = fields.entry(Layout::Version1)?;
+                let layout = match fields.u8()? {
+                    1 => Layout::Version1,
+                    VERSION => Layout::Version2,
+                    _ => return None,
+                };
+                let entry = fields.entry(layout)?;
                 let (sealed, key, salt) = (fields.flag()?, fields.sixteen()?, fields.sixteen()?);
                 let sealing = Sealing { key, salt };
                 if !sealed && (key, salt) != ([0; 16], [0; 16]) {
@@ -419,7 +422,9 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
 enum Layout {
     /// As before entries told their version.
     Unversioned,
+    /// Without the time of its release.
     Version1,
+    Version2,
 }
 
 struct Fields<'a> {
@@ -503,7 +508,7 @@ impl<'a> Fields<'a> {
     }
 
     fn entry(&mut self, layout: Layout) -> Option<Entry> {
-        let versioned = layout == Layout::Version1;
+        let versioned = layout != Layout::Unversioned;
         let id = self.id()?;
         let reverse_path = match self.option()? {
             None => ReversePath::Null,
@@ -523,6 +528,7 @@ impl<'a> Fields<'a> {
         let (private_key_tried, encrypted) = (self.flag()?, versioned && self.flag()?);
         let (attempts, next_attempt, created) = (self.u32()?, self.time()?, self.time()?);
         let delay_told = if versioned { self.optional_time()? } else { None };
+        let released = if layout == Layout::Version2 { self.optional_time()? } else { None };
         let (held, size) = (self.option()?, self.u64()?);
         let count = self.u32()?;
         let mut recipients = Vec::new();
@@ -548,6 +554,7 @@ impl<'a> Fields<'a> {
             next_attempt,
             created,
             delay_told,
+            released,
             held,
             size,
         })

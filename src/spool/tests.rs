@@ -131,8 +131,8 @@ async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone(
     assert_eq!((state, entry.listener.as_str(), entry.user.as_deref()), (EntryState::Held, "submission", Some("anna")));
     assert_eq!((entry.trusted, entry.log_id.as_str()), (true, "1a"));
     let both = tokio::join!(
-        spool.replace(id, vec![new_entry("sealed"), new_entry(&text(1, 5000))]),
-        spool.replace(id, vec![new_entry("sealed twice"), new_entry(&text(2, 5000))]),
+        spool.replace(&entry, vec![new_entry("sealed"), new_entry(&text(1, 5000))]),
+        spool.replace(&entry, vec![new_entry("sealed twice"), new_entry(&text(2, 5000))]),
     );
     // Whichever came first.
     let (new, other) = match both {
@@ -437,7 +437,8 @@ fn sample_payload() -> Vec<u8> {
         notify: Some(Notify { success: true, failure: false, delay: true }),
         orcpt: Some("rfc822;x".into()),
     };
-    let (content, entry) = new.into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
+    let (content, mut entry) = new.into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
+    entry.released = Some(entry::micros(later(3)));
     payload.put(&entry, None, None, content.chunks(10));
     let sealing = record::Sealing { key: [1; 16], salt: [2; 16] };
     payload.put(&entry, Some(sealing), Some((5_000_000, [7; 32])), std::iter::empty());
@@ -470,6 +471,29 @@ const UNVERSIONED: &str = "\
     732240622e6578616d706c6500000000000000000000000007070707070707070707070707070707070707070707070707070707\
     0707070701404b4c0000000000024d00000000000000030000000000000000000000000000000002000000030103000000776879\
     000000000000034d0000000000000004";
+
+/// Whoever speaks last of an entry is heard, also where both spoke within one sync; and nobody is told what did not happen.
+#[tokio::test]
+async fn a_hold_or_an_end_that_races_a_release_is_answered_truly() {
+    let disk = Simulated::default();
+    let (spool, _) = open(&disk);
+    let waiting = || NewEntry { treatment: Treatment::AsSubmitted, held: Some("policy".into()), ..new_entry("mail") };
+    let ids = spool.commit((0..4).map(|_| waiting()).collect()).await.unwrap();
+    let seen: Vec<_> = ids.iter().map(|id| spool.entry(*id).unwrap()).collect();
+    let new = || vec![new_entry("sealed")];
+    // Polled in their order: each is sent before the next begins.
+    let (held, replaced) = tokio::join!(spool.hold(ids[0], BY_HAND), spool.replace(&seen[0], new()));
+    assert_eq!((held, replaced), (Ok(()), Err(SpoolError::Changed(ids[0]))));
+    assert!(spool.entry(ids[0]).unwrap().is_held_by_hand());
+    assert_eq!(spool.hold_as(&seen[0], "no certificate").await, Err(SpoolError::Changed(ids[0])));
+    let (replaced, held) = tokio::join!(spool.replace(&seen[1], new()), spool.hold(ids[1], BY_HAND));
+    assert_eq!((replaced.is_ok(), held), (true, Err(SpoolError::NoEntry(ids[1]))));
+    let (replaced, deleted) = tokio::join!(spool.replace(&seen[2], new()), spool.delete(ids[2]));
+    assert_eq!((replaced.is_ok(), deleted), (true, Err(SpoolError::NoEntry(ids[2]))));
+    let (deleted, replaced) = tokio::join!(spool.delete(ids[3]), spool.replace(&seen[3], new()));
+    assert_eq!((deleted, replaced), (Ok(()), Err(SpoolError::NoEntry(ids[3]))));
+    assert_eq!(spool.entries().len(), 3);
+}
 
 #[test]
 fn records_of_older_versions_are_read() {

@@ -4,7 +4,7 @@
 //! old one ends. On a full disk the reserve is given up for it, so that what becomes of the mail that is here can be written down.
 //! Mail is taken again once the disk has room for the reserve.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -122,24 +122,34 @@ impl Writer {
         self.file.is_some() && self.shared.works.load(Ordering::Acquire)
     }
 
-    /// Answers those that are not wanted any more, whose entry ended, or that bring mail while the disk is in trouble. Of several
+    /// Answers those that are not wanted any more, whose entry ended or was held meanwhile, or that bring mail while the disk is in trouble. Of several
     /// that want the same entry the first has it.
     fn still_wanted(&self, group: Vec<Job>) -> Vec<Job> {
-        let mut ended = BTreeSet::new();
+        let (mut ended, mut held) = (BTreeSet::new(), BTreeMap::new());
         let (mut wanted, mut unwanted) = (Vec::with_capacity(group.len()), Vec::new());
         let index = lock(&self.shared.index);
         for job in group {
-            let gone = job.only_if.filter(|id| ended.contains(id) || !index.slots.contains_key(id));
-            if let Some(id) = gone {
-                unwanted.push((job, SpoolError::NoEntry(id)));
+            let unmet = job.only_if.as_ref().and_then(|wanted| {
+                let there = index.slots.get(&wanted.id).filter(|_| !ended.contains(&wanted.id));
+                let Some(slot) = there else { return Some(SpoolError::NoEntry(wanted.id)) };
+                let now = held.get(&wanted.id).unwrap_or(&slot.entry.held);
+                let changed = wanted.held.as_ref().is_some_and(|before| before != now);
+                changed.then_some(SpoolError::Changed(wanted.id))
+            });
+            if let Some(why) = unmet {
+                unwanted.push((job, why));
             } else if job.mail && !self.works() {
                 let why = lock(&self.shared.trouble).clone();
                 unwanted.push((job, SpoolError::Disk(why.unwrap_or_else(|| "in trouble".into()))));
             } else {
-                ended.extend(job.changes.iter().filter_map(|change| match change {
-                    Change::Done(id) => Some(*id),
-                    _ => None,
-                }));
+                for change in &job.changes {
+                    match change {
+                        Change::Done(id) => drop(ended.insert(*id)),
+                        Change::Held(id, why) => drop(held.insert(*id, Some(why.clone()))),
+                        Change::Released(id, _) => drop(held.insert(*id, None)),
+                        _ => {}
+                    }
+                }
                 wanted.push(job);
             }
         }

@@ -214,7 +214,7 @@ fn co_signers(args: &SealArgs, profile: &Profile, material: &mut Material) -> Re
             let refused =
                 |why: &str| Failure::new(format!("{} cannot sign: {why}", file.display()), "give another --sign-too");
             own.certificate.fits(Purpose::Signature).map_err(|error| refused(&error.to_string()))?;
-            let scheme = profile.signature_scheme(own.certificate.public_key().kind());
+            let scheme = profile.signature_scheme(own.certificate.public_key());
             let scheme = scheme.ok_or_else(|| refused("its key makes no signatures with this profile"))?;
             let chain = chain(&own.certificate, material);
             signers.push(CoSigner { key: own.key, certificate: own.certificate, chain, scheme });
@@ -224,7 +224,7 @@ fn co_signers(args: &SealArgs, profile: &Profile, material: &mut Material) -> Re
 }
 
 fn scheme(own: &OwnKey, from: &Mailbox, profile: &Profile) -> Result<SignatureScheme, Failure> {
-    profile.signature_scheme(own.certificate.public_key().kind()).ok_or_else(|| {
+    profile.signature_scheme(own.certificate.public_key()).ok_or_else(|| {
         Failure::new(
             format!("the key of {from} cannot sign with the profile {:?}", profile.name),
             "use another key or --profile",

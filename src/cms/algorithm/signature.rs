@@ -152,6 +152,45 @@ fn ecdsa_digest(oid: ObjectIdentifier) -> Option<Digest> {
     .find_map(|(known, digest)| (known == oid).then_some(digest))
 }
 
+/// What a key named id-RSASSA-PSS is bound to (RFC 4055 sections 1.2 and 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PssKey {
+    /// PSS with whatever parameters.
+    Any,
+    /// PSS with this digest, MGF1 of the same, and a salt of at least so many octets.
+    With(Digest, usize),
+}
+
+impl PssKey {
+    /// From the parameters of its AlgorithmIdentifier: absent, or RSASSA-PSS-params.
+    pub fn of(found: &AlgorithmIdentifier<'_>) -> Result<Self, CmsError> {
+        if found.parameters.is_none() {
+            return Ok(Self::Any);
+        }
+        match pss(found)? {
+            SignatureScheme::RsaPss(digest, salt) => Ok(Self::With(digest, salt)),
+            _ => Err(found.refused("parameters must be RSASSA-PSS-params")),
+        }
+    }
+    /// Whether it may make such signatures.
+    pub fn allows(self, scheme: SignatureScheme) -> bool {
+        match (self, scheme) {
+            (Self::Any, SignatureScheme::RsaPss(..)) => true,
+            (Self::With(digest, least), SignatureScheme::RsaPss(used, salt)) => used == digest && salt >= least,
+            _ => false,
+        }
+    }
+    /// How it signs, by this digest where the choice is free. `None`: it is bound to a digest or a salt that nothing is signed with here.
+    pub fn signs_with(self, digest: Digest) -> Option<SignatureScheme> {
+        let digest = match self {
+            Self::Any => digest,
+            Self::With(bound, _) => bound,
+        };
+        let scheme = SignatureScheme::RsaPss(digest, digest.output_len());
+        (self.allows(scheme) && !matches!(digest, Digest::Sha1 | Digest::Sha224)).then_some(scheme)
+    }
+}
+
 /// RSASSA-PSS-params (RFC 4055 section 3.1): present, MGF1 with the same digest, trailerField 1.
 fn pss(found: &AlgorithmIdentifier<'_>) -> Result<SignatureScheme, CmsError> {
     let parameters = found.parameters.ok_or_else(|| found.refused("parameters must be present"))?;

@@ -180,6 +180,12 @@ fn a10_nobody_but_its_owner_says_what_a_trusted_certificate_can_read() {
     let tomorrow = Sighting { signing_time: Some(now() + SignedDuration::from_hours(48)), ..weak(sighting(&own)) };
     assert_eq!(told(&decided(&known(None), &tomorrow), &own), 0);
     assert!(decide(&known(None), &weak(sighting(&own)), HarvestMode::Trust, false, 16).is_empty(), "switched off");
+    // Of one that waits for its approval: what came with it stays, whoever else signs a mail that names it.
+    let waits = identity(vec![record(&own, TRUSTED, "import"), record(&mallory, PENDING, BY_HARVEST)]);
+    let another = leaf(&ca);
+    assert_eq!(told(&decided(&waits, &weak(naming(&another, &mallory, true))), &mallory), 0);
+    assert_eq!(told(&decided(&waits, &weak(sighting(&mallory))), &mallory), 1, "he whose key it is");
+    assert_eq!(told(&decided(&waits, &weak(naming(&own, &mallory, true))), &mallory), 1, "the trusted key");
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Sealing<'_> {
 
 fn signed(draft: Draft, writer: &Person, profile: &Profile) -> Result<Draft, SealError> {
     let (Some(key), Some(certificate)) = (&writer.key, &writer.certificate) else { return Ok(draft) };
-    let Some(scheme) = profile.signature_scheme(key.public_key().kind()) else { return Ok(draft) };
+    let Some(scheme) = profile.signature_scheme(key.public_key()) else { return Ok(draft) };
     let signing = draft.sign(SignPlan {
         key: key.id(),
         certificate: certificate.clone(),

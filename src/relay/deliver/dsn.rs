@@ -169,7 +169,11 @@ impl Report<'_> {
         if self.action == Action::Delayed {
             let retry = &self.settings.retry;
             let held = self.entry.treatment == Treatment::AsSubmitted;
-            let until = after(self.entry.created, if held { retry.hold_expire } else { retry.expire });
+            let until = if held {
+                after(self.entry.created, retry.hold_expire)
+            } else {
+                after(self.entry.tried_since(), retry.expire)
+            };
             fields.structured("Will-Retry-Until", &date(until))?;
         }
         Ok(fields.finish().to_vec())
@@ -233,6 +237,13 @@ fn final_recipient(mailbox: &Mailbox) -> String {
 
 fn escaped(address: &str) -> String {
     address.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) }).collect()
+}
+
+/// What a report quotes of a content, in octets of its own: nobody keeps a large one for it.
+pub(super) fn quoted(content: &Bytes) -> Bytes {
+    let head = content.get(..HEADER_MAX).unwrap_or(content);
+    let end = memchr::memmem::find(head, b"\r\n\r\n").map_or(head.len(), |at| at + 4);
+    Bytes::copy_from_slice(head.get(..end).unwrap_or_default())
 }
 
 /// The header of the original, made printable ASCII in lines of bounded length.

@@ -267,6 +267,27 @@ async fn what_waits_too_long_expires_with_a_dsn() {
     assert!(String::from_utf8_lossy(&last).contains("Status: 4.4.7"));
 }
 
+/// However old it is, what a person released is tried for as long as mail that has just come.
+#[tokio::test]
+async fn what_was_held_for_long_has_all_its_time_from_its_release() {
+    let bench = bench(all(451));
+    let created = Timestamp::now() - jiff::SignedDuration::from_hours(5 * 24);
+    let old = NewEntry {
+        before: Some((created, Some(created))),
+        held: Some(BY_HAND.into()),
+        ..mail("a@ours.example", &["x@b.example"])
+    };
+    let id = bench.spool.commit(vec![old]).await.unwrap()[0];
+    bench.spool.release(id).await.unwrap();
+    bench.until("deferred", |bench| bench.count(|c| &c.deferred) == 1).await;
+    bench.step(12 * 3_600);
+    bench.until("tried again", |bench| bench.spool.entry(id).is_none_or(|entry| entry.attempts == 2)).await;
+    assert_eq!((bench.count(|c| &c.failed), bench.count(|c| &c.notified)), (0, 0));
+    bench.step(13 * 3_600);
+    bench.until("gone", |bench| bench.spool.entries().is_empty()).await;
+    assert_eq!((bench.count(|c| &c.failed), bench.count(|c| &c.notified)), (1, 1));
+}
+
 #[tokio::test]
 async fn what_a_wrong_clock_put_off_for_years_is_delivered() {
     let bench = bench(all(250));

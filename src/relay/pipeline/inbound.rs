@@ -257,9 +257,13 @@ impl Inner {
         (mail, mailbox): (&str, &Mailbox),
     ) -> Result<Box<Opened>, Refusal> {
         let asked = Timestamp::now();
-        let (kept, again) = (entity.undecoded(), context.clone());
+        // Held beside its content only where it may be opened again.
+        let fetches = context.revocation != Demand::Off && self.config.fetch.enabled;
+        let kept = fetches.then(|| (entity.undecoded(), context.clone()));
         let mut opened = self.open_once(entity, context, (mail, mailbox)).await?;
-        if self.fetch(std::mem::take(&mut opened.needs), asked).await {
+        if let Some((kept, again)) = kept
+            && self.fetch(std::mem::take(&mut opened.needs), asked).await
+        {
             let operations = opened.operations;
             opened = self.open_once(kept, again, (mail, mailbox)).await?;
             opened.operations = opened.operations.saturating_add(operations);
@@ -313,8 +317,8 @@ type Shared = (Box<Opened>, (bool, bool), Vec<usize>);
 
 /// See [`super::Pipeline::open_received`]. Recipients whose keys yield the same CEKs and the same message share a content.
 pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -> Result<OpenedMail, Refusal> {
-    let entity =
-        Entity::parse(received, &MimeLimits::default()).map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let limits = MimeLimits::default();
+    let mut entity = Entity::parse(received, &limits).map_err(|error| Refusal::Malformed(error.to_string()))?;
     let trust = inner.lookup.trust().map_err(unreadable)?;
     let now = Timestamp::now();
     // What was held on its way out is no inbound mail: released, it must never leave as it is.
@@ -331,10 +335,17 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
     let mut quarantined = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.
     let mut left = inner.config.limits.key_operations;
-    for (at, recipient) in came.envelope.recipients.iter().enumerate() {
+    let mut waiting = came.envelope.recipients.iter().enumerate().peekable();
+    while let Some((at, recipient)) = waiting.next() {
         // What is decoded of it goes with the opener: a large mail is not held three times.
         let own = entity.undecoded();
         let action = inner.action_again(came, &own, &recipient.mailbox);
+        // Nor beside its content, once the last one's is being opened: marks and harvest need the header alone.
+        if waiting.peek().is_none()
+            && let Some(header) = entity.header_alone(&limits)
+        {
+            entity = header;
+        }
         let opens = action.decrypt && !action.pass;
         let keys = if opens {
             inner.lookup.own_keys(&recipient.mailbox, action.domain_key).map_err(unreadable)?

@@ -381,10 +381,10 @@ fn protected(content: &Content, group: &Group) -> bool {
 
 fn planned(plan: Plan, at: usize, required: bool) -> Group {
     let sign = plan.sign.as_ref().and_then(|signer| {
-        let scheme = plan.profile.signature_scheme(signer.certificate.public_key().kind())?;
+        let scheme = plan.profile.signature_scheme(signer.certificate.public_key())?;
         let header = plan.profile.header.map(|header| (header, plan.encrypt.is_some()));
         let second = plan.second.as_ref().and_then(|second| {
-            let scheme = plan.profile.signature_scheme(second.certificate.public_key().kind())?;
+            let scheme = plan.profile.signature_scheme(second.certificate.public_key())?;
             Some((second.certificate.fingerprint(), scheme))
         });
         Some(SignKey { certificate: signer.certificate.fingerprint(), scheme, second, form: plan.form, header })

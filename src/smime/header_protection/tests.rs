@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::cms::algorithm::Legacy;
+use crate::cms::algorithm::{ContentEncryption, Legacy};
 use crate::keys::{SoftwareKey, SoftwareKeys};
 use crate::mime::canonical::canonical_line_ends;
 use crate::outside::corpora;
@@ -241,6 +241,35 @@ fn a_wrapped_message_is_what_is_delivered() {
         let text = delivered(&forwarded);
         assert!(text.contains("message/rfc822") && text.contains("Subject: Supper\r\n"), "{text}");
     }
+}
+
+/// A mail that is nothing but another one of the same author, forwarded, comes back under its own fields.
+#[test]
+fn a_mail_that_forwards_is_not_taken_for_one_that_is_wrapped() {
+    let pki = people(NewKey::P256);
+    let bob = pki.leaf(BOB).unwrap();
+    let forwarded = format!("From: {ALICE}\r\nSubject: Yesterday\r\nContent-Type: text/plain\r\n\r\nBring bread.\r\n");
+    let mail = |parameter: &str| {
+        format!(
+            "From: {ALICE}\r\nTo: {BOB}\r\nSubject: Fwd\r\nMIME-Version: 1.0\r\nContent-Type: message/rfc822{parameter}\r\n\r\n{forwarded}"
+        )
+    };
+    let how = HeaderProtection { outside: Confidentiality::Baseline, legacy_display: false };
+    for protected in [false, true] {
+        let draft = match protected {
+            true => Draft::with_protected_header(&entity(mail("")), how, true).unwrap(),
+            false => Draft::new(&entity(mail(""))).unwrap(),
+        };
+        let sealed = draft.encrypt(&encrypt_plan(&[bob], ContentEncryption::Aes256Gcm), true).unwrap();
+        let opened = entity(open(&pki, &[bob], sealed.rope().to_bytes()).message);
+        assert_eq!(opened.header.one("Subject").unwrap().unwrap().value(), "Fwd");
+        assert_eq!(opened.message(&limits()).unwrap().raw, forwarded);
+    }
+    // Who says that it is wrapped is believed.
+    let sealed = Draft::new(&entity(mail("; forwarded=no"))).unwrap();
+    let sealed = sealed.encrypt(&encrypt_plan(&[bob], ContentEncryption::Aes256Gcm), true).unwrap();
+    let opened = entity(open(&pki, &[bob], sealed.rope().to_bytes()).message);
+    assert_eq!(opened.header.one("Subject").unwrap().unwrap().value(), "Yesterday");
 }
 
 #[test]

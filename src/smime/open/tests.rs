@@ -1,12 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cms::algorithm::ContentEncryption;
-use crate::cms::signed::{self, SignParameters};
+use crate::cms::algorithm::{ContentEncryption, Digest};
+use crate::cms::signed::{self, SignParameters, SignedData};
 use crate::keys::SoftwareKeys;
 use crate::pki::authority::{DemoPki, Issued, NewKey, Recipe, issue_cached};
 use crate::smime::seal::{Draft, Form};
 use crate::smime::testing::*;
+use crate::smime::verdict::SmimeResult;
 
 mod layers;
 mod post_quantum;

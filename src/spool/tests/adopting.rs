@@ -94,6 +94,37 @@ async fn r9_a_folder_in_use_or_without_a_spool_is_refused_and_one_that_is_damage
     assert_eq!((again.entries, again.left.len()), (0, 1));
 }
 
+/// A copy whose original may still be delivered by the node it came from goes by no other way: what takes its place would be there beside it.
+#[tokio::test]
+async fn r9_a_copy_under_a_takeover_is_not_replaced_and_goes_once_it_is_finished() {
+    let theirs = Simulated::default();
+    let (node, _) = open(&theirs);
+    let submitted = NewEntry { treatment: Treatment::AsSubmitted, held: Some("policy".into()), ..new_entry("mail") };
+    node.commit(vec![submitted]).await.unwrap();
+    drop(node);
+    let (spool, _) = open(&Simulated::default());
+    // The other disk goes away when all was read of it, and before it was marked.
+    let mut last = theirs.after_kill();
+    for at in 0.. {
+        last = theirs.after_kill();
+        last.state().power_goes_at = Some(at);
+        spool.adopt_disk(Arc::new(last.clone()), None).await.unwrap_err();
+        if !spool.entries().is_empty() {
+            break;
+        }
+    }
+    let copy = spool.entries().remove(0);
+    assert_eq!(spool.replace(&copy, vec![new_entry("sealed")]).await, Err(SpoolError::Held(copy.id)));
+    assert_eq!(spool.entries().len(), 1, "nothing took its place");
+    spool.adopt_disk(Arc::new(last.after_kill()), None).await.unwrap();
+    let adopted = spool.entries();
+    assert_eq!(adopted.len(), 1);
+    spool.replace(&adopted[0], vec![new_entry("sealed")]).await.unwrap();
+    let mut delivered = BTreeMap::new();
+    deliver(&spool, &mut delivered).await;
+    assert_eq!(delivered, BTreeMap::from([("sealed".to_owned(), 1)]));
+}
+
 /// Which disk's operation is the last before the crash.
 #[derive(Debug, Clone, Copy)]
 enum Crash {

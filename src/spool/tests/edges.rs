@@ -172,7 +172,7 @@ fn edges() -> Vec<Edge> {
                 spool.commit(vec![held]).await.map(drop)
             }),
             step!(spool, disk => {
-                spool.replace(it(&spool), vec![new_entry("sealed"), new_entry(&text(3, 900))]).await.map(drop)
+                spool.replace(&spool.entry(it(&spool)).unwrap(), vec![new_entry("sealed"), new_entry(&text(3, 900))]).await.map(drop)
             }),
             &[("3:900", Waiting), ("sealed", Waiting)],
         ),

@@ -118,6 +118,32 @@ fn a07_compressed_content_that_names_another_author_is_not_valid() {
     assert!(opened.verdict.signer.is_none() && opened.announced.is_empty());
 }
 
+/// The same of a domain's signature: it does not speak for whoever is named in what it has compressed.
+#[test]
+fn a07_what_a_domain_signed_compressed_names_no_other_author() {
+    let pki = people(NewKey::P256);
+    let recipe = Recipe { mailboxes: vec!["@example.org".into()], ..Recipe::mailbox("gateway", now(), NewKey::P256) };
+    let gateway = issue_cached(&recipe, Some(&pki.intermediate));
+    let received = |from: &str| {
+        let inside = format!("{from}Content-Type: text/plain\r\n\r\nPay Mallory.\r\n");
+        let object = around(&compress_to_vec_zlib(inside.as_bytes(), 6));
+        open(&pki, &[], signed(&pki, &gateway, Form::Opaque, pkcs7_message(&object)))
+    };
+    for honest in ["", "From: alice@example.org\r\n"] {
+        let opened = received(honest);
+        assert_eq!((kinds(&opened).as_str(), opened.verdict.result), ("SC", SmimeResult::Policy));
+        assert_eq!(opened.verdict.domain.as_ref().unwrap().domain().as_str(), "example.org");
+    }
+    let opened = received("From: mallory@example.com\r\n");
+    assert_eq!(
+        (kinds(&opened).as_str(), opened.verdict.result),
+        ("SC", SmimeResult::Fail),
+        "{}",
+        opened.verdict.reason
+    );
+    assert!(opened.verdict.domain.is_none() && opened.verdict.signer.is_none());
+}
+
 /// Signed twice: the inner layer names another author, and the outer one, which shows none, does not make it good.
 #[test]
 fn a07_a_second_signature_around_another_author_is_not_valid() {
@@ -330,6 +356,77 @@ fn a_shared_secret_opens_an_envelope() {
         let secrets = vec![SharedSecret::Password("other".to_owned().into())];
         let shut = open_with(OpenContext { secrets, ..context(&pki, &[]) }, &holder(&[]), message);
         assert_eq!(kinds(&shut), "e");
+    }
+}
+
+/// A certificate whose key is for PSS alone (id-RSASSA-PSS, RFC 4055): what OpenSSL signs with it is verified here, and the other way round.
+#[test]
+fn a_key_for_pss_alone_signs_and_is_verified_both_ways() {
+    if !crate::outside::peers(&["openssl"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let output =
+            std::process::Command::new("openssl").args(line.split(' ')).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let write = |name: &str, octets: &[u8]| std::fs::write(dir.path().join(name), octets).unwrap();
+    let bound =
+        "-pkeyopt rsa_pss_keygen_md:sha384 -pkeyopt rsa_pss_keygen_mgf1_md:sha384 -pkeyopt rsa_pss_keygen_saltlen:48";
+    write(
+        "extensions",
+        b"subjectAltName=email:alice@example.org\nkeyUsage=critical,digitalSignature,keyEncipherment\n",
+    );
+    write("content", b"Content-Type: text/plain\r\n\r\nsigned with PSS\r\n");
+    run("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=Root -days 3650");
+    for parameters in ["-pkeyopt rsa_keygen_bits:2048", &format!("-pkeyopt rsa_keygen_bits:2048 {bound}")] {
+        run(&format!("genpkey -algorithm RSA-PSS {parameters} -out key.pem"));
+        run("req -new -key key.pem -subj /CN=Alice -out request -sigopt rsa_padding_mode:pss");
+        run("x509 -req -in request -CA ca.pem -CAkey ca.key -extfile extensions -days 3650 -out alice.pem");
+        run("pkcs8 -topk8 -nocrypt -in key.pem -outform DER -out key.der");
+        run(
+            "cms -sign -binary -nodetach -md sha384 -signer alice.pem -inkey key.pem -in content -outform DER -out signed",
+        );
+        let certificate = |name: &str| Certificate::from_pem_or_der(&read(name)).unwrap().remove(0);
+        let (root, alice) = (certificate("ca.pem"), certificate("alice.pem"));
+        let anchor = crate::pki::path::TrustAnchor { certificate: root, scope: crate::pki::path::AnchorScope::Global };
+        let trust = TrustSet { anchors: vec![anchor], ..TrustSet::default() };
+        let context = || OpenContext::new(Vec::new(), Arc::new(trust.clone()), Timestamp::now());
+        let theirs = open_with(context(), &SoftwareKeys::default(), pkcs7_message(&read("signed")));
+        assert_eq!(theirs.verdict.result, SmimeResult::Pass, "{}", theirs.verdict.reason);
+        let mut other = read("signed");
+        *other.last_mut().unwrap() ^= 1;
+        let other = open_with(context(), &SoftwareKeys::default(), pkcs7_message(&other));
+        assert_eq!(other.verdict.result, SmimeResult::Fail);
+        // However its keyUsage reads: nothing is encrypted to it.
+        assert!(alice.fits(crate::pki::certificate::Purpose::Encryption).is_err());
+        let mut keys = SoftwareKeys::default();
+        let key = keys.insert(crate::keys::SoftwareKey::from_pkcs8(&read("key.der")).unwrap());
+        // The profile's wish for PKCS#1 does not count: the key has only PSS.
+        let scheme =
+            crate::policy::Profile::builtin("compatible").unwrap().signature_scheme(alice.public_key()).unwrap();
+        let plan = crate::smime::seal::SignPlan {
+            key,
+            certificate: alice,
+            chain: Vec::new(),
+            encryption_certificate: None,
+            scheme,
+            digest: scheme.digest(),
+            form: Form::Opaque,
+            signing_time: Timestamp::now(),
+            capabilities: Vec::new(),
+            second: None,
+        };
+        let signing = Draft::new(&entity(mail())).unwrap().sign(plan).unwrap();
+        let answer = perform(&keys, signing.operation()).unwrap();
+        let message = signing.finish(answer, true).unwrap().signed().unwrap().rope().to_bytes();
+        let ours = open_with(context(), &SoftwareKeys::default(), message.clone());
+        assert_eq!(ours.verdict.result, SmimeResult::Pass, "{}", ours.verdict.reason);
+        write("ours", &message);
+        run("cms -verify -in ours -CAfile ca.pem -out verified");
+        assert!(read("verified").ends_with(b"Bring bread.\r\n"));
     }
 }
 
