@@ -193,8 +193,10 @@ fn read_for(file: &Path) -> Vec<PathBuf> {
     let read = std::cell::RefCell::new(Vec::new());
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let reader = |path: &Path| {
-        read.borrow_mut().push(path.to_owned());
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
+        // They are named from the configuration's folder.
+        let path = folder_of(file).join(path);
+        read.borrow_mut().push(path.clone());
+        std::fs::read_to_string(&path).map_err(|error| error.to_string())
     };
     // It was read before: what is wrong was said.
     drop(Config::parse(&text, "", &reader));

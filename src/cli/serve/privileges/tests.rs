@@ -12,7 +12,7 @@ fn the_folders_of_all_files_that_the_configuration_names_are_read_and_few_are_wr
     config.audit = Some(crate::config::Audit { file: "/var/log/waxwing/audit.log".into(), rotate: 1 << 20 });
     let folders = Folders::of(&config, Path::new("waxwing.toml"));
     let written: Vec<&str> = folders.write.iter().filter_map(|path| path.to_str()).collect();
-    assert_eq!(written, ["/srv/spools", "/var/lib/waxwing", "/var/log/waxwing", "/var/spool/waxwing"]);
+    assert_eq!(written, ["/srv/spools", "/var/lib/waxwing/store", "/var/log/waxwing", "/var/spool/waxwing"]);
     for read in [".", "/etc/waxwing", "/srv/spools"] {
         assert!(folders.read.contains(Path::new(read)), "{read}: {folders:?}");
     }
