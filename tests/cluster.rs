@@ -15,6 +15,8 @@ mod secure;
 mod support;
 #[path = "cluster/t08.rs"]
 mod t08;
+#[path = "cluster/t20.rs"]
+mod t20;
 #[path = "cluster/tampered.rs"]
 mod tampered;
 
