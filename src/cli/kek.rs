@@ -69,7 +69,7 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "passphrase", "passphrase_file"])]
         recovery: Option<PathBuf>,
     },
-    /// Show the store's keys, what opens them, and which processes have the store open. Nothing shown is secret.
+    /// Show the store's keys, what opens them, which processes have the store open, and which gateways share it. Nothing shown is secret.
     #[command(after_help = "Example:\n  waxwing kek status --json")]
     Status {
         /// Print JSON.
@@ -90,7 +90,7 @@ enum Command {
         /// Go up to this step.
         #[arg(long, value_enum, default_value = "retire")]
         step: Step,
-        /// Seconds to wait for other processes to have the new key.
+        /// Seconds to wait for other processes, and gateways that share the store, to have the new key.
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         wait: u64,
     },

@@ -132,12 +132,12 @@ fn t20_who_shares_a_store_follows_its_keys_and_none_goes_back() {
     };
     let fresh = open("fresh", &[&file]).unwrap();
     whole(&fresh, "a new node, with the last key alone");
-    assert_eq!((fresh.alerts(), fresh.digest().unwrap()), (0, a.digest().unwrap()));
+    assert_eq!((fresh.alerts(), fresh.digest().unwrap().0), (0, a.digest().unwrap().0));
 
     // Who was away all the time gets along with both keys at hand, and says what to do with the new one alone.
     let late = open("away", &[&site.kek(), &file]).unwrap();
     whole(&late, "who was away");
-    assert_eq!((late.alerts(), late.digest().unwrap()), (0, a.digest().unwrap()));
+    assert_eq!((late.alerts(), late.digest().unwrap().0), (0, a.digest().unwrap().0));
     let says = open("lost", &[&file]).map(drop).unwrap_err().to_string();
     assert!(says.contains("move") && says.contains("read anew"), "{says}");
 
@@ -162,6 +162,69 @@ fn t20_who_shares_a_store_follows_its_keys_and_none_goes_back() {
         store.set_disabled(&owner(&addresses[1]), false).unwrap();
         whole(store, "after all that");
     }
+}
+
+#[test]
+fn a_rotation_that_is_refused_makes_no_key_and_a_lost_key_is_recovered() {
+    if !installed() {
+        return;
+    }
+    let mut members = Members::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = folder.path().join("waxwing.toml");
+    let endpoints = members.endpoints();
+    let configure = |kek: &str| {
+        let text = super::toml(folder.path(), &endpoints);
+        std::fs::write(&config, text.replace("/kek'", &format!("/{kek}'"))).unwrap();
+    };
+    configure("kek");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waxwing"));
+        let output = command.arg("--config").arg(&config).args(arguments).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let good = |arguments: &[&str]| {
+        let (code, said) = run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {said}");
+        said
+    };
+    good(&["kek", "init", &path("kek")]);
+    good(&["store", "init"]);
+    // Another node has a copy of the time before.
+    let etcd = Etcd { node: "other".into(), ..Site::settings(&endpoints) };
+    let other =
+        EmbeddedStore::open_shared(&folder.path().join("other"), folder.path().join("kek"), &etcd, Role::Command);
+    other.unwrap().add_certificates(&owner("anna@ours.example"), vec![certificate("anna@ours.example", true)]).unwrap();
+    // The copy's keys are not changed behind etcd's back, nor while etcd is away.
+    let (code, said) = run(&["kek", "rotate", &path("kek2"), "--store", &path("store"), "--kek", &path("kek")]);
+    assert!(code == Some(2) && said.contains("changed there alone"), "{said}");
+    assert!(!folder.path().join("kek2").exists());
+    (0..3).for_each(|at| members.kill(at));
+    let (code, said) = run(&["kek", "rotate", &path("kek2")]);
+    assert!(code == Some(2) && said.contains("etcd"), "{said}");
+    assert!(!folder.path().join("kek2").exists());
+    (0..3).for_each(|at| members.restart(at));
+    members.wait();
+
+    good(&["kek", "init", "--recovery", &path("recovery")]);
+    std::fs::remove_file(folder.path().join("kek")).unwrap();
+    assert_eq!(run(&["kek", "status"]).0, Some(2), "it is lost");
+    good(&["kek", "recover", "--recovery", &path("recovery"), &path("kek2")]);
+    configure("kek2");
+    let status: serde_json::Value = serde_json::from_str(&good(&["kek", "status", "--json"])).unwrap();
+    let states: Vec<&str> =
+        status["keks"].as_array().unwrap().iter().map(|kek| kek["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["recovery", "active"], "{status}");
+    // The other node is given the new key alone, and goes on.
+    let other =
+        EmbeddedStore::open_shared(&folder.path().join("other"), folder.path().join("kek2"), &etcd, Role::Command)
+            .unwrap();
+    assert_eq!((private(&other, "anna@ours.example").is_empty(), other.alerts()), (false, 0));
+    let said: serde_json::Value = serde_json::from_str(&good(&["kek", "reseal", "--json"])).unwrap();
+    assert_eq!((said["written"].as_u64(), said["waits"].as_array().map(Vec::len)), (Some(1), Some(0)), "{said}");
+    other.shared().unwrap().catch_up().unwrap();
+    assert_eq!((private(&other, "anna@ours.example").is_empty(), other.alerts()), (false, 0));
 }
 
 /// A next hop that counts mails by their number.
@@ -323,16 +386,8 @@ impl Nodes {
     }
 
     fn etcd(&self, node: &str) -> Etcd {
-        Etcd {
-            endpoints: self.etcd.clone(),
-            prefix: "waxwing".into(),
-            node: node.into(),
-            user: None,
-            ca: None,
-            identity: None,
-            max_staleness: Duration::from_secs(60),
-            timeout: Duration::from_secs(10),
-        }
+        let timeout = Duration::from_secs(10);
+        Etcd { node: node.into(), timeout, ..Site::settings(&self.etcd) }
     }
 }
 
@@ -480,6 +535,17 @@ fn t20_keys_of_a_shared_store_are_renewed_while_mail_flows_and_everything_is_kil
         until("mail flows after all that", LONG, || taken.lock().unwrap().len() > before + 20);
         stop.store(true, Ordering::Relaxed);
     });
+    // What each gateway has is shown on every node.
+    let shown = nodes.command("b", &["kek", "status", "--json"]).output().unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let newest = &shown["store_keys"][0]["id"];
+    let said: Vec<&str> =
+        shown["nodes"].as_array().unwrap().iter().map(|node| node["name"].as_str().unwrap()).collect();
+    assert_eq!(said, ["a", "b", "c"], "{shown}");
+    for node in shown["nodes"].as_array().unwrap() {
+        assert_eq!(&node["all_under"], newest, "{shown}");
+        assert!(node["keks"].as_array().unwrap().contains(&shown["keks"][0]["kek"]), "{shown}");
+    }
     let taken = taken.into_inner().unwrap();
     until("everything that was taken arrives", LONG, || {
         let seen = counter.0.lock().unwrap();

@@ -354,3 +354,56 @@ pub(super) fn reseal_copy(inner: &Inner) -> Result<(), StoreError> {
         worked = Instant::now();
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, Weak};
+
+    use jiff::Timestamp;
+    use tokio::sync::watch;
+
+    use super::super::client::Client;
+    use super::super::{Role, State};
+    use super::*;
+    use crate::config::Etcd;
+
+    fn core() -> Core {
+        let (max_staleness, timeout) = (Duration::from_secs(60), Duration::from_millis(20));
+        let etcd = Etcd {
+            endpoints: vec!["http://127.0.0.1:9".into()],
+            prefix: "waxwing".into(),
+            node: "a".into(),
+            user: None,
+            ca: None,
+            identity: None,
+            max_staleness,
+            timeout,
+        };
+        Core {
+            client: Client::new(&etcd).unwrap(),
+            inner: Weak::new(),
+            prefix: "waxwing/".into(),
+            node: "a".into(),
+            role: Role::Command,
+            max_staleness,
+            boot: [0; 16],
+            state: watch::Sender::new(State::default()),
+            sent: Mutex::default(),
+            started: Timestamp::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn t20_a_change_is_made_under_the_header_that_it_was_sealed_by_and_no_other() {
+        let core = core();
+        let never = core.header_of(0).await.unwrap_err().to_string();
+        assert!(never.contains("the change was not made"), "{never}");
+        let there = There { looked: 9, at: 5, generation: 3, wrong: None };
+        core.state.send_modify(|state| (state.header, state.applied) = (there, 8));
+        assert_eq!(core.header_of(3).await, Ok(Ok(5)));
+        assert_eq!(core.header_of(2).await, Ok(Err(8)), "sealed by keys that are retired by now: planned again");
+        assert!(matches!(core.header_of(4).await, Err(StoreError::Unavailable(_))), "one that was not looked at yet");
+        core.state.send_modify(|state| state.header.wrong = Some(Divergence::Older));
+        assert!(matches!(core.header_of(3).await, Err(StoreError::Unavailable(_))), "what is there is not ours");
+    }
+}
