@@ -15,6 +15,8 @@ mod secure;
 mod support;
 #[path = "cluster/t08.rs"]
 mod t08;
+#[path = "cluster/t20.rs"]
+mod t20;
 #[path = "cluster/tampered.rs"]
 mod tampered;
 
@@ -68,14 +70,19 @@ impl Site {
     }
 
     fn etcd(&self, node: &str) -> Etcd {
+        let (prefix, max_staleness) = (self.prefix.clone(), self.max_staleness);
+        Etcd { prefix, max_staleness, node: node.into(), ..Self::settings(&self.endpoints) }
+    }
+
+    fn settings(endpoints: &[String]) -> Etcd {
         Etcd {
-            endpoints: self.endpoints.clone(),
-            prefix: self.prefix.clone(),
-            node: node.into(),
+            endpoints: endpoints.to_vec(),
+            prefix: "waxwing".into(),
+            node: String::new(),
             user: None,
             ca: None,
             identity: None,
-            max_staleness: self.max_staleness,
+            max_staleness: Duration::from_secs(60),
             timeout: Duration::from_secs(5),
         }
     }

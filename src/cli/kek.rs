@@ -10,11 +10,15 @@ use serde_json::{Value, json};
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, StoreArgs, print_table, read_config, shown};
 use crate::config::KekSources;
+use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedStore, KekStatus};
-use crate::store::keyring::{Cost, Kek, KekState, RecoveryKey, ask, hex, passphrase, passphrase_in};
+use crate::store::etcd::{Node, Role, Shared};
+use crate::store::keyring::{Cost, Fingerprint, Kek, KekState, RecoveryKey, ask, hex, passphrase, passphrase_in};
 
 /// Between two looks at what other processes have, in milliseconds.
 const LOOK: u64 = 200;
+/// A gateway that gave a sign of life within so many seconds is at work.
+const ALIVE: i64 = 15;
 
 /// Arguments of `waxwing kek`.
 #[derive(Debug, clap::Args)]
@@ -65,7 +69,7 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "passphrase", "passphrase_file"])]
         recovery: Option<PathBuf>,
     },
-    /// Show the store's keys, what opens them, and which processes have the store open. Nothing shown is secret.
+    /// Show the store's keys, what opens them, which processes have the store open, and which gateways share it. Nothing shown is secret.
     #[command(after_help = "Example:\n  waxwing kek status --json")]
     Status {
         /// Print JSON.
@@ -86,19 +90,22 @@ enum Command {
         /// Go up to this step.
         #[arg(long, value_enum, default_value = "retire")]
         step: Step,
-        /// Seconds to wait for other processes to have the new key.
+        /// Seconds to wait for other processes, and gateways that share the store, to have the new key.
         #[arg(long, value_name = "SECONDS", default_value_t = 30)]
         wait: u64,
     },
     /// Make a new store key, write every record and private key anew under it, and drop the old one, while mail flows. Stopped at any
     /// point, it is run again.
     ///
-    /// Exit status: 0 done, 1 done, but some records are not authentic, 2 it failed.
+    /// Exit status: 0 done, 1 done, but some records are not authentic, or something is to be done first (it says what), 2 it failed.
     #[command(after_help = "Example:\n  waxwing kek reseal")]
     Reseal {
         /// Do not rest: half of the time is left to others otherwise.
         #[arg(long)]
         full_speed: bool,
+        /// Seconds to wait for the gateways that share the store to have written their copies anew.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        wait: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -130,7 +137,9 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
         Command::Rotate { new, making, step, wait } => {
             Rotation::begin(&store, context, &new, &making)?.go(step, Duration::from_secs(wait))
         }
-        Command::Reseal { full_speed, json } => reseal(&store, context, full_speed, json),
+        Command::Reseal { full_speed, wait, json } => {
+            reseal(&store, context, full_speed, Duration::from_secs(wait), json)
+        }
         Command::Recover { recovery, new, making } => recover(&store, context, &recovery, &new, &making),
     }
 }
@@ -159,11 +168,15 @@ impl Making {
 
     /// Makes it, or reads what was made before.
     fn make_or_read(&self, file: &Path) -> Result<Kek, Failure> {
-        if !file.exists() {
-            let made = self.make(file)?;
-            println!("made the key-encryption key {}; keep a copy apart from the store", file.display());
-            return Ok(made);
+        if file.exists() {
+            return self.read(file);
         }
+        let made = self.make(file)?;
+        println!("made the key-encryption key {}; keep a copy apart from the store", file.display());
+        Ok(made)
+    }
+
+    fn read(&self, file: &Path) -> Result<Kek, Failure> {
         Ok(match &self.passphrase_file {
             Some(from) => Kek::read_with(file, |_| passphrase_in(from))?,
             None => Kek::read(file)?,
@@ -191,6 +204,7 @@ fn init(file: &Path, store: Option<&Path>, making: &Making) -> CommandResult {
 
 fn init_recovery(store: &StoreArgs, context: &Context, file: &Path) -> CommandResult {
     let store = store.open(context)?;
+    store.keys_can_be_changed()?;
     let key = if file.exists() { RecoveryKey::read(file)? } else { RecoveryKey::create(file)? };
     let before = store.keys()?.keks.iter().any(|kek| kek.recovery && kek.fingerprint != key.fingerprint());
     store.introduce_recovery(&key)?;
@@ -213,6 +227,10 @@ fn words(kek: &KekStatus) -> &'static str {
 fn status(store: &StoreArgs, context: &Context, json: bool) -> CommandResult {
     let store = store.open(context)?;
     let (keys, processes) = (store.keys()?, store.other_processes()?);
+    let (nodes, unknown) = match store.shared() {
+        Some(shared) => shared.gateways()?,
+        None => Default::default(),
+    };
     let older = if keys.keys.len() > 1 { store.under_older_keys()?.len() } else { 0 };
     if json {
         let keks: Vec<Value> = keys
@@ -238,7 +256,8 @@ fn status(store: &StoreArgs, context: &Context, json: bool) -> CommandResult {
         println!(
             "{:#}",
             json!({"store": keys.store, "revision": keys.revision, "keks": keks, "store_keys": store_keys,
-                "records_under_older_keys": older, "processes": processes})
+                "records_under_older_keys": older, "processes": processes,
+                "nodes": nodes.iter().map(node_json).collect::<Vec<_>>(), "not_authentic": unknown})
         );
         return Ok(ExitCode::SUCCESS);
     }
@@ -273,13 +292,48 @@ fn status(store: &StoreArgs, context: &Context, json: bool) -> CommandResult {
             None => println!("a process is just opening the store"),
         }
     }
+    print_nodes(&nodes, &unknown);
     Ok(ExitCode::SUCCESS)
+}
+
+fn kek_words(keks: &[Fingerprint]) -> Vec<String> {
+    keks.iter().map(|kek| hex(kek).to_string()).collect()
+}
+
+fn node_json(node: &Node) -> Value {
+    json!({"name": node.name, "keks": kek_words(&node.keks), "revision": node.header,
+        "all_under": node.sealed.map(|id| hex(&id).to_string()), "seen": node.seen.to_string()})
+}
+
+/// The gateways that share the store, and what each has.
+fn print_nodes(nodes: &[Node], unknown: &[String]) {
+    if !nodes.is_empty() {
+        let rows: Vec<Vec<String>> = nodes
+            .iter()
+            .map(|node| {
+                let under = node.sealed.map_or_else(|| "more than one key".to_owned(), |id| hex(&id).to_string());
+                vec![
+                    shown(&node.name),
+                    kek_words(&node.keks).join(" "),
+                    node.header.to_string(),
+                    under,
+                    node.seen.to_string(),
+                ]
+            })
+            .collect();
+        print_table(&["NODE", "HAS KEK", "REVISION", "ITS RECORDS ARE UNDER", "LAST SIGN OF LIFE"], &rows);
+    }
+    for name in unknown {
+        println!("{}: its sign of life is not authentic, so that it is not known what it has", shown(name));
+    }
 }
 
 /// Another KEK in the place of the present one.
 struct Rotation<'a> {
     store: EmbeddedStore,
     new: Kek,
+    /// It was made a moment ago, and nothing is under it yet.
+    made: bool,
     file: &'a Path,
     /// The configuration names the new file, or there is none.
     named: bool,
@@ -288,15 +342,24 @@ struct Rotation<'a> {
 
 impl<'a> Rotation<'a> {
     fn begin(args: &StoreArgs, context: &'a Context, file: &'a Path, making: &Making) -> Result<Self, Failure> {
-        let (folder, sources) = args.paths(context)?;
-        if !EmbeddedStore::exists(&folder) {
-            args.open(context)?;
-        }
-        let new = making.make_or_read(file)?;
-        let store = EmbeddedStore::open_with(&folder, sources, vec![new.clone()])?;
+        let (folder, sources, etcd) = args.place(context)?;
+        // Where it was made before, it may be the only one by now that opens the store.
+        let before = if file.exists() { Some(making.read(file)?) } else { None };
+        let more = before.iter().cloned().collect();
+        let store = match &etcd {
+            Some(etcd) => EmbeddedStore::open_shared_with(&folder, sources, more, etcd, Role::Command)?,
+            None => EmbeddedStore::open_with(&folder, sources, more)?,
+        };
+        // Before a key is made that nothing would be put under.
+        store.keys_can_be_changed()?;
+        let made = before.is_none();
+        let new = match before {
+            Some(new) => new,
+            None => making.make_or_read(file)?,
+        };
         let named =
             !context.config.exists() || read_config(&context.config).is_ok_and(|config| names(&config.kek, file));
-        Ok(Self { store, new, file, named, config: &context.config })
+        Ok(Self { store, new, made, file, named, config: &context.config })
     }
 
     fn go(&self, step: Step, wait: Duration) -> CommandResult {
@@ -304,7 +367,7 @@ impl<'a> Rotation<'a> {
         let opens = |store: &EmbeddedStore| {
             store.keys().map(|keys| keys.keks.into_iter().filter(|kek| !kek.recovery).collect::<Vec<_>>())
         };
-        self.store.introduce_kek(&self.new)?;
+        self.introduce()?;
         println!("introduced: KEK {} opens the store", *hex(&fingerprint));
         if step == Step::Introduce {
             return Ok(ExitCode::SUCCESS);
@@ -342,7 +405,19 @@ impl<'a> Rotation<'a> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Waits until every process that has the store open has the new key; what is missing where that does not come.
+    fn introduce(&self) -> Result<(), Failure> {
+        let introduced = self.store.introduce_kek(&self.new);
+        if self.made && matches!(introduced, Err(StoreError::Refused(_))) {
+            // It opens nothing.
+            std::fs::remove_file(self.file).map_err(|error| {
+                Failure::new(format!("{}: {error}", self.file.display()), "remove it: it opens nothing")
+            })?;
+        }
+        Ok(introduced?)
+    }
+
+    /// Waits until every process that has the store open, and every gateway that shares it, has the new key; what is missing where that does not
+    /// come.
     fn acknowledged(&self, wait: Duration) -> Result<Option<Vec<String>>, Failure> {
         let begun = Instant::now();
         loop {
@@ -380,11 +455,11 @@ pub(super) fn bar(of: u64, what: &str) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn reseal(store: &StoreArgs, context: &Context, full_speed: bool, json: bool) -> CommandResult {
+fn reseal(store: &StoreArgs, context: &Context, full_speed: bool, wait: Duration, json: bool) -> CommandResult {
     let store = store.open(context)?;
     let bar = bar(0, "records");
     let mut worked = Instant::now();
-    let resealed = store.reseal(|at| {
+    let resealed = store.reseal(wait, |at| {
         bar.set_length(at.of);
         bar.set_position(at.done);
         if !full_speed {
@@ -394,20 +469,43 @@ fn reseal(store: &StoreArgs, context: &Context, full_speed: bool, json: bool) ->
     })?;
     bar.finish_and_clear();
     if json {
-        println!("{:#}", json!({"written": resealed.written, "not_authentic": resealed.bad}));
+        println!("{:#}", json!({"written": resealed.written, "not_authentic": resealed.bad, "waits": resealed.waits}));
     } else {
-        println!("{} owners, aliases and trust sets written anew; the old store key is dropped", resealed.written);
+        let outcome =
+            if resealed.waits.is_empty() { "the old store key is dropped" } else { "the old store key is kept" };
+        println!("{} owners, aliases and trust sets written anew; {outcome}", resealed.written);
+        resealed.waits.iter().for_each(|why| println!("{}", shown(why)));
+        if !resealed.waits.is_empty() {
+            println!("stopped, and nothing is lost: run `waxwing kek reseal` again");
+        }
         resealed.bad.iter().for_each(|path| println!("not authentic, and left as it is: {}", shown(path)));
     }
-    Ok(if resealed.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+    let good = resealed.bad.is_empty() && resealed.waits.is_empty();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
 }
 
 fn recover(args: &StoreArgs, context: &Context, recovery: &Path, new: &Path, making: &Making) -> CommandResult {
-    let folder = match &args.store {
-        Some(folder) => folder.clone(),
-        None => read_config(&context.config)?.store,
+    let (folder, etcd) = match &args.store {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let config = read_config(&context.config)?;
+            (config.store, config.etcd)
+        }
     };
-    let store = EmbeddedStore::open_for_recovery(&folder, RecoveryKey::read(recovery)?)?;
+    let key = RecoveryKey::read(recovery)?;
+    let store = match &etcd {
+        None => EmbeddedStore::open_for_recovery(&folder, key)?,
+        Some(etcd) => EmbeddedStore::open_shared_for_recovery(&folder, key, etcd)?,
+    };
+    store.keys_can_be_changed()?;
+    let alive = jiff::Timestamp::now().as_second() - ALIVE;
+    let nodes = store.shared().map(Shared::gateways).transpose()?.map(|(nodes, _)| nodes).unwrap_or_default();
+    if let Some(node) = nodes.iter().find(|node| node.seen.as_second() > alive) {
+        return Err(Failure::new(
+            format!("gateway {} is at work with a key-encryption key", node.name),
+            "that key is not lost: rotate with it; or stop the gateway first",
+        ));
+    }
     if let Some(process) = store.other_processes()?.first() {
         let who = process.as_ref().map_or_else(|| "a process".to_owned(), |one| format!("process {}", one.pid));
         return Err(Failure::new(

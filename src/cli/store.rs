@@ -378,7 +378,16 @@ fn print_status(status: &Status, lag: Option<u64>) {
 fn repair(store: &StoreArgs, context: &Context) -> CommandResult {
     let opened = open_shared(store, context)?;
     let shared = opened.shared().ok_or_else(not_shared)?;
-    let divergent = shared.status()?.divergent;
+    let mut divergent = shared.status()?.divergent;
+    if let Some(at) = divergent.iter().position(|(path, why)| path == "h" && *why != Divergence::NotUnderstood) {
+        divergent.remove(at);
+        if !shared.put_back_header()? {
+            println!("changed meanwhile: the header");
+            return Ok(ExitCode::from(NOT_GOOD));
+        }
+        println!("put back: the header");
+        shared.catch_up()?;
+    }
     let (later, ours): (Vec<_>, Vec<_>) = divergent.into_iter().partition(|(_, why)| *why == Divergence::NotUnderstood);
     for (record, why) in &later {
         println!("left as it is: {}: {}", shown(record), why.words());

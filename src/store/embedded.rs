@@ -29,6 +29,8 @@ mod presence;
 mod replica;
 /// Writing every record anew under a new store key.
 mod reseal;
+/// The header of the shared store, as its copies take it.
+mod succession;
 /// All records out, and in again.
 mod transfer;
 
@@ -36,8 +38,9 @@ pub use bulk::{CheckedParcel, Parcel};
 pub use change::ImportOutcome;
 pub use keks::{KekStatus, StoreKeyStatus, StoreKeys};
 pub use presence::Process;
-pub(super) use replica::{Arrived, PathHashes, TakenIn};
+pub(super) use replica::{Arrived, PathHashes, Standing, TakenIn};
 pub use reseal::{Resealed, Resealing};
+pub(super) use succession::Taken;
 pub use transfer::{Restored, Restoring};
 
 use std::collections::HashSet;
@@ -56,7 +59,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::cache::GuardedCache;
 use super::etcd::{self, Divergence, Role, Shared};
-use super::keyring::header::{Header, Opener};
+use super::keyring::header::{Header, Id, Opener};
 use super::keyring::{Kek, Keyring, Mac, RecoveryKey, hex, sync_folder_of};
 use super::record::{
     CertificateValue, ChangeValue, Encoded, Kind, OwnerValue, Record, Root, ScopeValue, TrustEntryValue, TrustValue,
@@ -70,6 +73,8 @@ use crate::pki::certificate::Certificate;
 use crate::pki::path::{AnchorScope, TrustAnchor, TrustSet};
 
 const HEADER: TableDefinition<&str, &[u8]> = TableDefinition::new("header");
+/// Under this name in the table of headers: keys that a copy of a shared store still has records under.
+const LEFT: &str = "left";
 const FILE: &str = "store.redb";
 const TRUST: &str = "t";
 const IDENTITIES: usize = 65_536;
@@ -118,6 +123,8 @@ pub(super) struct Inner {
     later: DashMap<String, ()>,
     /// Where changes are written down.
     witness: OnceLock<audited::Witness>,
+    /// The store key that every record of this copy is under, where that was looked at.
+    resealed: Mutex<Option<Id>>,
     #[cfg(test)]
     before_fill: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -181,11 +188,7 @@ impl EmbeddedStore {
 
     /// As [`Self::open`], with these KEKs beside those of `sources`.
     pub fn open_with(folder: &Path, sources: KekSources, mut keks: Vec<Kek>) -> Result<Self, StoreError> {
-        match Kek::read_all(&sources) {
-            Ok(read) => keks.extend(read),
-            Err(error) if keks.is_empty() => return Err(error),
-            Err(_) => {}
-        }
+        keks = Kek::read_beside(&sources, keks)?;
         Self::open_held(folder, keks::Held::new(sources, keks))
     }
 
@@ -214,9 +217,20 @@ impl EmbeddedStore {
         etcd: &Etcd,
         role: Role,
     ) -> Result<Self, StoreError> {
+        Self::open_shared_with(folder, keks, Vec::new(), etcd, role)
+    }
+
+    /// As [`Self::open_shared`], with `more` KEKs beside those that are configured.
+    pub fn open_shared_with(
+        folder: &Path,
+        keks: impl Into<KekSources>,
+        more: Vec<Kek>,
+        etcd: &Etcd,
+        role: Role,
+    ) -> Result<Self, StoreError> {
         let sources = keks.into();
+        let keks = Kek::read_beside(&sources, more)?;
         if !Self::exists(folder) {
-            let keks = Kek::read_all(&sources)?;
             let header = etcd::read_header(etcd)?.ok_or_else(|| {
                 StoreError::Refused(format!(
                     "there is no store in etcd under {}/; make one with `waxwing store init`, or bring one with `waxwing store migrate --to-etcd`",
@@ -225,7 +239,17 @@ impl EmbeddedStore {
             })?;
             Self::put_new(folder, &Keyring::open(&Opener::Keks(&keks), &header)?)?;
         }
-        let store = Self::open(folder, sources)?;
+        let held = |keks| keks::Held::new(sources.clone(), keks);
+        let store = match Self::open_held(folder, held(keks.clone())) {
+            Err(error @ StoreError::Kek(..)) => {
+                // Its keys may have been changed while this node was away.
+                if !Self::renew_header(folder, &keks, etcd)? {
+                    return Err(error);
+                }
+                Self::open_held(folder, held(keks))?
+            }
+            other => other?,
+        };
         for (path, seen) in store.inner.divergent()? {
             if seen.divergence == Some(Divergence::NotUnderstood) {
                 store.inner.not_understood(&path);
@@ -234,6 +258,9 @@ impl EmbeddedStore {
         let shared = Shared::start(&store.inner, etcd, role)?;
         // Nothing was set before: the store was opened here.
         let _ = store.inner.shared.set(shared);
+        if role == Role::Command && store.other_processes()?.is_empty() {
+            store.inner.leave_nothing_behind()?;
+        }
         Ok(store)
     }
 
@@ -318,6 +345,14 @@ impl EmbeddedStore {
         Self::open_held(folder, keks::Held::recovery(key))
     }
 
+    /// Opens this node's copy of a shared store with its recovery key, to give the store another KEK.
+    pub fn open_shared_for_recovery(folder: &Path, key: RecoveryKey, etcd: &Etcd) -> Result<Self, StoreError> {
+        let store = Self::open_held(folder, keks::Held::recovery(key))?;
+        let shared = Shared::start(&store.inner, etcd, Role::Command)?;
+        let _ = store.inner.shared.set(shared);
+        Ok(store)
+    }
+
     fn open_held(folder: &Path, held: keks::Held) -> Result<Self, StoreError> {
         let file = folder.join(FILE);
         if !file.exists() {
@@ -331,10 +366,10 @@ impl EmbeddedStore {
         let (db, ring) = guarded(&name, || {
             // Reading only, so that a wrong KEK changes nothing; a file that wants repair after a crash is opened for it below.
             if let Ok(reader) = builder().open_read_only(&file) {
-                Keyring::open(&held.opener(), &read_header(&reader)?)?;
+                read_stored(&reader)?.open(&held.opener())?;
             }
             let db = builder().open(&file).map_err(at)?;
-            let ring = Keyring::open(&held.opener(), &read_header(&db)?)?;
+            let ring = read_stored(&db)?.open(&held.opener())?;
             Ok((db, ring))
         })?;
         Self::start(folder, db, ring, held)
@@ -363,6 +398,7 @@ impl EmbeddedStore {
             shared: OnceLock::new(),
             later: DashMap::new(),
             witness: OnceLock::new(),
+            resealed: Mutex::new(None),
             #[cfg(test)]
             before_fill: Mutex::new(None),
         });
@@ -394,16 +430,41 @@ impl EmbeddedStore {
 }
 
 fn read_header(db: &impl ReadableDatabase) -> Result<Vec<u8>, StoreError> {
-    let table = db.begin_read().map_err(io)?.open_table(HEADER).map_err(io)?;
-    header_in(&table, |octets| Ok(octets.to_vec()))
+    read_stored(db).map(|stored| stored.header)
 }
 
-fn header_in<T: ReadableTable<&'static str, &'static [u8]>, R>(
-    table: &T,
-    call: impl FnOnce(&[u8]) -> Result<R, StoreError>,
-) -> Result<R, StoreError> {
+fn read_stored(db: &impl ReadableDatabase) -> Result<Stored, StoreError> {
+    let table = db.begin_read().map_err(io)?.open_table(HEADER).map_err(io)?;
+    stored_in(&table)
+}
+
+/// The header as it is stored, and beside it the keys that a copy of a shared store still has records under.
+struct Stored {
+    header: Vec<u8>,
+    left: Option<Vec<u8>>,
+}
+
+impl Stored {
+    fn open(&self, opener: &Opener<'_>) -> Result<Keyring, StoreError> {
+        Keyring::open(opener, &self.header)?.with_left(opener, self.left.as_deref())
+    }
+}
+
+fn stored_in<T: ReadableTable<&'static str, &'static [u8]>>(table: &T) -> Result<Stored, StoreError> {
     let header = table.get("header").map_err(io)?;
-    call(header.ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))?.value())
+    let header = header.ok_or_else(|| StoreError::Io("has no header and is no store".to_owned()))?;
+    let left = table.get(LEFT).map_err(io)?;
+    Ok(Stored { header: header.value().to_vec(), left: left.map(|octets| octets.value().to_vec()) })
+}
+
+/// The header in this snapshot, where it is not that of these keys.
+fn stored_header<T: ReadableTable<&'static str, &'static [u8]>>(
+    table: &T,
+    known: &Keyring,
+) -> Result<Option<Stored>, StoreError> {
+    let (header, left) = (table.get("header").map_err(io)?, table.get(LEFT).map_err(io)?);
+    let same = header.is_some_and(|octets| known.is_of(octets.value(), left.as_ref().map(|octets| octets.value())));
+    if same { Ok(None) } else { stored_in(table).map(Some) }
 }
 
 /// Checks every record once, then follows; a command is done before this begins.
@@ -475,16 +536,25 @@ impl Inner {
         &self,
         mut body: impl FnMut(&mut Change<'_, '_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        if let Some(shared) = self.shared.get() {
-            return shared.write(self, &mut body);
+        match self.shared.get() {
+            Some(shared) => shared.write(self, &mut body),
+            None => self.write_here(true, body),
         }
+    }
+
+    /// The same in this file alone. `alone`: it must not be the copy of a shared store.
+    fn write_here<R>(
+        &self,
+        alone: bool,
+        mut body: impl FnMut(&mut Change<'_, '_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
         let result = guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             // Nobody else writes now, so what is there is the newest: a record is never sealed by a key that was retired meanwhile.
             let header_floor = self.header_floor.load(Ordering::Acquire);
             let ring = self.ring_in(&transaction.open_table(HEADER).map_err(io)?, header_floor)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            if self.is_copy(&transaction)? {
+            if alone && self.is_copy(&transaction)? {
                 return Err(StoreError::Refused(
                     "this is a node's copy of a shared store, and is changed there alone: name the configuration with [etcd] in place of --store"
                         .to_owned(),

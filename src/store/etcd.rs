@@ -21,6 +21,8 @@ mod client;
 mod commit;
 /// The watch, and reading everything.
 mod follow;
+/// The header with the store keys, and everything under them.
+mod keys;
 /// Signs of life of gateways.
 mod node;
 mod value;
@@ -61,11 +63,13 @@ pub enum Divergence {
     Fork = 4,
     /// Authentic, and written by a later version of Waxwing.
     NotUnderstood = 5,
+    /// The header: no key-encryption key here opens it.
+    Foreign = 6,
 }
 
 impl Divergence {
     pub(in crate::store) fn from_code(code: u8) -> Option<Self> {
-        [Self::Vanished, Self::Older, Self::NotAuthentic, Self::Fork, Self::NotUnderstood]
+        [Self::Vanished, Self::Older, Self::NotAuthentic, Self::Fork, Self::NotUnderstood, Self::Foreign]
             .into_iter()
             .find(|one| *one as u8 == code)
     }
@@ -78,6 +82,7 @@ impl Divergence {
             Self::NotAuthentic => "not authentic",
             Self::Fork => "another record of the same version",
             Self::NotUnderstood => "written by a later version of Waxwing",
+            Self::Foreign => "not opened by any key-encryption key of this node",
         }
     }
 }
@@ -93,6 +98,8 @@ pub(in crate::store) struct Guarded {
 /// A change as it is to be made in the shared store.
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct Plan {
+    /// The revision of the header by whose keys it was sealed: it is made under that one alone.
+    pub header: u64,
     /// Keys that were looked at, with their revisions.
     pub reads: Vec<(String, u64)>,
     pub writes: Vec<Guarded>,
@@ -164,8 +171,7 @@ struct State {
     /// The same by the wall clock, milliseconds; from before this process too.
     fresh_at: i64,
     cluster: u64,
-    /// The revision of the header.
-    header: u64,
+    header: keys::There,
     /// The last sign of life that etcd took: number, revision, when it was sent.
     beat: Option<(u64, u64, Instant)>,
     /// The last that came back through the watch: number, revision.
@@ -446,7 +452,7 @@ impl Shared {
     /// etcd does not answer.
     pub fn nodes(&self) -> Result<Vec<Node>, StoreError> {
         let core = self.core.clone();
-        self.run(async move { node::all(&core).await.map(|(nodes, _)| nodes) })?
+        self.run(async move { node::all(&core).await.map(|all| all.nodes) })?
     }
 
     /// How this copy stands to the shared store.
@@ -459,7 +465,8 @@ impl Shared {
         let (nodes, server) = self.run(async move { (node::all(&core).await, core.client.status().await) })?;
         let state = self.core.state.borrow().clone();
         let fresh = progress.fresh.max(state.fresh_at);
-        let newest = nodes.as_ref().ok().map(|(_, revision)| *revision);
+        let newest = nodes.as_ref().ok().map(|all| all.revision);
+        let header = state.header.wrong.map(|wrong| (keys::HEADER.to_owned(), wrong));
         Ok(Status {
             endpoint: self.core.client.endpoint(),
             prefix: self.core.prefix.trim_end_matches('/').to_owned(),
@@ -468,8 +475,12 @@ impl Shared {
             fresh: Timestamp::from_millisecond(fresh).ok().filter(|_| fresh > 0),
             complete: state.complete,
             trouble: nodes.as_ref().err().map(ToString::to_string).or(state.trouble),
-            nodes: nodes.map(|(nodes, _)| nodes).unwrap_or_default(),
-            divergent: divergent.into_iter().filter_map(|(path, seen)| Some((path, seen.divergence?))).collect(),
+            nodes: nodes.map(|all| all.nodes).unwrap_or_default(),
+            divergent: divergent
+                .into_iter()
+                .filter_map(|(path, seen)| Some((path, seen.divergence?)))
+                .chain(header)
+                .collect(),
             server: server.ok().map(|one| (one.version, one.db_size)),
         })
     }
@@ -479,12 +490,12 @@ impl Shared {
         let inner = self.core.inner.upgrade().ok_or_else(|| StoreError::Io("is closed".to_owned()))?;
         let mut missed = BTreeSet::new();
         for some in paths.chunks(commit::WRITES) {
-            let writes = inner.copies(some, true)?;
-            if writes.is_empty() {
+            let plan = inner.copies(some, true)?;
+            if plan.writes.is_empty() {
                 continue;
             }
-            let several = writes.len() > 1;
-            if self.make(Plan { reads: Vec::new(), writes })? {
+            let several = plan.writes.len() > 1;
+            if self.make(plan)? {
                 continue;
             }
             if several {

@@ -67,6 +67,16 @@ pub(super) struct Keyring {
     newest: Derived,
     /// What is accepted beside it.
     retired: Vec<Derived>,
+    /// What a copy of a shared store still has records under, and the shared store no more.
+    left: Left,
+}
+
+/// Keys that a copy of a shared store still has records under, after the shared store dropped them: only what lies here is opened by them.
+#[derive(Default)]
+struct Left {
+    octets: Vec<u8>,
+    keys: Vec<header::StoreKey>,
+    derived: Vec<Derived>,
 }
 
 struct Derived {
@@ -111,12 +121,35 @@ impl Keyring {
         let newest = Derived::of(header.newest()?.secret.as_ref(), &header.store)?;
         let others = header.keys.iter().rev().filter(|key| key.state == KeyState::Retired);
         let retired = others.map(|key| Derived::of(key.secret.as_ref(), &header.store)).collect::<Result<_, _>>()?;
-        Ok(Self { octets, header, newest, retired })
+        Ok(Self { octets, header, newest, retired, left: Left::default() })
     }
 
-    /// Whether it is of exactly this header.
-    pub fn is_of(&self, octets: &[u8]) -> bool {
-        self.octets == octets
+    /// With the keys that a copy of a shared store still has records under; see [`Header::left_behind`].
+    pub fn with_left(mut self, opener: &Opener<'_>, octets: Option<&[u8]>) -> Result<Self, StoreError> {
+        let Some(octets) = octets else { return Ok(self) };
+        let header = Header::open(opener, octets)?;
+        if header.store != self.header.store {
+            return Err(StoreError::Io("its older keys are another store's".to_owned()));
+        }
+        let keys: Vec<_> = header.keys.into_iter().filter(|key| key.state == KeyState::Retired).collect();
+        let derived = keys.iter().map(|key| Derived::of(key.secret.as_ref(), &self.header.store));
+        self.left = Left { octets: octets.to_vec(), derived: derived.collect::<Result<_, _>>()?, keys };
+        Ok(self)
+    }
+
+    /// Whether it is of exactly this header, and has these older keys.
+    pub fn is_of(&self, octets: &[u8], left: Option<&[u8]>) -> bool {
+        self.octets == octets && self.left.octets == left.unwrap_or_default()
+    }
+
+    /// The keys that the shared store dropped, and this copy has not.
+    pub fn left(&self) -> &[header::StoreKey] {
+        &self.left.keys
+    }
+
+    /// Whether records under older keys than the newest are accepted.
+    pub fn has_older(&self) -> bool {
+        !self.retired.is_empty() || !self.left.keys.is_empty()
     }
 
     /// The header as it is stored.
@@ -136,7 +169,25 @@ impl Keyring {
 
     /// Whether the MAC is that of path and body, under any key.
     pub fn verifies(&self, path: &str, body: &[u8], mac: &[u8]) -> bool {
+        self.verifies_shared(path, body, mac) || self.left.derived.iter().any(|key| key.verifies(path, body, mac))
+    }
+
+    /// Whether the MAC is that of path and body, under a key that the store itself has: what a copy has left says nothing of the shared store.
+    pub fn verifies_shared(&self, path: &str, body: &[u8], mac: &[u8]) -> bool {
         self.newest.verifies(path, body, mac) || self.retired.iter().any(|key| key.verifies(path, body, mac))
+    }
+
+    /// Whether a sealed private key is sealed by the newest.
+    pub fn is_sealed_by_newest(&self, associated: &[u8], sealed: &[u8]) -> bool {
+        unseal(&self.newest.seal, associated, sealed).is_some()
+    }
+
+    /// A sealed private key, sealed by the newest; `None` where none of the keys opens it.
+    pub fn reseal(&self, associated: &[u8], sealed: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.is_sealed_by_newest(associated, sealed) {
+            return Ok(Some(sealed.to_vec()));
+        }
+        self.unseal(associated, sealed).map(|plain| self.seal(associated, &plain)).transpose()
     }
 
     /// Seals a private key by the newest; the associated data binds it to its place.
@@ -146,7 +197,8 @@ impl Keyring {
 
     /// Opens a sealed private key; `None` where it is not authentic.
     pub fn unseal(&self, associated: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        std::iter::once(&self.newest).chain(&self.retired).find_map(|key| unseal(&key.seal, associated, sealed))
+        let keys = std::iter::once(&self.newest).chain(&self.retired).chain(&self.left.derived);
+        keys.into_iter().find_map(|key| unseal(&key.seal, associated, sealed))
     }
 
     fn installations(&self) -> impl DoubleEndedIterator<Item = &header::StoreKey> {

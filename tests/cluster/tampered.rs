@@ -87,12 +87,27 @@ fn a26_who_writes_etcd_changes_nothing() {
         !members.ctl(&["get", "--keys-only", ANNA]).is_empty()
             && !members.ctl(&["get", "--keys-only", "waxwing/o/eve@partner.example"]).is_empty()
     });
-    // The header gone: nothing is changed, and nothing is lost.
+    // The header gone, or another in its place: it is told, nothing is lost, and a gateway puts the true one back.
     let header = members.get("waxwing/h");
-    members.ctl(&["del", "waxwing/h"]);
-    assert_eq!(trust_of(&b, anna), [TrustState::Blocked]);
-    members.put("waxwing/h", &header);
-    until("changes are made again", SOON, || a.set_disabled(&owner(eve), true).is_ok());
+    let mut forged = header.clone();
+    forged[30] ^= 1;
+    for (what, value) in
+        [("deleted", None), ("a changed octet", Some(forged.as_slice())), ("nothing in it", Some(b"".as_slice()))]
+    {
+        let before = (a.alerts(), b.alerts());
+        match value {
+            Some(value) => members.put("waxwing/h", value),
+            None => drop(members.ctl(&["del", "waxwing/h"])),
+        }
+        until(what, SOON, || a.alerts() > before.0 && b.alerts() > before.1);
+        assert_eq!(trust_of(&b, anna), [TrustState::Blocked], "{what}");
+        until("the header is put back", SOON, || {
+            members.ctl(&["get", "--print-value-only", "waxwing/h"]).starts_with(&header)
+        });
+        until("changes are made again", SOON, || {
+            a.set_disabled(&owner(eve), true).is_ok() && a.set_disabled(&owner(eve), false).is_ok()
+        });
+    }
 }
 
 #[test]

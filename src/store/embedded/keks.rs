@@ -9,13 +9,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use redb::{ReadableDatabase, ReadableTable};
+use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 use zeroize::Zeroizing;
 
 use super::presence::{self, Presence, Process};
-use super::{EmbeddedStore, HEADER, Inner, header_in};
+use super::{EmbeddedStore, HEADER, Inner, Stored, stored_header};
 use crate::config::KekSources;
 use crate::store::StoreError;
+use crate::store::etcd::Node;
 use crate::store::keyring::header::{Header, Opener, id_text};
 use crate::store::keyring::{Fingerprint, Kek, KekState, Keyring, RecoveryKey, SpoolKeks, hex};
 use crate::store::record::{Encoded, Kind, Record};
@@ -123,56 +124,57 @@ impl Inner {
         table: &T,
         floor: u64,
     ) -> Result<Arc<Keyring>, StoreError> {
-        header_in(table, |octets| {
-            let ring = Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner));
-            if ring.is_of(octets) { Ok(ring) } else { self.another_ring(octets, floor) }
-        })
+        let ring = Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner));
+        match stored_header(table, &ring)? {
+            None => Ok(ring),
+            Some(stored) => self.another_ring(&stored, floor),
+        }
     }
 
-    fn another_ring(&self, octets: &[u8], floor: u64) -> Result<Arc<Keyring>, StoreError> {
-        let opened = {
-            let mut held = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
-            match Keyring::open(&held.opener(), octets) {
-                Err(StoreError::Kek(..)) => {
-                    held.look();
-                    Keyring::open(&held.opener(), octets)
-                }
-                other => other,
+    /// Opens a header with the keys at hand; where none fits, those that came meanwhile are looked for.
+    pub(super) fn opened<R>(&self, open: impl Fn(&Opener<'_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        let mut held = self.keks.lock().unwrap_or_else(PoisonError::into_inner);
+        match open(&held.opener()) {
+            Err(StoreError::Kek(..)) => {
+                held.look();
+                open(&held.opener())
             }
-        };
-        let ring = Arc::new(opened?);
+            other => other,
+        }
+    }
+
+    fn another_ring(&self, stored: &Stored, floor: u64) -> Result<Arc<Keyring>, StoreError> {
+        let ring = Arc::new(self.opened(|opener| stored.open(opener))?);
         if ring.header.revision < floor {
             return Err(self.alerts.raise("header"));
         }
         let mut current = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         // An older snapshot goes by its own header, and leaves the newer one to others.
-        if ring.header.revision > current.header.revision {
+        if ring.header.revision >= current.header.revision {
             *current = Arc::clone(&ring);
             self.header_floor.fetch_max(ring.header.revision, Ordering::AcqRel);
         }
         Ok(ring)
     }
 
-    fn current_ring(&self) -> Result<Arc<Keyring>, StoreError> {
+    pub(super) fn current_ring(&self) -> Result<Arc<Keyring>, StoreError> {
         let floor = self.header_floor.load(Ordering::Acquire);
         let transaction = self.db.begin_read().map_err(io)?;
         self.ring_in(&transaction.open_table(HEADER).map_err(io)?, floor)
     }
 
     /// Changes the header: `body` gets what is there and gives what is to be there, `None`: nothing is to be changed. It may run more than once.
-    /// Durable when this returns; the root is put under the newest store key with it.
+    /// Durable when this returns; the root is put under the newest store key with it. Where the store is shared it is changed there.
     pub(super) fn change_header(
         &self,
         mut body: impl FnMut(&Header) -> Result<Option<Header>, StoreError>,
     ) -> Result<(), StoreError> {
+        if let Some(shared) = self.shared.get() {
+            return shared.change_header(self, &mut body);
+        }
         super::guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
-            if self.shared.get().is_some() || self.is_copy(&transaction)? {
-                return Err(StoreError::Refused(
-                    "the keys of a store that is shared in etcd cannot be changed yet; bring it into a store of this machine with `waxwing store migrate --to-embedded`, change them there, and bring that back"
-                        .to_owned(),
-                ));
-            }
+            self.must_be_alone(&transaction)?;
             let changed = {
                 let mut headers = transaction.open_table(HEADER).map_err(io)?;
                 let mut records = transaction.open_table(RECORDS).map_err(io)?;
@@ -196,6 +198,17 @@ impl Inner {
         self.follow()?;
         self.be_present();
         Ok(())
+    }
+
+    /// Fails where this is the copy of a shared store, of which only the shared one is changed.
+    fn must_be_alone(&self, transaction: &WriteTransaction) -> Result<(), StoreError> {
+        if !self.is_copy(transaction)? {
+            return Ok(());
+        }
+        Err(StoreError::Refused(
+            "this is a node's copy of a shared store, and its keys are changed there alone: name the configuration with [etcd] in place of --store"
+                .to_owned(),
+        ))
     }
 
     /// Says what this process has, and looks for what it has not.
@@ -238,7 +251,7 @@ impl Inner {
         self.be_present();
     }
 
-    pub(super) fn held(&self) -> Vec<Kek> {
+    pub(in crate::store) fn held(&self) -> Vec<Kek> {
         self.keks.lock().unwrap_or_else(PoisonError::into_inner).keks.clone()
     }
 }
@@ -272,6 +285,21 @@ impl EmbeddedStore {
     pub fn other_processes(&self) -> Result<Vec<Option<Process>>, StoreError> {
         let presence = self.inner.presence.lock().unwrap_or_else(PoisonError::into_inner);
         presence::others(&self.inner.folder, presence.as_ref()).map_err(io)
+    }
+
+    /// Fails where the keys of this store cannot be changed from here now; nothing was changed then, and nothing needs to be made for it.
+    ///
+    /// # Errors
+    /// The copy of a shared store without its etcd; a shared store whose etcd cannot be reached, or holds another header.
+    pub fn keys_can_be_changed(&self) -> Result<(), StoreError> {
+        if let Some(shared) = self.inner.shared.get() {
+            return shared.catch_up().and_then(|_| shared.header_is_ours());
+        }
+        super::guarded("store", || {
+            let transaction = self.inner.db.begin_write().map_err(io)?;
+            self.inner.must_be_alone(&transaction)?;
+            transaction.abort().map_err(io)
+        })
     }
 
     /// The same on every node of this store, over every rotation, and nobody else's: 32 octets.
@@ -335,13 +363,18 @@ impl EmbeddedStore {
         })
     }
 
-    /// Which of these other processes could not open the store with this KEK: what they say in words.
+    /// Which other processes of this machine, and which gateways that share the store, could not open it with this KEK: what they say in words.
     pub fn without_kek(&self, fingerprint: &Fingerprint) -> Result<Vec<String>, StoreError> {
         let word = |process: Option<Process>| match process {
             Some(process) if process.keks.contains(fingerprint) => None,
             Some(process) => Some(format!("process {} has not read KEK {}", process.pid, *hex(fingerprint))),
             None => Some("a process is just opening the store".to_owned()),
         };
-        Ok(self.other_processes()?.into_iter().filter_map(word).collect())
+        let mut without: Vec<String> = self.other_processes()?.into_iter().filter_map(word).collect();
+        if let Some(shared) = self.inner.shared.get() {
+            let has = |node: &Node| node.keks.contains(fingerprint);
+            without.extend(shared.waits_for(has, &format!("has not read KEK {}", *hex(fingerprint)))?);
+        }
+        Ok(without)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aws_lc_rs::digest;
@@ -13,11 +14,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
 
-use super::{Inner, TRUST, certificate_path, guarded, key_path, owner_of_path, trust_path};
+use super::reseal::resealed;
+use super::{HEADER, Inner, TRUST, certificate_path, guarded, key_path, owner_of_path, trust_path};
 use crate::keys::KeyId;
 use crate::store::StoreError;
 use crate::store::etcd::{Divergence, Guarded, Plan, Progress, SharedValue};
-use crate::store::keyring::Mac;
+use crate::store::keyring::{Keyring, Mac};
 use crate::store::record::{
     CertificateValue, Encoded, Kind, OwnerValue, Record, TombstoneValue, TrustEntryValue, TrustValue,
 };
@@ -83,6 +85,21 @@ pub(in crate::store) struct TakenIn {
     pub rewritten: bool,
 }
 
+/// How a record of the shared store stands to the store keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Standing {
+    /// All of it is under the newest.
+    Newest,
+    /// It, or a private key in it, is under one that is to go.
+    Older,
+    NotAuthentic,
+}
+
+/// Whether it is under a key that the shared store has.
+fn verified(ring: &Keyring, path: &str, octets: &[u8]) -> bool {
+    octets.split_last_chunk::<32>().is_some_and(|(body, mac)| ring.verifies_shared(path, body, mac))
+}
+
 type SeenTable<'t> = Table<'t, &'static str, &'static [u8]>;
 
 fn read_seen(table: &impl ReadableTable<&'static str, &'static [u8]>, path: &str) -> Result<Seen, StoreError> {
@@ -124,10 +141,12 @@ impl Intake<'_, '_, '_> {
             return Ok(());
         }
         let now = Seen { revision: arrived.revision, ..known };
-        let Some(record) = Record::open(&self.inner.ring(), path, octets).ok().filter(|one| one.kind == Kind::Shared)
-        else {
-            let ours =
-                octets.split_last_chunk::<32>().is_some_and(|(body, mac)| self.inner.ring().verifies(path, body, mac));
+        let ring = self.change.ring();
+        // What this copy has left of older keys says nothing of the shared store.
+        let verified = ring.left().is_empty() || verified(ring, path, octets);
+        let opened = if verified { Record::open(ring, path, octets).ok() } else { None };
+        let Some(record) = opened.filter(|one| one.kind == Kind::Shared) else {
+            let ours = verified && Record::is_authentic(ring, path, octets);
             return self.refuse(path, now, if ours { Divergence::NotUnderstood } else { Divergence::NotAuthentic });
         };
         // What was here before the store was shared counts as its generation says.
@@ -196,17 +215,7 @@ impl Intake<'_, '_, '_> {
                     now.certificates.push((name, mac));
                 }
                 for (name, sealed) in keys {
-                    let path = key_path(&KeyId(name));
-                    // Another owner may hold the same key: his record stays as it is.
-                    let held = self.change.written(&path).ok().flatten().filter(|record| {
-                        let binding = Inner::key_binding(&path, &KeyId(name));
-                        record.kind == Kind::Key && self.inner.ring().unseal(&binding, &record.value).is_some()
-                    });
-                    let mac = match held {
-                        Some(record) => record.mac,
-                        None => self.change.put_child(&path, Kind::Key, &sealed)?,
-                    };
-                    now.keys.push((name, mac));
+                    now.keys.push((name, self.take_in_key(&KeyId(name), sealed)?));
                 }
                 top.1 = now.encode();
             }
@@ -227,6 +236,26 @@ impl Intake<'_, '_, '_> {
             self.change.keys_removed();
         }
         self.change.put_top_at(path, top.0, &top.1, version)
+    }
+
+    /// A private key is under the newest store key here, whatever it came under.
+    fn take_in_key(&mut self, key: &KeyId, sealed: Vec<u8>) -> Result<Mac, StoreError> {
+        let (ring, path) = (self.change.ring(), key_path(key));
+        let binding = Inner::key_binding(&path, key);
+        if !ring.has_older() {
+            // Another owner may hold the same key: his record stays as it is.
+            let held = self
+                .change
+                .written(&path)
+                .ok()
+                .flatten()
+                .filter(|record| record.kind == Kind::Key && ring.is_sealed_by_newest(&binding, &record.value));
+            if let Some(record) = held {
+                return Ok(record.mac);
+            }
+        }
+        let sealed = ring.reseal(&binding, &sealed)?.unwrap_or(sealed);
+        self.change.put_child(&path, Kind::Key, &sealed)
     }
 
     fn take_in_trust(&mut self, name: [u8; 32], value: SharedValue) -> Result<(), StoreError> {
@@ -290,8 +319,8 @@ impl Inner {
     ) -> Result<TakenIn, StoreError> {
         let out = guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
+            let ring = self.ring_now(&transaction)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let ring = self.ring();
             let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
             let mut change = Change::new(table, &ring, &self.alerts, root);
             let mut seen = transaction.open_table(SEEN).map_err(io)?;
@@ -442,8 +471,8 @@ impl Inner {
     ) -> Result<(R, Plan), StoreError> {
         guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
+            let ring = self.ring_now(&transaction)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let ring = self.ring();
             let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
             let mut change = Change::new(table, &ring, &self.alerts, root);
             let seen = transaction.open_table(SEEN).map_err(io)?;
@@ -472,61 +501,99 @@ impl Inner {
                 values.insert(path.clone(), top_value(change, path, top.as_ref())?);
             }
         }
-        let mut plan = Plan::default();
+        let mut plan = Plan { header: change.ring().header.revision, ..Plan::default() };
         let reads = planned.reads.iter().filter(|path| *path != TRUST && !values.contains_key(*path));
         for path in reads {
             plan.reads.push((path.clone(), read_seen(seen, path)?.revision));
         }
         for (path, value) in values {
-            plan.writes.push(self.sealed(path, &value, seen, change.view().root.generation)?);
+            let value = self.under_newest(change.ring(), value)?;
+            plan.writes.push(self.sealed(change, path, &value, seen)?);
         }
         Ok(plan)
     }
 
-    /// `generation`: no record that was never shared has a later one.
     fn sealed(
         &self,
+        change: &Change<'_, '_>,
         path: String,
         value: &SharedValue,
         seen: &SeenTable<'_>,
-        generation: u64,
     ) -> Result<Guarded, StoreError> {
         let known = read_seen(seen, &path)?;
+        // No record that was never shared has a later generation.
+        let generation = change.view().root.generation;
         let base = if known.version == 0 && !path.starts_with("t/") { generation } else { known.version };
         if known.divergence == Some(Divergence::NotUnderstood) {
             return Err(StoreError::Refused(format!(
                 "record {path} was written by a later version of Waxwing: update this node before it is changed here"
             )));
         }
-        let (octets, _) = Record::seal(&self.ring(), &path, Kind::Shared, base.saturating_add(1), &value.encode());
+        let (octets, _) = Record::seal(change.ring(), &path, Kind::Shared, base.saturating_add(1), &value.encode());
         Ok(Guarded { path, revision: known.revision, octets: octets.into() })
+    }
+
+    /// What goes into the shared store is under the newest store key, whatever the copy still has it under.
+    fn under_newest(&self, ring: &Keyring, mut value: SharedValue) -> Result<SharedValue, StoreError> {
+        if let SharedValue::Owner { keys, .. } = &mut value
+            && ring.has_older()
+        {
+            for (name, sealed) in keys {
+                let path = key_path(&KeyId(*name));
+                *sealed = resealed(ring, &path, &Self::key_binding(&path, &KeyId(*name)), sealed)?;
+            }
+        }
+        Ok(value)
+    }
+
+    /// How a record of the shared store stands to the store keys.
+    pub(in crate::store) fn standing(&self, ring: &Keyring, path: &str, octets: &[u8]) -> Standing {
+        if !verified(ring, path, octets) {
+            return Standing::NotAuthentic;
+        }
+        if !Record::is_newest(ring, path, octets) {
+            return Standing::Older;
+        }
+        let record = Record::open(ring, path, octets).ok();
+        match record.and_then(|record| SharedValue::decode(&record.value)) {
+            Some(SharedValue::Owner { keys, .. }) => {
+                let newest = |(name, sealed): &([u8; 32], Vec<u8>)| {
+                    let path = key_path(&KeyId(*name));
+                    ring.is_sealed_by_newest(&Self::key_binding(&path, &KeyId(*name)), sealed)
+                };
+                if keys.iter().all(newest) { Standing::Newest } else { Standing::Older }
+            }
+            _ => Standing::Newest,
+        }
     }
 
     /// What this copy holds under these paths, sealed as a version newer than any that was seen: to be put where the shared store lost it,
     /// or never had it.
     /// `renew`: as a newer version in any case; else as it was, octet for octet, where that is what was accepted: whoever has a newer one then
     /// finds this one older.
-    pub(in crate::store) fn copies(&self, paths: &[String], renew: bool) -> Result<Vec<Guarded>, StoreError> {
+    pub(in crate::store) fn copies(&self, paths: &[String], renew: bool) -> Result<Plan, StoreError> {
         let seen = self.seen_of(paths)?;
-        let mut copies = Vec::with_capacity(paths.len());
-        self.values(paths, &mut |path, version, value| {
-            let value = value.encode();
-            let (same, mac) = Record::seal(&self.ring(), path, Kind::Shared, version, &value);
+        let mut plan = Plan::default();
+        self.values(paths, &mut |ring, path, version, value| {
+            plan.header = ring.header.revision;
+            let value = self.under_newest(ring, value)?.encode();
+            let (same, mac) = Record::seal(ring, path, Kind::Shared, version, &value);
             let octets = if !renew && version != 0 && seen.get(path).is_some_and(|seen| seen.mac == mac) {
                 same
             } else {
-                Record::seal(&self.ring(), path, Kind::Shared, version.saturating_add(1), &value).0
+                Record::seal(ring, path, Kind::Shared, version.saturating_add(1), &value).0
             };
-            copies.push(Guarded { path: path.to_owned(), revision: 0, octets: octets.into() });
+            plan.writes.push(Guarded { path: path.to_owned(), revision: 0, octets: octets.into() });
             Ok(())
         })?;
-        for copy in &mut copies {
+        for copy in &mut plan.writes {
             copy.revision = seen.get(&copy.path).map_or(0, |seen| seen.revision);
         }
-        Ok(copies)
+        Ok(plan)
     }
 
-    fn seen_of(&self, paths: &[String]) -> Result<BTreeMap<String, Seen>, StoreError> {
+    /// What is known of keys of the shared store.
+    pub(in crate::store) fn seen_of(&self, paths: &[String]) -> Result<BTreeMap<String, Seen>, StoreError> {
         guarded("store", || {
             let transaction = self.db.begin_read().map_err(io)?;
             match transaction.open_table(SEEN) {
@@ -547,24 +614,30 @@ impl Inner {
     /// The records at these paths, in the shared store's form, with their versions as they are.
     pub(super) fn records(&self, paths: &[String]) -> Result<Vec<Arrived>, StoreError> {
         let mut records = Vec::with_capacity(paths.len());
-        self.values(paths, &mut |path, version, value| {
-            let (octets, _) = Record::seal(&self.ring(), path, Kind::Shared, version.max(1), &value.encode());
+        self.values(paths, &mut |ring, path, version, value| {
+            let value = self.under_newest(ring, value)?;
+            let (octets, _) = Record::seal(ring, path, Kind::Shared, version.max(1), &value.encode());
             records.push(Arrived { path: path.to_owned(), revision: 1, octets: Some(octets.into()) });
             Ok(())
         })?;
         Ok(records)
     }
 
-    /// Calls for what is here under each of these paths, with its version.
+    /// The keys as they are in this transaction.
+    fn ring_now(&self, transaction: &redb::WriteTransaction) -> Result<Arc<Keyring>, StoreError> {
+        self.ring_in(&transaction.open_table(HEADER).map_err(io)?, self.header_floor.load(Ordering::Acquire))
+    }
+
+    /// Calls for what is here under each of these paths, with the keys and its version.
     fn values(
         &self,
         paths: &[String],
-        call: &mut dyn FnMut(&str, u64, SharedValue) -> Result<(), StoreError>,
+        call: &mut dyn FnMut(&Keyring, &str, u64, SharedValue) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
+            let ring = self.ring_now(&transaction)?;
             let table = transaction.open_table(RECORDS).map_err(io)?;
-            let ring = self.ring();
             let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
             let change = Change::new(table, &ring, &self.alerts, root);
             let seen = transaction.open_table(SEEN).map_err(io)?;
@@ -582,7 +655,7 @@ impl Inner {
                     let generation = record.generation;
                     (top_value(&change, path, Some(&(record.kind, record.value)))?, generation)
                 };
-                call(path, read_seen(&seen, path)?.version.max(here), value)?;
+                call(&ring, path, read_seen(&seen, path)?.version.max(here), value)?;
             }
             drop((change, seen));
             transaction.abort().map_err(io)
@@ -609,7 +682,7 @@ impl Inner {
         let paths = self.shared_paths()?;
         let (mut count, mut all) = (0, [0u8; 32]);
         for some in paths.chunks(DIGESTED) {
-            self.values(some, &mut |path, _, value| {
+            self.values(some, &mut |_, path, _, value| {
                 let mut context = digest::Context::new(&digest::SHA256);
                 context.update(&(path.len() as u64).to_be_bytes());
                 context.update(path.as_bytes());

@@ -44,7 +44,7 @@ pub(super) enum Outcome {
     Conflict(u64),
 }
 
-fn at_revision(key: Bytes, revision: u64) -> Compare {
+pub(super) fn at_revision(key: Bytes, revision: u64) -> Compare {
     Compare {
         result: CompareResult::Equal.into(),
         target: CompareTarget::Mod.into(),
@@ -104,13 +104,11 @@ fn name() -> Result<String, StoreError> {
 /// Makes a planned change. Where nobody answers in time, claims its name, so that it is known whether it was made.
 pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, StoreError> {
     let id = core.key(&name()?);
-    let header = core.state.borrow().header;
-    if header == 0 {
-        return Err(StoreError::Unavailable(
-            "the header of the shared store is missing, or etcd was not reached yet: the change was not made"
-                .to_owned(),
-        ));
-    }
+    let header = match core.header_of(plan.header).await? {
+        Ok(revision) => revision,
+        // Other keys are in use by now: what was sealed by those before must not be written any more.
+        Err(applied) => return Ok(Outcome::Conflict(applied)),
+    };
     let mut compare = vec![absent(id.clone()), at_revision(core.key("h"), header)];
     compare.extend(plan.reads.iter().map(|(path, revision)| at_revision(core.key(path), *revision)));
     compare.extend(plan.writes.iter().map(|one| at_revision(core.key(&one.path), one.revision)));

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::wire::{Event, EventType, KeyValue, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest};
-use super::{Core, Failed, Progress, Role};
-use crate::store::embedded::{Arrived, Inner, PathHashes, TakenIn};
+use super::wire::{Event, EventType, RangeRequest, RangeResponse, ResponseHeader, WatchCreateRequest, WatchRequest};
+use super::{Core, Failed, Progress, Role, keys};
+use crate::store::embedded::{Arrived, PathHashes, TakenIn};
 
 /// A record is asked for in pages of so many.
 const PAGE: i64 = 1_000;
@@ -161,8 +161,13 @@ async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instan
         if path == core.node_path() && !gone {
             // One that is not ours proves nothing.
             said.extend(core.said(path, &kv.value).map(|said| (said, kv.mod_revision as u64)));
-        } else if path == "h" {
-            header(core, (!gone).then_some(&kv))?;
+        } else if path == keys::HEADER {
+            // What came before it is under the keys before it.
+            let before = std::mem::take(&mut arrived);
+            if !before.is_empty() {
+                of_this_cluster(core, &commit(core, before, None, false).await?)?;
+            }
+            keys::look(core, kv.mod_revision as u64, (!gone).then_some(&kv)).await?;
         } else if is_record(path) {
             arrived.push(Arrived {
                 path: path.to_owned(),
@@ -173,13 +178,7 @@ async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instan
     }
     if !arrived.is_empty() || written_down.elapsed() > WRITTEN_DOWN {
         *written_down = Instant::now();
-        let taken = commit(core, arrived, Some(core.progress(revision)), false).await?;
-        if taken.rewritten {
-            core.state.send_modify(|state| state.complete_again(false));
-            return Err(Failed(
-                "a revision that was seen has another content now: the cluster was put back".to_owned(),
-            ));
-        }
+        of_this_cluster(core, &commit(core, arrived, Some(core.progress(revision)), false).await?)?;
     }
     core.state.send_modify(|state| state.applied = state.applied.max(revision));
     // Proof of what is in use: what could not be taken in is not.
@@ -189,23 +188,49 @@ async fn take_in(core: &Arc<Core>, events: Vec<Event>, written_down: &mut Instan
     Ok(())
 }
 
-fn is_record(path: &str) -> bool {
+fn of_this_cluster(core: &Core, taken: &TakenIn) -> Result<(), Failed> {
+    if !taken.rewritten {
+        return Ok(());
+    }
+    core.state.send_modify(|state| state.complete_again(false));
+    Err(Failed("a revision that was seen has another content now: the cluster was put back".to_owned()))
+}
+
+pub(super) fn is_record(path: &str) -> bool {
     ["o/", "a/", "t/"].iter().any(|head| path.starts_with(head))
 }
 
-/// The header as it is now: one that the key-encryption key does not open is not taken.
-fn header(core: &Core, there: Option<&KeyValue>) -> Result<(), Failed> {
-    let Some(inner) = core.inner.upgrade() else { return Ok(()) };
-    let Some(kv) = there else {
-        tracing::error!("the header of the shared store was deleted; changes are refused until it is back");
-        core.state.send_modify(|state| state.header = 0);
-        return Ok(());
-    };
-    if inner.take_header(&kv.value)? {
-        core.state.send_modify(|state| state.header = kv.mod_revision as u64);
-        return Ok(());
+/// The header as it is now, and the revision of all; whether everything is to be read again. Where the header alone is gone, it was deleted; where
+/// nothing of ours is there, this is not the place.
+async fn header(core: &Core) -> Result<(ResponseHeader, bool), Failed> {
+    let answer = core.get(keys::HEADER).await?;
+    let now = answer.header.unwrap_or_default();
+    let there = answer.kvs.first();
+    let complete = { core.state.borrow().complete };
+    if there.is_none() && !(complete && something_is_there(core).await?) {
+        return Err(Failed(format!(
+            "there is no store under {}; make one with `waxwing store init`, or bring one with `waxwing store migrate --to-etcd`",
+            core.prefix
+        )));
     }
-    Err(Failed("the header of the shared store is not one that this key-encryption key opens".to_owned()))
+    // Other than by the watch, in order: what is there now counts, whatever was looked at in the cluster that was.
+    core.state.send_modify(|state| state.header.looked = 0);
+    let again = keys::look(core, now.revision as u64, there).await?;
+    Ok((now, again))
+}
+
+async fn something_is_there(core: &Core) -> Result<bool, Failed> {
+    for path in [core.node_path(), "o/".to_owned(), "t/".to_owned(), "a/".to_owned()] {
+        let key = core.key(&path).to_vec();
+        let mut range_end = key.clone();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        if !core.client.range(RangeRequest { key, range_end, limit: 1, ..Default::default() }).await?.kvs.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn commit(
@@ -246,23 +271,16 @@ impl Core {
 
 /// Checks that the shared store still is the one that this copy is of: its header, its cluster, our last sign of life.
 async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
-    let answer = core.get("h").await?;
-    let now = answer.header.unwrap_or_default();
-    match answer.kvs.first() {
-        Some(kv) => header(core, Some(kv))?,
-        None => {
-            return Err(Failed(format!(
-                "there is no store under {}; make one with `waxwing store init`, or bring one with `waxwing store migrate --to-etcd`",
-                core.prefix
-            )));
-        }
-    }
+    let (now, again) = header(core).await?;
     let inner = core.inner.upgrade().ok_or_else(|| "the store is closed".to_owned())?;
     let kept = inner.progress()?;
     inner.look_for_later()?;
     let state = core.state.borrow().clone();
     if !kept.complete || !state.complete {
         return Ok(Ground::Lost("this node never did"));
+    }
+    if again {
+        return Ok(Ground::Lost("its store keys were renewed meanwhile"));
     }
     if state.read_again {
         return Ok(Ground::Lost("the watch cannot go on where it was"));
@@ -297,8 +315,8 @@ async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
 
 /// Reads everything at one revision; gives it.
 async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
-    let first = core.get("h").await?;
-    let now = first.header.unwrap_or_default();
+    // What is read is under the keys of this header.
+    let (now, _) = header(core).await?;
     let (revision, began) = (now.revision as u64, Instant::now());
     let mut there = PathHashes::default();
     let (mut from, mut batch, mut octets, mut accepted) = (core.prefix.clone().into_bytes(), Vec::new(), 0, 0);
@@ -363,15 +381,4 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
         "all of the shared store is here"
     );
     Ok(revision)
-}
-
-impl Inner {
-    /// Takes the header of the shared store; `false` where the key-encryption key does not open it.
-    fn take_header(&self, octets: &[u8]) -> Result<bool, Failed> {
-        let here = self.header()?;
-        if here == octets {
-            return Ok(true);
-        }
-        Ok(false)
-    }
 }

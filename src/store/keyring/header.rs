@@ -187,6 +187,72 @@ impl Header {
         Ok(header)
     }
 
+    /// Whether one of the wrappers is of a key at hand, so that it is known whether the header is authentic. What is no header is opened by none.
+    pub fn fits(opener: &Opener<'_>, octets: &[u8]) -> bool {
+        if octets.starts_with(MAGIC_1) {
+            let first = octets.get(MAGIC_1.len() + ID_LEN..MAGIC_1.len() + ID_LEN + 8);
+            return matches!(opener, Opener::Keks(keks) if keks.iter().any(|kek| Some(kek.fingerprint().as_slice()) == first));
+        }
+        Outer::read(octets).is_ok_and(|outer| outer.fits(opener).is_some())
+    }
+
+    /// What a header says before it is opened: store, revision, key-encryption keys. `None`: it is no header of the present version.
+    pub fn outline(octets: &[u8]) -> Option<(Id, u64, Vec<Fingerprint>)> {
+        let outer = Outer::read(octets).ok()?;
+        let keks = outer.wrappers.iter().filter(|one| one.recovery.is_none()).map(|one| one.fingerprint).collect();
+        Some((outer.store, outer.revision, keks))
+    }
+
+    /// Whether a header that nothing at hand opens was made by who has our keys; `None`: it is under a key that was never here.
+    pub fn vouches_for(&self, octets: &[u8]) -> Option<bool> {
+        let outer = Outer::read(octets).ok()?;
+        let (newest, _, _) = outer.keys.iter().rfind(|(_, _, state)| *state == KeyState::Active)?;
+        let ours = self.keys.iter().find(|key| key.id == *newest && key.state == KeyState::Active)?;
+        let key = expand(ours.secret.as_ref(), &self.store, b"waxwing store v2 header").ok()?;
+        Some(subtle::ConstantTimeEq::ct_eq(mac_of(key.as_ref(), outer.body).as_slice(), outer.mac.as_slice()).into())
+    }
+
+    /// Whether a later header may take this one's place: of the same store, and with no store key in use that was retired or dropped before
+    /// (`spent`). Who has an old store key can make a header by it, and nothing else.
+    pub fn may_be_followed_by(&self, next: &Self, spent: &[Id]) -> bool {
+        let retired = |id: &Id| self.keys.iter().any(|key| key.id == *id && key.state == KeyState::Retired);
+        let back = |key: &StoreKey| match key.state {
+            KeyState::Active => spent.contains(&key.id) || retired(&key.id),
+            KeyState::Retired => spent.contains(&key.id),
+            KeyState::Installation => false,
+        };
+        self.store == next.store && self.revision < next.revision && !next.keys.iter().any(back)
+    }
+
+    /// The store keys that seal records, of this header and not of `next`.
+    pub fn dropped_by<'h>(&'h self, next: &'h Self) -> impl Iterator<Item = &'h StoreKey> {
+        let sealing = self.keys.iter().filter(|key| key.state != KeyState::Installation);
+        sealing.filter(|key| !next.keys.iter().any(|kept| kept.id == key.id))
+    }
+
+    /// What a copy of a shared store needs beside `next`, which takes this header's place: the keys that its records still are under and `next`
+    /// has not, wrapped by those of `keks` that open `next`. `None`: nothing. `left`: those that it needed before.
+    pub fn left_behind(&self, left: &[StoreKey], next: &Self, keks: &[Kek]) -> Result<Option<Self>, StoreError> {
+        let mut keys: Vec<StoreKey> = left.iter().chain(self.dropped_by(next)).cloned().collect();
+        keys.retain(|key| !next.keys.iter().any(|kept| kept.id == key.id));
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        keys.iter_mut().for_each(|key| key.state = KeyState::Retired);
+        keys.push(next.newest()?.clone());
+        let mut kept = Self { store: next.store, revision: next.revision, keys, wrappers: Vec::new() };
+        for kek in keks.iter().filter(|kek| next.kek(&kek.fingerprint()).is_some()) {
+            kept.introduce(kek, kept.newest()?.created)?;
+        }
+        if kept.wrappers.is_empty() {
+            return Err(StoreError::Refused(
+                "a record of this copy is under a store key that nothing at hand could wrap; name a key-encryption key that opens the store"
+                    .to_owned(),
+            ));
+        }
+        Ok(Some(kept))
+    }
+
     /// The key that seals and authenticates.
     pub fn newest(&self) -> Result<&StoreKey, StoreError> {
         let newest = self.keys.iter().rfind(|key| key.state == KeyState::Active);

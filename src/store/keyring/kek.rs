@@ -161,6 +161,16 @@ impl Kek {
         }
     }
 
+    /// As [`Self::read_all`], behind those that are at hand; where some are, none needs to be read.
+    pub(in crate::store) fn read_beside(sources: &KekSources, mut keks: Vec<Self>) -> Result<Vec<Self>, StoreError> {
+        match Self::read_all(sources) {
+            Ok(read) => keks.extend(read),
+            Err(error) if keks.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        Ok(keks)
+    }
+
     /// Of a key that is derived, not read.
     pub(super) fn of_key(key: Zeroizing<[u8; KEY_LEN]>, name: &str) -> Self {
         Self { key, name: name.to_owned() }

@@ -225,3 +225,93 @@ proptest! {
         fuzz_kek_file(&file);
     }
 }
+
+/// A header with other keys, as of a later revision.
+fn later(header: &Header, change: impl FnOnce(&mut Header)) -> Header {
+    let mut next = header.clone();
+    change(&mut next);
+    next.revision += 1;
+    next
+}
+
+#[test]
+fn a26_an_old_store_key_makes_no_header_that_is_followed() {
+    let kek = Kek::of_key(Zeroizing::new([7; 32]), "test");
+    let keks = std::slice::from_ref(&kek);
+    let now = Timestamp::UNIX_EPOCH;
+    let first = Header::create(&kek, now).unwrap();
+    let begun = later(&first, |next| next.renew_keys(keks, now).unwrap());
+    let ended = later(&begun, |next| next.drop_keys(|key| key.state == KeyState::Retired));
+    let spent: Vec<_> = begun.dropped_by(&ended).map(|key| key.id).collect();
+    assert_eq!(spent, [first.newest().unwrap().id]);
+    assert!(first.may_be_followed_by(&begun, &[]) && begun.may_be_followed_by(&ended, &[]));
+    // Who was away takes the last one at once.
+    assert!(first.may_be_followed_by(&ended, &[]));
+    assert!(!ended.may_be_followed_by(&begun, &spent), "the way back");
+    // Who has the first store key makes a header under it, of a revision beyond all: it opens, and is not taken.
+    let forged = Header { revision: 99, ..first.clone() };
+    assert!(Header::open(&Opener::Keks(keks), &forged.encode().unwrap()).is_ok());
+    assert!(!begun.may_be_followed_by(&forged, &[]), "by who knows it as retired");
+    assert!(!ended.may_be_followed_by(&forged, &spent), "by who knows it as dropped");
+    let beside = later(&ended, |next| {
+        next.keys.insert(0, begun.keys.iter().find(|key| key.state == KeyState::Retired).unwrap().clone())
+    });
+    assert!(!ended.may_be_followed_by(&beside, &spent), "nor is it taken beside another");
+    let elsewhere = Header::create(&kek, now).unwrap();
+    assert!(!first.may_be_followed_by(&Header { revision: 99, ..elsewhere }, &[]), "another store's");
+}
+
+#[test]
+fn a_header_that_nothing_opens_is_told_from_a_forged_one() {
+    let (old, new) = (Kek::of_key(Zeroizing::new([7; 32]), "old"), Kek::of_key(Zeroizing::new([8; 32]), "new"));
+    let now = Timestamp::UNIX_EPOCH;
+    let ours = Header::create(&old, now).unwrap();
+    let rotated = later(&ours, |next| {
+        next.introduce(&new, now).unwrap();
+        next.activate(&new.fingerprint()).unwrap();
+        next.retire_others(&new.fingerprint()).unwrap();
+    });
+    let octets = rotated.encode().unwrap();
+    assert!(!Header::fits(&Opener::Keks(std::slice::from_ref(&old)), &octets));
+    assert!(Header::fits(&Opener::Keks(std::slice::from_ref(&new)), &octets));
+    assert_eq!(Header::outline(&octets), Some((ours.store, 2, vec![new.fingerprint()])));
+    assert_eq!(ours.vouches_for(&octets), Some(true), "the store key is the same");
+    let mut forged = octets.clone();
+    forged[31] ^= 4;
+    assert_eq!(ours.vouches_for(&forged), Some(false));
+    let resealed = later(&rotated, |next| next.renew_keys(&[new], now).unwrap());
+    assert_eq!(ours.vouches_for(&resealed.encode().unwrap()), None, "a key that was never here");
+    assert_eq!(ours.vouches_for(b"WAXSTOR2"), None);
+}
+
+#[test]
+fn a_copy_reads_by_the_keys_that_were_left_and_shows_nobody() {
+    let kek = Kek::of_key(Zeroizing::new([7; 32]), "test");
+    let keks = std::slice::from_ref(&kek);
+    let now = Timestamp::UNIX_EPOCH;
+    let first = Header::create(&kek, now).unwrap();
+    let before = Keyring::of(first.clone(), Vec::new()).unwrap();
+    let next = later(&first, |next| {
+        next.renew_keys(keks, now).unwrap();
+        next.drop_keys(|key| key.state == KeyState::Retired);
+    });
+    let kept = first.left_behind(&[], &next, keks).unwrap().unwrap();
+    let (octets, left) = (next.encode().unwrap(), kept.encode().unwrap());
+    let opener = Opener::Keks(keks);
+    let ring = Keyring::open(&opener, &octets).unwrap().with_left(&opener, Some(&left)).unwrap();
+    assert!(ring.is_of(&octets, Some(&left)) && !ring.is_of(&octets, None) && ring.has_older());
+    let mac = before.mac("o/a", b"body");
+    assert!(ring.verifies("o/a", b"body", &mac), "what lies here");
+    assert!(!ring.verifies_shared("o/a", b"body", &mac), "what comes from elsewhere");
+    let sealed = before.seal(b"place", b"key").unwrap();
+    let renewed = ring.reseal(b"place", &sealed).unwrap().unwrap();
+    assert!(!ring.is_sealed_by_newest(b"place", &sealed) && ring.is_sealed_by_newest(b"place", &renewed));
+    assert_eq!(ring.reseal(b"place", &renewed).unwrap().unwrap(), renewed, "as it is");
+    assert_eq!(ring.reseal(b"elsewhere", &sealed).unwrap(), None);
+    // It is kept over another change, and not beside a header that has the key itself.
+    let third = later(&next, |next| next.renew_keys(keks, now).unwrap());
+    let again = next.left_behind(ring.left(), &third, keks).unwrap().unwrap();
+    assert_eq!(again.keys.first().map(|key| key.id), Some(first.newest().unwrap().id));
+    let begun = later(&first, |next| next.renew_keys(keks, now).unwrap());
+    assert!(first.left_behind(&[], &begun, keks).unwrap().is_none());
+}

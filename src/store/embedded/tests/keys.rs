@@ -137,7 +137,7 @@ fn t20_a_reseal_stopped_anywhere_goes_on_and_leaves_nothing_under_the_old_key() 
             store.begin_reseal().unwrap();
         } else {
             let stopped = catch_unwind(AssertUnwindSafe(|| {
-                drop(store.reseal(|at| assert!(at.done < stop, "killed here")));
+                drop(store.reseal(Duration::ZERO, |at| assert!(at.done < stop, "killed here")));
             }));
             assert_eq!(stopped.is_err(), stop < 7, "{stop}");
         }
@@ -151,7 +151,7 @@ fn t20_a_reseal_stopped_anywhere_goes_on_and_leaves_nothing_under_the_old_key() 
             gateway.set_disabled(&owner("bert@example.org"), true).unwrap();
             store.set_disabled(&owner("bert@example.org"), false).unwrap();
         }
-        let resealed = store.reseal(|_| ()).unwrap();
+        let resealed = store.reseal(Duration::ZERO, |_| ()).unwrap();
         assert_eq!(resealed.bad, Vec::<String>::new());
         assert_eq!(under(&place, &old), 0, "stopped at {stop}");
         assert!(under(&place, &ring_of(&place, &place.kek())) > 10);
@@ -208,7 +208,7 @@ fn a_store_of_the_first_version_is_read_and_rotated() {
     whole(&store, &people);
     assert_eq!(header_of(&place), header, "reading writes nothing");
     let secret = store.loop_secret().unwrap();
-    store.reseal(|_| ()).unwrap();
+    store.reseal(Duration::ZERO, |_| ()).unwrap();
     whole(&place.open(), &people);
     assert_eq!((under(&place, &ring), place.open().loop_secret().unwrap()), (0, secret));
 }
@@ -219,7 +219,7 @@ fn a_lost_kek_is_recovered_and_new_store_keys_are_for_the_recovery_key_too() {
     let recovery = place.folder.path().join("recovery");
     store.introduce_recovery(&RecoveryKey::create(&recovery).unwrap()).unwrap();
     // The recovery key is in its safe while the store is resealed.
-    store.reseal(|_| ()).unwrap();
+    store.reseal(Duration::ZERO, |_| ()).unwrap();
     let wraps = store.spool_keks().wrap.iter().map(Kek::fingerprint).collect::<Vec<_>>();
     drop(store);
     std::fs::remove_file(place.kek()).unwrap();
@@ -290,7 +290,7 @@ fn a_backup_of_a_time_opens_with_the_keys_of_that_time() {
     store.introduce_kek(&new).unwrap();
     store.activate_kek(new.fingerprint()).unwrap();
     store.retire_keks(new.fingerprint()).unwrap();
-    store.reseal(|_| ()).unwrap();
+    store.reseal(Duration::ZERO, |_| ()).unwrap();
     let by_new = check(&mut octets.as_slice(), &BackupKey::Keks(vec![new]), || ());
     assert!(matches!(by_new, Err(StoreError::Kek(..))), "{by_new:?}");
     for key in [BackupKey::Keks(vec![old]), BackupKey::Recovery(RecoveryKey::read(&recovery).unwrap())] {

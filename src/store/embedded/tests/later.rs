@@ -38,7 +38,7 @@ fn a_key_of_a_later_version_is_neither_used_nor_overwritten_nor_dropped() {
             "import",
         );
         later(store.purge(&owner(ANNA)), "purge");
-        later(store.reseal(|_| ()).map(drop), "reseal");
+        later(store.reseal(Duration::ZERO, |_| ()).map(drop), "reseal");
         let after = place.records();
         assert_eq!(before[&key_path(&key)], after[&key_path(&key)]);
         assert_eq!(store.keys().unwrap().keys.len(), 2, "the store key that it is under stays");
@@ -89,7 +89,7 @@ fn a26_a_shared_record_of_a_later_version_ends_what_is_known_here() {
     let issued = issued(ANNA, 0, NewKey::P256);
     add(&store, ANNA, &issued);
     let path = owner_path(&owner(ANNA));
-    let held = store.inner.copies(std::slice::from_ref(&path), true).unwrap().remove(0).octets;
+    let held = store.inner.copies(std::slice::from_ref(&path), true).unwrap().writes.remove(0).octets;
     let ring = store.inner.ring();
     let later_than = |version| Record::seal(&ring, &path, Kind::Shared, version, &[99]).0;
     let arrives = |revision, octets: Option<&[u8]>| {
@@ -106,7 +106,7 @@ fn a26_a_shared_record_of_a_later_version_ends_what_is_known_here() {
         let left: Vec<_> = store.inner.divergent().unwrap().into_iter().map(|(_, seen)| seen.divergence).collect();
         assert_eq!(left, [Some(Divergence::NotUnderstood)], "and no gateway puts its old one in its place");
     }
-    let mut newer = store.inner.copies(std::slice::from_ref(&path), true).unwrap().remove(0).octets.to_vec();
+    let mut newer = store.inner.copies(std::slice::from_ref(&path), true).unwrap().writes.remove(0).octets.to_vec();
     newer.truncate(newer.len() - 32);
     newer[2..10].copy_from_slice(&10u64.to_be_bytes());
     let mac = ring.mac(&path, &newer);
