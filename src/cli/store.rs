@@ -15,7 +15,7 @@ use super::{CommandResult, Context, Failure, NOT_GOOD, StoreArgs, print_table, s
 use crate::config::{Etcd, KekSources};
 use crate::store::backup::{BackupKey, Summary, check};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::etcd::{Divergence, Role, Status};
+use crate::store::etcd::{Divergence, Node, Role, Status};
 use crate::store::keyring::{Kek, RecoveryKey, hex};
 
 /// Records put into etcd between two moves of the progress bar.
@@ -504,10 +504,14 @@ fn progress(length: usize, what: &'static str) -> indicatif::ProgressBar {
 /// How long a command waits for the other gateways to take its change in.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The gateways that do not know yet what this command changed; none of a store of this machine alone.
+pub(super) fn not_acknowledged(store: &EmbeddedStore) -> Result<Vec<Node>, Failure> {
+    Ok(store.shared().map_or(Ok(Vec::new()), |shared| shared.not_acknowledged(PATIENCE))?)
+}
+
 /// Says which gateways do not know yet what this command changed.
 pub(super) fn tell_acknowledged(store: &EmbeddedStore) -> Result<(), Failure> {
-    let Some(shared) = store.shared() else { return Ok(()) };
-    for node in shared.not_acknowledged(PATIENCE)? {
+    for node in not_acknowledged(store)? {
         println!(
             "not yet at {}: its last sign of life was at {}; it goes on with what it knows for at most max_staleness",
             shown(&node.name),
