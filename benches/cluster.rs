@@ -92,6 +92,7 @@ fn main() {
         node.shared().unwrap().catch_up().unwrap();
     }
     println!("a change in use on every node: {}, goal p99 under 1 s", visible(&nodes, changes, count));
+    println!("look-up, cached, its freshness asked: {:.2?}, goal under 2 us", look_up(&nodes[0], count, measured));
     let began = Instant::now();
     let new = open(&members, folder.path(), "new", Role::Command);
     let took = began.elapsed().as_secs_f64();
@@ -101,6 +102,22 @@ fn main() {
     let (size, file) =
         (status.server.unwrap().1, std::fs::metadata(folder.path().join("new/store.redb")).unwrap().len());
     println!("etcd's database: {} octets a mailbox; the copy's file: {}", size / count as i64, file / count as u64);
+}
+
+/// What one look-up takes on a gateway where the identity is cached: whether the copy is fresh enough, and whether a later version wrote
+/// the record, is asked each time.
+fn look_up(node: &EmbeddedStore, count: usize, measured: bool) -> Duration {
+    let mailboxes: Vec<Mailbox> = (0..count.min(1_000)).map(|at| Mailbox::parse(&address(at)).unwrap()).collect();
+    let all = || {
+        for mailbox in &mailboxes {
+            assert_eq!(std::hint::black_box(node.identity(mailbox).unwrap()).certificates.len(), 1);
+        }
+    };
+    all();
+    let rounds = if measured { 2_000 } else { 1 };
+    let began = Instant::now();
+    (0..rounds).for_each(|_| all());
+    began.elapsed() / (rounds * mailboxes.len() as u32)
 }
 
 /// From the call of a change on one node until the last node answers by it: median, p99 and longest.

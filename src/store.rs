@@ -182,6 +182,9 @@ pub enum StoreError {
     /// It is authentic, and of a version or kind that came after this program: neither used, nor dropped, nor overwritten.
     #[error("{0} is of a later version of Waxwing, so it is neither used nor changed; run that version here")]
     Later(String),
+    /// One change of more than the shared store takes at a time: parts of it may be made one after the other.
+    #[error("{0}")]
+    TooLarge(String),
     /// What was asked for cannot be done; says why and what to do.
     #[error("{0}")]
     Refused(String),

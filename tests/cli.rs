@@ -696,8 +696,9 @@ fn everybodys_keys_are_written_for_device_management_and_the_folder_is_added_to(
     fs::remove_file(place.path("devices").join(&rows[0][1])).unwrap();
     place.write("dora.p12", &p12(&[&issued("dora@example.org", 0)], "x"));
     place.good(&["cert", "import", "dora.p12", "--password", "x"]);
-    let told = place.good(&["cert", "export", "--all-users", "devices"]);
-    assert!(told.out.contains("2 files made, 2 there already"), "{told:?}");
+    let told = place.good(&["cert", "export", "--all-users", "devices", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((&told["made"], &told["there"], &told["users_refused"]), (&2.into(), &2.into(), &0.into()), "{told}");
     let after = list();
     assert_eq!(after.len(), 4);
     assert!(rows[1..].iter().all(|row| after.contains(row)));
@@ -718,7 +719,9 @@ fn a_purge_exports_first_and_says_what_is_gone() {
     place.open().set_disabled(&seen.owner, true).unwrap();
     let refused = place.open().purge_as_seen(&seen.owner, seen.generation).unwrap_err().to_string();
     assert!(refused.contains("export again"), "{refused}");
-    place.good(&["cert", "purge", ANNA, "--export", "last.p12", "--password", "secret"]);
+    let told = place.good(&["cert", "purge", ANNA, "--export", "last.p12", "--password", "secret", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((&told["purged"], &told["export"]), (&ANNA.into(), &"last.p12".into()), "{told}");
     assert!(place.open().owners().unwrap().is_empty());
     let bundle = import(&fs::read(place.path("last.p12")).unwrap(), "secret").unwrap();
     assert_eq!((bundle.keys.len(), bundle.certificates.len()), (2, 2));

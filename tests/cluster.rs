@@ -10,6 +10,12 @@
 
 #[path = "cluster/history.rs"]
 mod history;
+#[path = "cluster/limits.rs"]
+mod limits;
+#[path = "cluster/live.rs"]
+mod live;
+#[path = "cluster/put_back.rs"]
+mod put_back;
 #[path = "cluster/secure.rs"]
 mod secure;
 mod support;
@@ -234,6 +240,9 @@ fn a_store_moves_into_etcd_and_out_of_it() {
     );
     // Again: nothing is left to do.
     assert_eq!(run(&["store", "migrate", "--to-etcd"]).0, Some(0));
+    let (code, said) = run(&["store", "init"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("copy of a shared store already") && said.contains("store status"), "{said}");
     // The copy is not changed behind etcd's back.
     let (store, kek_file) = (folder.path().join("store"), kek.to_str().unwrap());
     let aside = ["--store", store.to_str().unwrap(), "--kek", kek_file];
@@ -278,10 +287,9 @@ fn a_node_starts_from_its_copy_while_etcd_is_away_and_a_new_one_does_not() {
     site.max_staleness = Duration::from_secs(15);
     let a = site.gateway("a");
     a.add_certificates(&owner("anna@ours.example"), vec![certificate("anna@ours.example", true)]).unwrap();
-    until("its freshness is written down", SOON, || {
-        a.shared().unwrap().status().unwrap().fresh.is_some_and(|at| at.as_millisecond() > 0)
-    });
-    std::thread::sleep(Duration::from_secs(3));
+    let kept = |store: &EmbeddedStore| store.shared().unwrap().status().unwrap().fresh_kept;
+    let imported = Timestamp::now();
+    until("its freshness is written down", SOON, || kept(&a).is_some_and(|at| at > imported));
     drop(a);
     (0..3).for_each(|at| members.kill(at));
     let a = site.gateway("a");

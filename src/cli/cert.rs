@@ -147,6 +147,9 @@ enum Command {
         force: bool,
         #[command(flatten)]
         password: PasswordArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Never use certificates of an owner: all of them, or one.
     #[command(after_help = "Example:\n  waxwing cert block bert@example.com --fingerprint 3b1f02c4")]
@@ -203,15 +206,17 @@ pub fn run(args: Args, context: &Context) -> CommandResult {
         Command::Expiring(expiring) => expiring::run(&expiring, &args.store.open(context)?),
         Command::Disable { address } => set_disabled(&args.store.open(context)?, &parse_owner(&address)?, true),
         Command::Enable { address } => set_disabled(&args.store.open(context)?, &parse_owner(&address)?, false),
-        Command::Purge { address, export: output, exported, force: _, password } => {
+        Command::Purge { address, export: output, exported, force: _, password, json } => {
             let owner = parse_owner(&address)?;
             let store = args.store.open(context)?;
-            let Some(file) = output.as_ref().or(exported.as_ref()) else { return export::purge(&store, &owner, None) };
+            let Some(file) = output.as_ref().or(exported.as_ref()) else {
+                return export::purge(&store, &owner, None, json);
+            };
             let password = export::needed(&password)?;
             if output.is_some() {
-                export::to_file(&store, &owner, file, &password)?;
+                export::to_file(&store, &owner, file, &password, json)?;
             }
-            export::purge(&store, &owner, Some((file, &password)))
+            export::purge(&store, &owner, Some((file, &password)), json)
         }
         Command::Block { address, fingerprint } => {
             let block = |record: &CertificateRecord| record.trust != TrustState::Blocked;

@@ -15,7 +15,7 @@ use super::{CommandResult, Context, Failure, NOT_GOOD, StoreArgs, print_table, s
 use crate::config::{Etcd, KekSources};
 use crate::store::backup::{BackupKey, Summary, check};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::etcd::{Divergence, Role, Status};
+use crate::store::etcd::{Divergence, Node, Role, Status};
 use crate::store::keyring::{Kek, RecoveryKey, hex};
 
 /// Records put into etcd between two moves of the progress bar.
@@ -264,6 +264,12 @@ impl Import<'_> {
 fn init(store: &StoreArgs, context: &Context) -> CommandResult {
     let (folder, kek, etcd) = shared_place(store, context)?;
     if EmbeddedStore::exists(&folder) {
+        if EmbeddedStore::open(&folder, &kek).and_then(|there| there.is_copy()).unwrap_or(false) {
+            return Err(Failure::new(
+                format!("{} is this node's copy of a shared store already", folder.display()),
+                "nothing is to be made; `waxwing store status` shows how it stands to etcd",
+            ));
+        }
         return Err(Failure::new(
             format!("there is a store in {}", folder.display()),
             "bring it into etcd with `waxwing store migrate --to-etcd`, or name another folder",
@@ -339,7 +345,8 @@ fn print_status_json(status: &Status, lag: Option<u64>) {
         "{:#}",
         json!({
             "shared": true, "endpoint": status.endpoint, "prefix": status.prefix, "revision": status.revision,
-            "newest": status.newest, "lag": lag, "fresh": status.fresh.map(|at| at.to_string()), "complete": status.complete,
+            "newest": status.newest, "lag": lag, "fresh": status.fresh.map(|at| at.to_string()),
+            "fresh_kept": status.fresh_kept.map(|at| at.to_string()), "complete": status.complete,
             "trouble": status.trouble, "nodes": nodes, "divergent": divergent,
             "server": status.server.as_ref().map(|(version, size)| json!({"version": version, "octets": size})),
         })
@@ -441,10 +448,17 @@ fn to_etcd(store: &StoreArgs, context: &Context) -> CommandResult {
     }
     bar.finish_and_clear();
     let left = opened.not_shared_yet()?.len();
-    let after = opened.digest()?;
-    if left > 0 || before != after {
+    // Not what this copy believes: what etcd says when it is asked once more.
+    let (after, there) = (opened.digest()?, shared.digest()?);
+    if left > 0 || before != after || there != after {
         return Err(Failure::new(
-            format!("{left} of {} records are not in etcd, {} are in this copy", before.0, after.0),
+            format!(
+                "{left} of {} records are not in etcd; {} are in this copy, {} were read back from etcd{}",
+                before.0,
+                after.0,
+                there.0,
+                if before == after { "" } else { ", and they were changed meanwhile" }
+            ),
             "run the same command again: it goes on where it stopped",
         ));
     }
@@ -490,10 +504,14 @@ fn progress(length: usize, what: &'static str) -> indicatif::ProgressBar {
 /// How long a command waits for the other gateways to take its change in.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The gateways that do not know yet what this command changed; none of a store of this machine alone.
+pub(super) fn not_acknowledged(store: &EmbeddedStore) -> Result<Vec<Node>, Failure> {
+    Ok(store.shared().map_or(Ok(Vec::new()), |shared| shared.not_acknowledged(PATIENCE))?)
+}
+
 /// Says which gateways do not know yet what this command changed.
 pub(super) fn tell_acknowledged(store: &EmbeddedStore) -> Result<(), Failure> {
-    let Some(shared) = store.shared() else { return Ok(()) };
-    for node in shared.not_acknowledged(PATIENCE)? {
+    for node in not_acknowledged(store)? {
         println!(
             "not yet at {}: its last sign of life was at {}; it goes on with what it knows for at most max_staleness",
             shown(&node.name),

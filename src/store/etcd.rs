@@ -21,10 +21,14 @@ mod client;
 mod commit;
 /// The watch, and reading everything.
 mod follow;
+/// What the watch brought.
+mod inbox;
 /// The header with the store keys, and everything under them.
 mod keys;
 /// Signs of life of gateways.
 mod node;
+/// Every key, page by page.
+mod pages;
 mod value;
 mod wire;
 
@@ -102,6 +106,8 @@ pub(in crate::store) struct Plan {
     pub header: u64,
     /// Keys that were looked at, with their revisions.
     pub reads: Vec<(String, u64)>,
+    /// What keys begin with that were looked at all, with the revision that they were looked at.
+    pub scans: Vec<(&'static str, u64)>,
     pub writes: Vec<Guarded>,
 }
 
@@ -176,6 +182,8 @@ struct State {
     beat: Option<(u64, u64, Instant)>,
     /// The last that came back through the watch: number, revision.
     back: (u64, u64),
+    /// The revision at which our sign of life stands, as far as is known.
+    mark: u64,
     complete: bool,
     /// Everything is to be read again.
     read_again: bool,
@@ -196,6 +204,8 @@ pub struct Status {
     pub newest: Option<u64>,
     /// When this copy was last proven fresh.
     pub fresh: Option<Timestamp>,
+    /// The same as it is written down: what a start goes by while etcd is away.
+    pub fresh_kept: Option<Timestamp>,
     pub complete: bool,
     pub trouble: Option<String>,
     pub nodes: Vec<Node>,
@@ -473,14 +483,11 @@ impl Shared {
             revision: progress.revision.max(state.applied),
             newest,
             fresh: Timestamp::from_millisecond(fresh).ok().filter(|_| fresh > 0),
+            fresh_kept: Timestamp::from_millisecond(progress.fresh).ok().filter(|_| progress.fresh > 0),
             complete: state.complete,
             trouble: nodes.as_ref().err().map(ToString::to_string).or(state.trouble),
             nodes: nodes.map(|all| all.nodes).unwrap_or_default(),
-            divergent: divergent
-                .into_iter()
-                .filter_map(|(path, seen)| Some((path, seen.divergence?)))
-                .chain(header)
-                .collect(),
+            divergent: divergent.into_iter().chain(header).collect(),
             server: server.ok().map(|one| (one.version, one.db_size)),
         })
     }
@@ -490,23 +497,46 @@ impl Shared {
         let inner = self.core.inner.upgrade().ok_or_else(|| StoreError::Io("is closed".to_owned()))?;
         let mut missed = BTreeSet::new();
         for some in paths.chunks(commit::WRITES) {
-            let plan = inner.copies(some, true)?;
-            if plan.writes.is_empty() {
-                continue;
-            }
-            let several = plan.writes.len() > 1;
-            if self.make(plan)? {
-                continue;
-            }
-            if several {
-                for one in some {
-                    missed.extend(self.put_back(std::slice::from_ref(one))?);
+            let Plan { header, writes: copies, .. } = inner.copies(some, true)?;
+            let (mut writes, mut octets) = (Vec::new(), 0);
+            for one in copies {
+                octets += one.octets.len();
+                if octets > commit::OCTETS && !writes.is_empty() {
+                    octets = one.octets.len();
+                    missed.extend(self.put_all(header, std::mem::take(&mut writes))?);
                 }
-            } else {
-                missed.extend(some.iter().cloned());
+                writes.push(one);
             }
+            missed.extend(self.put_all(header, writes)?);
         }
         Ok(missed)
+    }
+
+    /// Writes these with one change, or one by one where some changed meanwhile; gives the keys of those.
+    fn put_all(&self, header: u64, writes: Vec<Guarded>) -> Result<Vec<String>, StoreError> {
+        let mut plan = Plan { header, writes, ..Plan::default() };
+        if plan.writes.is_empty() || self.make(plan.clone())? {
+            return Ok(Vec::new());
+        }
+        if let [one] = plan.writes.as_slice() {
+            return Ok(vec![one.path.clone()]);
+        }
+        let mut missed = Vec::new();
+        for one in plan.writes.drain(..) {
+            missed.extend(self.put_all(header, vec![one])?);
+        }
+        Ok(missed)
+    }
+
+    /// How many records etcd holds, and a hash of all they say, read from there: the same as [`digest`] of a copy that is up to date.
+    ///
+    /// [`digest`]: crate::store::embedded::EmbeddedStore::digest
+    ///
+    /// # Errors
+    /// etcd does not answer; a record there is not authentic, or of a later version.
+    pub fn digest(&self) -> Result<(usize, [u8; 32]), StoreError> {
+        let core = self.core.clone();
+        self.run(async move { pages::digest(&core).await })?
     }
 
     /// Forgets a gateway that is gone for good.
@@ -544,12 +574,7 @@ impl Core {
 
     /// The end of the range of all keys of this installation.
     fn range_end(&self) -> Vec<u8> {
-        let mut end = self.prefix.clone().into_bytes();
-        // The prefix ends with '/', so that the next octet is '0'.
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        end
+        commit::end_of(self.prefix.as_bytes())
     }
 
     fn path<'k>(&self, key: &'k [u8]) -> Option<&'k str> {

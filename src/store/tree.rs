@@ -194,6 +194,7 @@ pub(super) struct Change<'t, 'a> {
     buckets: BTreeMap<u16, Bucket>,
     log: ChangeValue,
     reads: RefCell<BTreeSet<String>>,
+    scans: RefCell<BTreeSet<&'static str>>,
     tops: BTreeMap<String, Option<(Kind, Vec<u8>)>>,
     children: BTreeSet<String>,
     /// Records of earlier changes were written anew.
@@ -204,6 +205,8 @@ pub(super) struct Change<'t, 'a> {
 pub(super) struct Planned {
     /// Top-level paths it looked at.
     pub reads: BTreeSet<String>,
+    /// What the paths begin with that it looked at all of.
+    pub scans: BTreeSet<&'static str>,
     /// Top-level records as they would be; `None`: gone.
     pub tops: BTreeMap<String, Option<(Kind, Vec<u8>)>>,
     /// Children written or removed.
@@ -226,6 +229,7 @@ impl<'t, 'a> Change<'t, 'a> {
             buckets: BTreeMap::new(),
             log: ChangeValue { paths: Vec::new(), keys_removed: false },
             reads: RefCell::default(),
+            scans: RefCell::default(),
             tops: BTreeMap::new(),
             children: BTreeSet::new(),
             log_resealed: false,
@@ -236,6 +240,12 @@ impl<'t, 'a> Change<'t, 'a> {
     pub fn view(&self) -> View<'_, Table<'t, &'static str, &'static [u8]>> {
         let root = Arc::clone(&self.root);
         View { table: &self.table, ring: self.ring, alerts: self.alerts, root, reads: Some(&self.reads) }
+    }
+
+    /// As [`View::tops`]; the change rests upon there being no others.
+    pub fn every(&self, prefix: &'static str) -> (Vec<(String, Mac)>, Vec<StoreError>) {
+        self.scans.borrow_mut().insert(prefix);
+        self.view().tops(prefix)
     }
 
     /// What stands at a top-level path, as changed so far.
@@ -377,6 +387,7 @@ impl<'t, 'a> Change<'t, 'a> {
     pub fn planned(&mut self) -> Planned {
         Planned {
             reads: self.reads.take(),
+            scans: self.scans.take(),
             tops: std::mem::take(&mut self.tops),
             children: std::mem::take(&mut self.children),
         }

@@ -57,15 +57,14 @@ fn import(store: &EmbeddedStore, people: &People) {
 }
 
 /// A gateway of the site, between the lab's generator and its sink.
-struct Node {
-    store: Arc<EmbeddedStore>,
+pub(super) struct Node {
+    pub(super) store: Arc<EmbeddedStore>,
     gateway: Gateway,
     sink: SocketAddr,
 }
 
 impl Node {
-    async fn start(site: &Site, name: &str, endpoints: Vec<String>) -> Self {
-        let sink = free_address();
+    pub(super) async fn start(site: &Site, name: &str, endpoints: Vec<String>, sink: SocketAddr) -> Self {
         let mut etcd = site.etcd(name);
         etcd.endpoints = endpoints;
         let (folder, kek) = (site.store(name), site.kek());
@@ -87,7 +86,7 @@ impl Node {
         Self { store, gateway, sink }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.gateway.address("in").unwrap()
     }
 
@@ -103,7 +102,10 @@ impl Node {
         outcome.unwrap().account
     }
 
-    async fn change<T: Send + 'static>(&self, change: impl FnOnce(&EmbeddedStore) -> T + Send + 'static) -> T {
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&EmbeddedStore) -> T + Send + 'static,
+    ) -> T {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || change(&store)).await.unwrap()
     }
@@ -161,10 +163,10 @@ async fn t08_no_failure_of_etcd_loses_or_leaks_mail_and_nothing_stale_is_used() 
     let cables: Vec<Cable> =
         members.endpoints().iter().map(|one| Cable::to(one.strip_prefix("http://").unwrap())).collect();
     let through: Vec<String> = cables.iter().map(|cable| format!("http://{}", cable.address)).collect();
-    let a = Node::start(&site, "a", members.endpoints()).await;
+    let a = Node::start(&site, "a", members.endpoints(), free_address()).await;
     let everybody = people.clone();
     a.change(move |store| import(store, &everybody)).await;
-    let b = Node::start(&site, "b", through).await;
+    let b = Node::start(&site, "b", through, free_address()).await;
 
     // The leader is killed, and a member is stopped, while mail goes on.
     let faults = async {
@@ -192,18 +194,9 @@ async fn t08_no_failure_of_etcd_loses_or_leaks_mail_and_nothing_stale_is_used() 
         people.ours[0].mailbox.to_string(),
         people.theirs.iter().find(|one| one.certificate.is_some()).unwrap().mailbox.to_string(),
     );
-    let block = |trust: TrustState| {
-        let victim = owner(&victim);
-        a.change(move |store| {
-            let held = store.identity_of(&victim).unwrap();
-            held.certificates
-                .iter()
-                .for_each(|one| store.set_trust(&victim, one.certificate.fingerprint(), trust).unwrap());
-        })
-    };
     cables.iter().for_each(|cable| cable.cut(true));
-    let (ends, blocked) = (Arc::new(AtomicBool::new(false)), block(TrustState::Blocked));
-    blocked.await;
+    let ends = Arc::new(AtomicBool::new(false));
+    set(&a, &victim, TrustState::Blocked).await;
     let at = Instant::now();
     let probing = tokio::spawn(probe(b.address(), from.clone(), victim.clone(), ends.clone()));
     tokio::time::sleep(STALE + Duration::from_secs(3)).await;
@@ -214,7 +207,7 @@ async fn t08_no_failure_of_etcd_loses_or_leaks_mail_and_nothing_stale_is_used() 
     assert_eq!(late, 0, "a copy that is too old is not used");
     cables.iter().for_each(|cable| cable.cut(false));
     settled(&b, &victim, TrustState::Blocked).await;
-    block(TrustState::Trusted).await;
+    set(&a, &victim, TrustState::Trusted).await;
     settled(&b, &victim, TrustState::Trusted).await;
 
     // All of etcd is away for longer than a copy holds.
@@ -242,17 +235,10 @@ async fn divided(members: &Members, site: &Site, a: &Node, from: &str, victim: &
         println!("a minority: no network namespaces, left to the gateway that was cut off");
         return;
     }
-    let c = Node::start(site, "c", vec![members.endpoints()[2].clone()]).await;
+    let c = Node::start(site, "c", vec![members.endpoints()[2].clone()], free_address()).await;
     members.divide(true);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let person = owner(victim);
-    a.change(move |store| {
-        let held = store.identity_of(&person).unwrap();
-        held.certificates.iter().for_each(|one| {
-            store.set_trust(&person, one.certificate.fingerprint(), TrustState::Blocked).unwrap();
-        });
-    })
-    .await;
+    set(a, victim, TrustState::Blocked).await;
     let (at, ends) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let probing = tokio::spawn(probe(c.address(), from.to_owned(), victim.to_owned(), ends.clone()));
     tokio::time::sleep(STALE + Duration::from_secs(3)).await;
@@ -263,14 +249,7 @@ async fn divided(members: &Members, site: &Site, a: &Node, from: &str, victim: &
     members.divide(false);
     assert_eq!(late, 0, "a member of the minority is not believed");
     settled(&c, victim, TrustState::Blocked).await;
-    let person = owner(victim);
-    a.change(move |store| {
-        let held = store.identity_of(&person).unwrap();
-        held.certificates.iter().for_each(|one| {
-            store.set_trust(&person, one.certificate.fingerprint(), TrustState::Trusted).unwrap();
-        });
-    })
-    .await;
+    set(a, victim, TrustState::Trusted).await;
     c.gateway.shut_down(Duration::from_secs(5)).await;
 }
 
@@ -279,14 +258,7 @@ async fn put_back(members: &mut Members, a: &Node, b: &Node, people: &Arc<People
     settled(b, victim, TrustState::Trusted).await;
     let file = std::env::temp_dir().join(format!("waxwing-t08-{}.db", std::process::id()));
     members.snapshot(&file);
-    let person = owner(victim);
-    a.change(move |store| {
-        let held = store.identity_of(&person).unwrap();
-        held.certificates.iter().for_each(|one| {
-            store.set_trust(&person, one.certificate.fingerprint(), TrustState::Blocked).unwrap();
-        });
-    })
-    .await;
+    set(a, victim, TrustState::Blocked).await;
     settled(b, victim, TrustState::Blocked).await;
     let faults = async {
         members.put_back(&file);
@@ -312,6 +284,18 @@ async fn put_back(members: &mut Members, a: &Node, b: &Node, people: &Arc<People
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
+
+/// Sets what all certificates of somebody count as, by this node.
+async fn set(node: &Node, who: &str, trust: TrustState) {
+    let person = owner(who);
+    node.change(move |store| {
+        let held = store.identity_of(&person).unwrap();
+        held.certificates
+            .iter()
+            .for_each(|one| store.set_trust(&person, one.certificate.fingerprint(), trust).unwrap());
+    })
+    .await;
 }
 
 /// Waits until the node knows it so, and answers.

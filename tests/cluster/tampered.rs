@@ -111,6 +111,26 @@ fn a26_who_writes_etcd_changes_nothing() {
 }
 
 #[test]
+fn a26_junk_under_new_keys_keeps_nothing_from_being_put_back() {
+    if !installed() {
+        return;
+    }
+    let members = Members::start();
+    let site = Site::found(&members);
+    let a = site.gateway("a");
+    a.add_certificates(&owner("anna@partner.example"), vec![certificate("anna@partner.example", false)]).unwrap();
+    // Before hers in order, and more of it than is put back at a time.
+    let puts: String = (0..120).map(|at| format!("put waxwing/o/aa{at}@partner.example junk\n")).collect();
+    members.ctl_with(&["txn"], format!("\n{puts}\n\n").as_bytes());
+    members.ctl(&["del", ANNA]);
+    until("hers is put back", SOON, || !members.ctl(&["get", "--keys-only", ANNA]).is_empty());
+    let divergent = a.shared().unwrap().status().unwrap().divergent;
+    assert_eq!(divergent.len(), 120, "the junk is told");
+    members.ctl(&["del", "--prefix", "waxwing/o/aa"]);
+    until("and forgotten when it is gone", SOON, || a.shared().unwrap().status().unwrap().divergent.is_empty());
+}
+
+#[test]
 fn a26_a_dump_of_everything_holds_no_private_key() {
     if !installed() {
         return;
@@ -144,6 +164,6 @@ fn a26_a_dump_of_everything_holds_no_private_key() {
     assert_eq!(found, 0);
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(super) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

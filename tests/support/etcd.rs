@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -310,21 +311,29 @@ impl Drop for Members {
 /// Hands connections on to an address, until it is cut.
 pub struct Cable {
     pub address: SocketAddr,
-    cut: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    line: std::sync::Arc<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    cut: std::sync::atomic::AtomicBool,
+    /// Connections begun before this number grew hang for good.
+    stranded: std::sync::atomic::AtomicUsize,
 }
 
 impl Cable {
     /// To `host:port`.
     pub fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let cable = Self { address: listener.local_addr().unwrap(), cut: Default::default() };
-        let (cut, target) = (cable.cut.clone(), target.to_owned());
+        let cable = Self { address: listener.local_addr().unwrap(), line: Default::default() };
+        let (line, target) = (cable.line.clone(), target.to_owned());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let begun = line.stranded.load(SeqCst);
                 let Ok(far) = std::net::TcpStream::connect(&target) else { continue };
                 for (from, to) in [(&stream, &far), (&far, &stream)] {
-                    let (from, to, cut) = (from.try_clone().unwrap(), to.try_clone().unwrap(), cut.clone());
-                    std::thread::spawn(move || carry(from, to, &cut));
+                    let (from, to, line) = (from.try_clone().unwrap(), to.try_clone().unwrap(), line.clone());
+                    std::thread::spawn(move || carry(from, to, &line, begun));
                 }
             }
         });
@@ -333,15 +342,21 @@ impl Cable {
 
     /// Nothing comes through any more, in either direction; connections stay as they are.
     pub fn cut(&self, cut: bool) {
-        self.cut.store(cut, std::sync::atomic::Ordering::SeqCst);
+        self.line.cut.store(cut, SeqCst);
+    }
+
+    /// What was connected until now hangs from now on, without being closed; new connections go through.
+    pub fn strand(&self) {
+        self.line.stranded.fetch_add(1, SeqCst);
+        self.cut(false);
     }
 }
 
-fn carry(mut from: std::net::TcpStream, mut to: std::net::TcpStream, cut: &std::sync::atomic::AtomicBool) {
+fn carry(mut from: std::net::TcpStream, mut to: std::net::TcpStream, line: &Line, begun: usize) {
     use std::io::{Read, Write};
     let mut buffer = [0; 16_384];
     while let Ok(length) = from.read(&mut buffer) {
-        while cut.load(std::sync::atomic::Ordering::SeqCst) {
+        while line.cut.load(SeqCst) || line.stranded.load(SeqCst) != begun {
             std::thread::sleep(Duration::from_millis(20));
         }
         if length == 0 || to.write_all(&buffer[..length]).is_err() {

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::{CommandResult, Failure, PasswordArgs, read_file, shown};
@@ -40,18 +41,21 @@ pub(super) struct ExportArgs {
     all_users: Option<PathBuf>,
     #[command(flatten)]
     password: PasswordArgs,
+    /// Print JSON; for --all-users.
+    #[arg(long, requires = "all_users")]
+    json: bool,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &ExportArgs, store: &EmbeddedStore) -> CommandResult {
     if let Some(folder) = &args.all_users {
-        return devices::run(store, folder, args.password.read()?.filter(|text| !text.is_empty()));
+        return devices::run(store, folder, args.password.read()?.filter(|text| !text.is_empty()), args.json);
     }
     let owner = parse_owner(args.address.as_deref().unwrap_or_default())?;
     let password = needed(&args.password)?;
     match (&args.mobileconfig, &args.output) {
         (Some(file), _) => mobileconfig::run(store, &owner, file, &password, &args.mail),
-        (None, Some(file)) => to_file(store, &owner, file, &password),
+        (None, Some(file)) => to_file(store, &owner, file, &password, false),
         (None, None) => Err(Failure::new("nothing to write", "give --output FILE")),
     }
 }
@@ -72,8 +76,14 @@ pub(super) fn needed(password: &PasswordArgs) -> Result<Zeroizing<String>, Failu
         .ok_or_else(|| Failure::new("a password is needed", "give --password-file FILE"))
 }
 
-/// Writes all generations of an owner, and reads the file back.
-pub(super) fn to_file(store: &EmbeddedStore, owner: &Owner, output: &Path, password: &str) -> CommandResult {
+/// Writes all generations of an owner, and reads the file back; says so, but where that is left to who called.
+pub(super) fn to_file(
+    store: &EmbeddedStore,
+    owner: &Owner,
+    output: &Path,
+    password: &str,
+    silent: bool,
+) -> CommandResult {
     let identity = known(store, owner)?;
     let mut bundle = Bundle::default();
     let mut ids: Vec<KeyId> = Vec::new();
@@ -91,6 +101,9 @@ pub(super) fn to_file(store: &EmbeddedStore, owner: &Owner, output: &Path, passw
     missing(&identity, &file, password)
         .map_err(|why| Failure::new(format!("the export is not whole: {why}"), "nothing was written"))?;
     write_new(output, &file)?;
+    if silent {
+        return Ok(ExitCode::SUCCESS);
+    }
     println!(
         "{}: {} certificates, {} private keys of {}",
         output.display(),
@@ -143,7 +156,12 @@ fn missing(identity: &Identity, file: &[u8], password: &str) -> Result<(), Strin
 }
 
 /// Removes an owner, after the export (file and password) was seen to hold everything; without one the keys are lost.
-pub(super) fn purge(store: &EmbeddedStore, owner: &Owner, exported: Option<(&Path, &str)>) -> CommandResult {
+pub(super) fn purge(
+    store: &EmbeddedStore,
+    owner: &Owner,
+    exported: Option<(&Path, &str)>,
+    json: bool,
+) -> CommandResult {
     let owner = store.owner_of(owner)?;
     let name = shown(&owner.to_string());
     match exported {
@@ -169,6 +187,14 @@ pub(super) fn purge(store: &EmbeddedStore, owner: &Owner, exported: Option<(&Pat
             );
             store.purge(&owner)?;
         }
+    }
+    if json {
+        let behind = crate::cli::store::not_acknowledged(store)?;
+        let behind: Vec<_> =
+            behind.iter().map(|node| json!({"name": node.name, "seen": node.seen.to_string()})).collect();
+        let file = exported.map(|(file, _)| file.display().to_string());
+        println!("{}", json!({"purged": owner.to_string(), "export": file, "not_yet_at": behind}));
+        return Ok(ExitCode::SUCCESS);
     }
     println!("{name} is purged; nothing was revoked at the CA");
     crate::cli::store::tell_acknowledged(store)?;

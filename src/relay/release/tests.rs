@@ -21,7 +21,7 @@ fn releaser(folder: &std::path::Path) -> Releaser {
     );
     let config = Config::parse(&text, "test.toml", &|_| Err("no list files here".into())).unwrap();
     let health = Health::new(&Retry::default());
-    let live = Live::new(Arc::new(config), store.clone(), store, &spool, &health, b"test").unwrap();
+    let live = Live::new(Arc::new(config), store.clone(), store, &spool, &health, b"test", None).unwrap();
     Releaser::new(spool, Arc::new(Current::new(live)))
 }
 

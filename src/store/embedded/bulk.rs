@@ -52,16 +52,69 @@ impl EmbeddedStore {
         }
         match self.inner.write(|change| self.inner.put_parcels(change, parcels)) {
             Ok(outcomes) => outcomes,
-            // One that was begun cannot be stored: which one is seen by halves.
-            Err(StoreError::Refused(_) | StoreError::NotAuthentic(_)) if parcels.len() > 1 => {
+            // One that was begun cannot be stored, or they are too much: which one is seen by halves.
+            Err(StoreError::Refused(_) | StoreError::NotAuthentic(_) | StoreError::TooLarge(_))
+                if parcels.len() > 1 =>
+            {
                 let (left, right) = parcels.split_at_checked(parcels.len() / 2).unwrap_or((parcels, &[]));
                 let mut outcomes = self.import_parcels(left);
                 outcomes.extend(self.import_parcels(right));
                 outcomes
             }
+            Err(StoreError::TooLarge(_)) => parcels.iter().map(|one| self.import_in_parts(one)).collect(),
             Err(error) => parcels.iter().map(|_| Err(error.clone())).collect(),
         }
     }
+
+    /// A parcel of more than the shared store takes at a time. What would refuse it is looked for before anything of it is stored; what fails later
+    /// leaves a part of it, and it is imported again.
+    fn import_in_parts(&self, parcel: &CheckedParcel) -> Result<ImportOutcome, StoreError> {
+        self.inner.write(|change| may_be_stored(change, parcel))?;
+        for some in parcel.intermediates.chunks(SHARED_AT_ONCE) {
+            self.inner.write(|change| self.inner.put_intermediates(change, some.to_vec()))?;
+        }
+        let mut outcome = Vec::with_capacity(parcel.owners.len());
+        for some in parcel.owners.chunks(SHARED_AT_ONCE) {
+            match self.import_owners(some) {
+                Ok(stored) => outcome.extend(stored),
+                Err(StoreError::Unavailable(why)) => {
+                    let (done, all) = (outcome.len(), parcel.owners.len());
+                    return Err(StoreError::Unavailable(format!(
+                        "at least {done} of its {all} owners are stored, import it again: {why}"
+                    )));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Some owners with one change, or with several where that is too much.
+    pub(super) fn import_owners(&self, owners: &[(Owner, Vec<Checked>)]) -> Result<ImportOutcome, StoreError> {
+        let stored = self.inner.write(|change| {
+            let one = |(owner, new): &(Owner, Vec<Checked>)| {
+                Ok((owner.clone(), self.inner.put_certificates(change, owner, new.clone())?))
+            };
+            owners.iter().map(one).collect::<Result<ImportOutcome, StoreError>>()
+        });
+        match stored {
+            Err(StoreError::TooLarge(_)) if owners.len() > 1 => {
+                let (left, right) = owners.split_at_checked(owners.len() / 2).unwrap_or((owners, &[]));
+                let mut outcome = self.import_owners(left)?;
+                outcome.extend(self.import_owners(right)?);
+                Ok(outcome)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Fails where one of its owners is an alias, or has a record that is not authentic.
+fn may_be_stored(change: &Change<'_, '_>, parcel: &CheckedParcel) -> Result<(), StoreError> {
+    parcel.owners.iter().try_for_each(|(owner, _)| {
+        must_be_no_alias(change, owner)?;
+        read_owner(change, owner).map(drop)
+    })
 }
 
 impl Inner {
@@ -74,11 +127,7 @@ impl Inner {
         let (mut intermediates, mut known) = (Vec::new(), HashSet::new());
         for parcel in parcels {
             // Seen before anything of it is written.
-            let ready = parcel.owners.iter().try_for_each(|(owner, _)| {
-                must_be_no_alias(change, owner)?;
-                read_owner(change, owner).map(drop)
-            });
-            match ready {
+            match may_be_stored(change, parcel) {
                 Ok(()) => {}
                 Err(error @ StoreError::Io(_)) => return Err(error),
                 Err(error) => {

@@ -440,22 +440,21 @@ impl EmbeddedStore {
         for (owner, certificates) in new {
             checked.push((owner, certificates.into_iter().map(check).collect::<Result<Vec<_>, _>>()?));
         }
-        let import = |change: &mut Change<'_, '_>, some: &[(Owner, Vec<Checked>)], known: &[Certificate]| {
-            self.inner.put_intermediates(change, known.to_vec())?;
-            let one = |(owner, new): &(Owner, Vec<Checked>)| {
-                Ok((owner.clone(), self.inner.put_certificates(change, owner, new.clone())?))
-            };
-            some.iter().map(one).collect::<Result<ImportOutcome, StoreError>>()
-        };
         if self.inner.shared().is_none() {
-            return self.inner.write(|change| import(change, &checked, &intermediates));
+            return self.inner.write(|change| {
+                self.inner.put_intermediates(change, intermediates.clone())?;
+                let one = |(owner, new): &(Owner, Vec<Checked>)| {
+                    Ok((owner.clone(), self.inner.put_certificates(change, owner, new.clone())?))
+                };
+                checked.iter().map(one).collect::<Result<ImportOutcome, StoreError>>()
+            });
         }
         for some in intermediates.chunks(SHARED_AT_ONCE) {
-            self.inner.write(|change| import(change, &[], some))?;
+            self.inner.write(|change| self.inner.put_intermediates(change, some.to_vec()))?;
         }
         let mut outcome = Vec::with_capacity(checked.len());
         for some in checked.chunks(SHARED_AT_ONCE) {
-            outcome.extend(self.inner.write(|change| import(change, some, &[]))?);
+            outcome.extend(self.import_owners(some)?);
         }
         Ok(outcome)
     }
@@ -538,7 +537,8 @@ impl CertStore for EmbeddedStore {
     fn each_identity(&self, call: &mut dyn FnMut(Identity)) -> Result<(), StoreError> {
         self.inner.read(|view| {
             for (path, mac) in view.tops("o/").0 {
-                let Some(owner) = owner_of_path(&path) else { continue };
+                // What a later version wrote in its place is not known, and what was here before holds no more.
+                let Some(owner) = owner_of_path(&path).filter(|_| !self.inner.later.contains(&path)) else { continue };
                 let record = view.child(&path, &mac).ok().filter(|record| record.kind == Kind::Owner);
                 // What is not authentic raised its alert.
                 let identity = record.and_then(|record| decode_identity(view, &owner, &record).ok());
@@ -610,7 +610,7 @@ impl CertStore for EmbeddedStore {
                     "{mailbox} is an alias itself; name the mailbox it belongs to (`waxwing alias list`)"
                 ));
             }
-            for (path, mac) in view.tops("a/").0 {
+            for (path, mac) in change.every("a/").0 {
                 let record = view.child(&path, &mac)?;
                 if record.kind == Kind::Alias && record.value == alias.as_str().as_bytes() {
                     return refused(format!(

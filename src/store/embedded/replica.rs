@@ -1,8 +1,6 @@
 //! The embedded store as a copy of a shared one: what comes from there is taken in, and changes are planned here to be made there.
 //!
-//! Two tables beside the records. `seen` holds for each key of the shared store its revision, the version and MAC of the record that was
-//! accepted last (the high-water mark: an older one is refused), and what is wrong with the one that stands there now. `progress` holds how
-//! far this copy is. Records and the progress they bring are one commit.
+//! What is known of each key is in `seen`; records and the progress they bring are one commit.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -12,9 +10,9 @@ use std::sync::atomic::Ordering;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
-use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
 
 use super::reseal::resealed;
+use super::seen::{Seen, SeenTables, progress_in, put_progress};
 use super::{HEADER, Inner, TRUST, certificate_path, guarded, key_path, owner_of_path, trust_path};
 use crate::keys::KeyId;
 use crate::store::StoreError;
@@ -25,45 +23,8 @@ use crate::store::record::{
 };
 use crate::store::tree::{Change, Planned, RECORDS, io};
 
-const SEEN: TableDefinition<&str, &[u8]> = TableDefinition::new("seen");
-const PROGRESS: TableDefinition<&str, &[u8]> = TableDefinition::new("progress");
-
 /// Records hashed with one reading.
 const DIGESTED: usize = 4_096;
-
-/// What is known of a key of the shared store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::store) struct Seen {
-    /// The revision at which it was changed last; 0: it is not there.
-    pub revision: u64,
-    /// Of the record that was accepted.
-    pub version: u64,
-    pub mac: Mac,
-    pub divergence: Option<Divergence>,
-}
-
-impl Seen {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = self.revision.to_be_bytes().to_vec();
-        out.extend_from_slice(&self.version.to_be_bytes());
-        out.extend_from_slice(&self.mac);
-        out.push(self.divergence.map_or(0, |one| one as u8));
-        out
-    }
-
-    fn decode(octets: &[u8]) -> Option<Self> {
-        let (revision, rest) = octets.split_first_chunk()?;
-        let (version, rest) = rest.split_first_chunk()?;
-        let (mac, rest) = rest.split_first_chunk()?;
-        let [code] = rest else { return None };
-        Some(Self {
-            revision: u64::from_be_bytes(*revision),
-            version: u64::from_be_bytes(*version),
-            mac: *mac,
-            divergence: Divergence::from_code(*code),
-        })
-    }
-}
 
 /// A key of the shared store as it is now.
 #[derive(Debug, Clone)]
@@ -100,18 +61,11 @@ fn verified(ring: &Keyring, path: &str, octets: &[u8]) -> bool {
     octets.split_last_chunk::<32>().is_some_and(|(body, mac)| ring.verifies_shared(path, body, mac))
 }
 
-type SeenTable<'t> = Table<'t, &'static str, &'static [u8]>;
-
-fn read_seen(table: &impl ReadableTable<&'static str, &'static [u8]>, path: &str) -> Result<Seen, StoreError> {
-    let stored = table.get(path).map_err(io)?;
-    Ok(stored.and_then(|stored| Seen::decode(stored.value())).unwrap_or_default())
-}
-
 /// One batch on its way in.
 struct Intake<'c, 't, 'a> {
     inner: &'a Inner,
     change: &'c mut Change<'t, 'a>,
-    seen: &'c mut SeenTable<'t>,
+    seen: &'c mut SeenTables<'t>,
     /// The trust set, read at the first entry and written at the end.
     trust: Option<TrustValue>,
     /// A whole reading: revisions may have gone back.
@@ -122,10 +76,13 @@ struct Intake<'c, 't, 'a> {
 impl Intake<'_, '_, '_> {
     fn one(&mut self, arrived: &Arrived) -> Result<(), StoreError> {
         let path = arrived.path.as_str();
-        let known = read_seen(self.seen, path)?;
+        let known = self.seen.get(path)?;
         let Some(octets) = &arrived.octets else {
-            if known.version == 0 || (!self.whole && arrived.revision <= known.revision) {
+            if !self.whole && arrived.revision <= known.revision {
                 return Ok(());
+            }
+            if known.version == 0 {
+                return self.never_was(path, known);
             }
             return self.refuse(path, Seen { revision: 0, ..known }, Divergence::Vanished);
         };
@@ -135,7 +92,7 @@ impl Intake<'_, '_, '_> {
             // Another process of this machine took it in.
             match known.divergence {
                 Some(Divergence::NotUnderstood) => self.out.refused.push((path.to_owned(), Divergence::NotUnderstood)),
-                None if self.inner.later.contains_key(path) => self.out.understood.push(path.to_owned()),
+                None if self.inner.later.contains(path) => self.out.understood.push(path.to_owned()),
                 _ => {}
             }
             return Ok(());
@@ -156,7 +113,7 @@ impl Intake<'_, '_, '_> {
             std::cmp::Ordering::Equal if known.mac == mac => {
                 // What a later version wrote behind it was newer.
                 let divergence = known.divergence.filter(|one| *one == Divergence::NotUnderstood);
-                return self.note(path, &Seen { divergence, ..now });
+                return self.seen.put(path, &Seen { divergence, ..now });
             }
             std::cmp::Ordering::Equal if known.version != 0 => return self.refuse(path, now, Divergence::Fork),
             _ => {}
@@ -167,7 +124,7 @@ impl Intake<'_, '_, '_> {
         self.take_in(path, value, record.generation)?;
         self.out.accepted += 1;
         self.out.understood.extend(known.divergence.map(|_| path.to_owned()));
-        self.note(path, &Seen { version: record.generation, mac, divergence: None, ..now })
+        self.seen.put(path, &Seen { version: record.generation, mac, divergence: None, ..now })
     }
 
     fn version_here(&self, path: &str) -> Result<u64, StoreError> {
@@ -177,8 +134,14 @@ impl Intake<'_, '_, '_> {
         Ok(self.change.written(path).ok().flatten().map_or(0, |record| record.generation))
     }
 
-    fn note(&mut self, path: &str, seen: &Seen) -> Result<(), StoreError> {
-        self.seen.insert(path, seen.encode().as_slice()).map_err(io).map(drop)
+    /// A key is gone under which no record was ever accepted.
+    fn never_was(&mut self, path: &str, known: Seen) -> Result<(), StoreError> {
+        match known.divergence {
+            // What a later version wrote was one.
+            Some(Divergence::NotUnderstood) => Ok(()),
+            Some(_) => self.seen.forget(path),
+            None => Ok(()),
+        }
     }
 
     fn refuse(&mut self, path: &str, seen: Seen, why: Divergence) -> Result<(), StoreError> {
@@ -187,7 +150,7 @@ impl Intake<'_, '_, '_> {
         if seen.divergence != Some(why) {
             self.out.refused.push((path.to_owned(), why));
         }
-        self.note(path, &Seen { divergence: Some(why), ..seen })
+        self.seen.put(path, &Seen { divergence: Some(why), ..seen })
     }
 
     fn take_in(&mut self, path: &str, value: SharedValue, version: u64) -> Result<(), StoreError> {
@@ -323,7 +286,7 @@ impl Inner {
             let table = transaction.open_table(RECORDS).map_err(io)?;
             let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
             let mut change = Change::new(table, &ring, &self.alerts, root);
-            let mut seen = transaction.open_table(SEEN).map_err(io)?;
+            let mut seen = SeenTables::open(&transaction)?;
             let out = TakenIn::default();
             let mut intake = Intake { inner: self, change: &mut change, seen: &mut seen, trust: None, whole, out };
             for one in arrived {
@@ -335,8 +298,7 @@ impl Inner {
             }
             drop(seen);
             if let Some(progress) = progress {
-                let mut table = transaction.open_table(PROGRESS).map_err(io)?;
-                let stored = table.get("").map_err(io)?.and_then(|stored| Progress::decode(stored.value()));
+                let stored = progress_in(&transaction)?;
                 // Another process of this machine may be further.
                 if whole || stored.is_none_or(|stored| stored.revision <= progress.revision) {
                     let mut progress = *progress;
@@ -344,13 +306,17 @@ impl Inner {
                     if let Some(stored) = stored.filter(|_| !whole && progress.counter == 0) {
                         (progress.boot, progress.counter, progress.beat) = (stored.boot, stored.counter, stored.beat);
                     }
-                    table.insert("", progress.encode().as_slice()).map_err(io)?;
+                    put_progress(&transaction, &progress)?;
                 }
             }
             if change.is_empty() {
                 drop(change)
             } else {
                 change.finish()?
+            }
+            #[cfg(test)]
+            if self.disk_full.load(Ordering::Acquire) {
+                return Err(StoreError::Io("no space left on device".to_owned()));
             }
             transaction.commit().map_err(io)?;
             Ok(out)
@@ -359,7 +325,7 @@ impl Inner {
         for (path, _) in out.refused.iter().filter(|(_, why)| *why == Divergence::NotUnderstood) {
             self.not_understood(path);
         }
-        out.understood.iter().for_each(|path| drop(self.later.remove(path)));
+        out.understood.iter().for_each(|path| self.later.remove(path));
         if let Err(error) = self.follow() {
             tracing::error!(%error, "the store cannot be followed");
             self.reload_all();
@@ -374,55 +340,6 @@ impl Inner {
         Ok(out)
     }
 
-    /// A later version of Waxwing wrote this record: what is here is out of date, and nothing is answered from it.
-    pub(super) fn not_understood(&self, path: &str) {
-        self.later.insert(path.to_owned(), ());
-        if let Some(owner) = owner_of_path(path) {
-            self.identities.invalidate(&owner);
-        }
-    }
-
-    /// Looks for what another process of this machine found to be written by a later version.
-    pub(in crate::store) fn look_for_later(&self) -> Result<(), StoreError> {
-        for (path, _) in self.each_seen(|_, seen| seen.divergence == Some(Divergence::NotUnderstood))? {
-            self.not_understood(&path);
-        }
-        Ok(())
-    }
-
-    /// Fails where a later version of Waxwing wrote one of these records.
-    pub(super) fn understands(&self, path: impl Fn(&str) -> bool) -> Result<(), StoreError> {
-        if self.later.is_empty() {
-            return Ok(());
-        }
-        let later = self.later.iter().find(|one| path(one.key())).map(|one| one.key().clone());
-        later.map_or(Ok(()), |path| Err(StoreError::Later(path)))
-    }
-
-    /// It is a store of its own: what was seen of a shared one says nothing any more.
-    pub(super) fn forget_seen(&self) -> Result<(), StoreError> {
-        guarded("store", || {
-            let transaction = self.db.begin_write().map_err(io)?;
-            transaction.delete_table(SEEN).map_err(io)?;
-            transaction.commit().map_err(io)
-        })
-    }
-
-    /// How far this copy is; nothing where it never was one.
-    pub(in crate::store) fn progress(&self) -> Result<Progress, StoreError> {
-        guarded("store", || {
-            let transaction = self.db.begin_read().map_err(io)?;
-            match transaction.open_table(PROGRESS) {
-                Ok(table) => {
-                    let stored = table.get("").map_err(io)?;
-                    Ok(stored.and_then(|stored| Progress::decode(stored.value())).unwrap_or_default())
-                }
-                Err(TableError::TableDoesNotExist(_)) => Ok(Progress::default()),
-                Err(error) => Err(io(error)),
-            }
-        })
-    }
-
     /// Keys that were seen and are not among `there` (hashes of their paths by `hasher`): they vanished. At most `most` at a time.
     pub(in crate::store) fn vanished(
         &self,
@@ -431,37 +348,13 @@ impl Inner {
         most: usize,
     ) -> Result<Vec<Arrived>, StoreError> {
         let gone = self.each_seen(|path, seen| {
-            seen.version != 0
-                && seen.divergence != Some(Divergence::Vanished)
-                && !there.contains(&hasher.hash_one(path))
+            let told = seen.divergence == Some(Divergence::Vanished);
+            // Of what never was a record it is forgotten that something stood there.
+            let noise = seen.version == 0 && !matches!(seen.divergence, None | Some(Divergence::NotUnderstood));
+            (seen.version != 0 && !told || noise) && !there.contains(&hasher.hash_one(path))
         });
         let gone = gone?.into_iter().take(most);
         Ok(gone.map(|(path, _)| Arrived { path, revision: 0, octets: None }).collect())
-    }
-
-    /// Keys of which the shared store holds something else than this copy.
-    pub(in crate::store) fn divergent(&self) -> Result<Vec<(String, Seen)>, StoreError> {
-        self.each_seen(|_, seen| seen.divergence.is_some())
-    }
-
-    fn each_seen(&self, which: impl Fn(&str, &Seen) -> bool) -> Result<Vec<(String, Seen)>, StoreError> {
-        guarded("store", || {
-            let transaction = self.db.begin_read().map_err(io)?;
-            let table = match transaction.open_table(SEEN) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                Err(error) => return Err(io(error)),
-            };
-            let mut found = Vec::new();
-            for entry in table.iter().map_err(io)? {
-                let entry = entry.map_err(io)?;
-                let (path, Some(seen)) = (entry.0.value(), Seen::decode(entry.1.value())) else { continue };
-                if which(path, &seen) {
-                    found.push((path.to_owned(), seen));
-                }
-            }
-            Ok(found)
-        })
     }
 
     /// What a change would write to the shared store, and what it rests upon; nothing is written.
@@ -475,13 +368,17 @@ impl Inner {
             let table = transaction.open_table(RECORDS).map_err(io)?;
             let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
             let mut change = Change::new(table, &ring, &self.alerts, root);
-            let seen = transaction.open_table(SEEN).map_err(io)?;
+            let seen = SeenTables::open(&transaction)?;
             let result = body(&mut change)?;
             let plan = if change.is_empty() {
                 Plan::default()
             } else {
                 let planned = change.planned();
-                self.planned(&change, &planned, &seen)?
+                let mut plan = self.planned(&change, &planned, &seen)?;
+                // Nothing under these may be newer than this copy.
+                let revision = progress_in(&transaction)?.map_or(0, |progress| progress.revision);
+                plan.scans = planned.scans.iter().map(|head| (*head, revision)).collect();
+                plan
             };
             drop((change, seen));
             transaction.abort().map_err(io)?;
@@ -489,7 +386,7 @@ impl Inner {
         })
     }
 
-    fn planned(&self, change: &Change<'_, '_>, planned: &Planned, seen: &SeenTable<'_>) -> Result<Plan, StoreError> {
+    fn planned(&self, change: &Change<'_, '_>, planned: &Planned, seen: &SeenTables<'_>) -> Result<Plan, StoreError> {
         let mut values = BTreeMap::new();
         for (path, top) in &planned.tops {
             if path == TRUST {
@@ -504,7 +401,7 @@ impl Inner {
         let mut plan = Plan { header: change.ring().header.revision, ..Plan::default() };
         let reads = planned.reads.iter().filter(|path| *path != TRUST && !values.contains_key(*path));
         for path in reads {
-            plan.reads.push((path.clone(), read_seen(seen, path)?.revision));
+            plan.reads.push((path.clone(), seen.get(path)?.revision));
         }
         for (path, value) in values {
             let value = self.under_newest(change.ring(), value)?;
@@ -518,9 +415,9 @@ impl Inner {
         change: &Change<'_, '_>,
         path: String,
         value: &SharedValue,
-        seen: &SeenTable<'_>,
+        seen: &SeenTables<'_>,
     ) -> Result<Guarded, StoreError> {
-        let known = read_seen(seen, &path)?;
+        let known = seen.get(&path)?;
         // No record that was never shared has a later generation.
         let generation = change.view().root.generation;
         let base = if known.version == 0 && !path.starts_with("t/") { generation } else { known.version };
@@ -592,25 +489,6 @@ impl Inner {
         Ok(plan)
     }
 
-    /// What is known of keys of the shared store.
-    pub(in crate::store) fn seen_of(&self, paths: &[String]) -> Result<BTreeMap<String, Seen>, StoreError> {
-        guarded("store", || {
-            let transaction = self.db.begin_read().map_err(io)?;
-            match transaction.open_table(SEEN) {
-                Ok(table) => paths.iter().map(|path| Ok((path.clone(), read_seen(&table, path)?))).collect(),
-                Err(TableError::TableDoesNotExist(_)) => Ok(BTreeMap::new()),
-                Err(error) => Err(io(error)),
-            }
-        })
-    }
-
-    /// Whether this is the copy of a shared store.
-    pub(super) fn is_copy(&self, transaction: &redb::WriteTransaction) -> Result<bool, StoreError> {
-        let table = transaction.open_table(PROGRESS).map_err(io)?;
-        let stored = table.get("").map_err(io)?;
-        Ok(stored.and_then(|stored| Progress::decode(stored.value())).is_some_and(|progress| progress.complete))
-    }
-
     /// The records at these paths, in the shared store's form, with their versions as they are.
     pub(super) fn records(&self, paths: &[String]) -> Result<Vec<Arrived>, StoreError> {
         let mut records = Vec::with_capacity(paths.len());
@@ -640,7 +518,7 @@ impl Inner {
             let table = transaction.open_table(RECORDS).map_err(io)?;
             let root = self.checked_root(&table, &ring, self.floor.load(Ordering::Acquire))?;
             let change = Change::new(table, &ring, &self.alerts, root);
-            let seen = transaction.open_table(SEEN).map_err(io)?;
+            let seen = SeenTables::open(&transaction)?;
             let trust = self.read_trust_manifest(&change)?;
             for path in paths {
                 let (value, here) = if path.starts_with("t/") {
@@ -655,7 +533,7 @@ impl Inner {
                     let generation = record.generation;
                     (top_value(&change, path, Some(&(record.kind, record.value)))?, generation)
                 };
-                call(&ring, path, read_seen(&seen, path)?.version.max(here), value)?;
+                call(&ring, path, seen.get(path)?.version.max(here), value)?;
             }
             drop((change, seen));
             transaction.abort().map_err(io)
@@ -680,20 +558,14 @@ impl Inner {
     /// See [`super::EmbeddedStore::digest`].
     pub(super) fn digest(&self) -> Result<(usize, [u8; 32]), StoreError> {
         let paths = self.shared_paths()?;
-        let (mut count, mut all) = (0, [0u8; 32]);
+        let mut all = Digest::default();
         for some in paths.chunks(DIGESTED) {
-            self.values(some, &mut |_, path, _, value| {
-                let mut context = digest::Context::new(&digest::SHA256);
-                context.update(&(path.len() as u64).to_be_bytes());
-                context.update(path.as_bytes());
-                context.update(&value.encode());
-                // In any order.
-                all.iter_mut().zip(context.finish().as_ref()).for_each(|(sum, octet)| *sum ^= octet);
-                count += 1;
+            self.values(some, &mut |ring, path, _, value| {
+                all.add(ring, path, value);
                 Ok(())
             })?;
         }
-        Ok((count, all))
+        Ok((all.count, all.sum))
     }
 
     /// Every path that the shared store is to hold.
@@ -717,13 +589,17 @@ impl Inner {
     }
 }
 
-fn tombstone() -> SharedValue {
-    SharedValue::Tombstone(TombstoneValue { at: Timestamp::now(), certificates: Vec::new() }.encode())
+fn tombstone(at: Timestamp) -> SharedValue {
+    SharedValue::Tombstone(TombstoneValue { at, certificates: Vec::new() }.encode())
 }
 
 fn trust_value(change: &Change<'_, '_>, path: &str, trust: &TrustValue) -> Result<SharedValue, StoreError> {
     let named = trust.entries.iter().find(|(name, _)| trust_path(name) == path);
-    let Some((_, mac)) = named else { return Ok(tombstone()) };
+    let Some((_, mac)) = named else {
+        // Of the same content whenever it is read.
+        let removed = trust.removed.iter().find(|(name, _)| trust_path(name) == path);
+        return Ok(tombstone(removed.map_or_else(Timestamp::now, |(_, at)| *at)));
+    };
     let record = change.view().child(path, mac)?;
     match TrustEntryValue::decode(&record.value) {
         Some(_) => Ok(SharedValue::Trust(record.value)),
@@ -733,7 +609,7 @@ fn trust_value(change: &Change<'_, '_>, path: &str, trust: &TrustValue) -> Resul
 
 fn top_value(change: &Change<'_, '_>, path: &str, top: Option<&(Kind, Vec<u8>)>) -> Result<SharedValue, StoreError> {
     let damaged = |path: &str| change.view().alerts.raise(path);
-    let Some((kind, value)) = top else { return Ok(tombstone()) };
+    let Some((kind, value)) = top else { return Ok(tombstone(Timestamp::now())) };
     match kind {
         Kind::Tombstone => Ok(SharedValue::Tombstone(value.clone())),
         Kind::Alias => String::from_utf8(value.clone()).map(SharedValue::Alias).map_err(|_| damaged(path)),
@@ -755,6 +631,38 @@ fn top_value(change: &Change<'_, '_>, path: &str, top: Option<&(Kind, Vec<u8>)>)
             Ok(SharedValue::Owner { disabled: value.disabled, certificates, keys })
         }
         _ => Err(damaged(path)),
+    }
+}
+
+/// A hash over records in any order, and how many they are.
+#[derive(Default)]
+pub(in crate::store) struct Digest {
+    pub count: usize,
+    pub sum: [u8; 32],
+}
+
+impl Digest {
+    /// A private key counts by what it is, whatever store key it is sealed with.
+    pub fn add(&mut self, ring: &Keyring, path: &str, mut value: SharedValue) {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut put = |octets: &[u8]| {
+            context.update(&(octets.len() as u64).to_be_bytes());
+            context.update(octets);
+        };
+        put(path.as_bytes());
+        if let SharedValue::Owner { keys, .. } = &mut value {
+            for (name, sealed) in std::mem::take(keys) {
+                let (id, path) = (KeyId(name), key_path(&KeyId(name)));
+                put(&name);
+                match ring.unseal(&Inner::key_binding(&path, &id), &sealed) {
+                    Some(plain) => put(&plain),
+                    None => put(&sealed),
+                }
+            }
+        }
+        put(&value.encode());
+        self.sum.iter_mut().zip(context.finish().as_ref()).for_each(|(sum, octet)| *sum ^= octet);
+        self.count += 1;
     }
 }
 

@@ -11,11 +11,13 @@ use crate::address::Mailbox;
 use crate::cms::algorithm::{Capabilities, ContentEncryption, KeyTransport};
 use crate::keys::{KeyAnswer, KeyHolder, KeyOperation, Submission};
 use crate::pki::authority::{Issued, NewKey, Recipe, issue};
+use crate::pki::path::AnchorScope;
 use crate::policy::TrustState;
-use crate::store::{CertStore, Edit, NewCertificate, Revision, Stored};
+use crate::store::{CertStore, Edit, NewCertificate, Note, Provenance, Revision, Stored};
 
 mod keys;
 mod later;
+mod shared;
 
 const ANNA: &str = "anna@example.org";
 

@@ -164,7 +164,15 @@ impl Inner {
     fn restore_groups(&self, ring: &Keyring, groups: &[Group], restored: &mut Restored) -> Result<(), StoreError> {
         let fates = self.write(|change| {
             groups.iter().map(|group| self.restore_group(change, ring, group)).collect::<Result<Vec<_>, _>>()
-        })?;
+        });
+        let fates = match fates {
+            Err(StoreError::TooLarge(_)) if groups.len() > 1 => {
+                let (left, right) = groups.split_at_checked(groups.len() / 2).unwrap_or((groups, &[]));
+                self.restore_groups(ring, left, restored)?;
+                return self.restore_groups(ring, right, restored);
+            }
+            fates => fates?,
+        };
         for fate in fates {
             match fate {
                 Fate::New => restored.new += 1,

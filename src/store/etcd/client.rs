@@ -28,8 +28,8 @@ use crate::config::Etcd;
 use crate::relay::hop::Roots;
 use crate::store::StoreError;
 
-/// One answer at most, in octets: a page of a thousand records.
-const ANSWER_MAX: usize = 256 << 20;
+/// One answer at most, in octets: a page of a thousand records, but where they are unusually large.
+const ANSWER_MAX: usize = 64 << 20;
 /// A member that does not answer one request within this is left for another one, where there is time for that.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A connection is asked for signs of life this often, and given up after as long again.
@@ -47,13 +47,16 @@ pub(super) enum EtcdError {
     /// It answered, and will not.
     #[error("etcd refuses: {0}")]
     Refused(String),
+    /// It answered with more than is taken at a time.
+    #[error("etcd answers with too much: {0}")]
+    TooLarge(String),
 }
 
 impl From<EtcdError> for StoreError {
     fn from(error: EtcdError) -> Self {
         match error {
             EtcdError::Unavailable(_) | EtcdError::Unreachable(_) => Self::Unavailable(error.to_string()),
-            EtcdError::Refused(_) => Self::Io(error.to_string()),
+            EtcdError::Refused(_) | EtcdError::TooLarge(_) => Self::Io(error.to_string()),
         }
     }
 }
@@ -280,6 +283,8 @@ fn of_status(status: tonic::Status) -> EtcdError {
         | Code::Unknown
         | Code::Internal
         | Code::Aborted => EtcdError::Unavailable(if text.is_empty() { status.code().to_string() } else { text }),
+        // tonic's; etcd uses the same code for what was compacted.
+        Code::OutOfRange if text.contains("message length too large") => EtcdError::TooLarge(text),
         _ => EtcdError::Refused(text),
     }
 }
@@ -357,5 +362,18 @@ impl tower_service::Service<Uri> for Connector {
             let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
             Ok(TokioIo::new(Box::new(tls.connect(name, tcp).await?) as Box<dyn Stream>))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_is_told_from_what_was_compacted() {
+        let tonic = "Error, decoded message length too large: found 70000000 bytes, the limit is: 67108864 bytes";
+        assert!(matches!(of_status(tonic::Status::out_of_range(tonic)), EtcdError::TooLarge(_)));
+        let etcd = "etcdserver: mvcc: required revision has been compacted";
+        assert!(matches!(of_status(tonic::Status::out_of_range(etcd)), EtcdError::Refused(_)));
     }
 }

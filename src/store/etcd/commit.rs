@@ -1,5 +1,6 @@
 //! Making changes, and knowing whether they were made.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::client::{Client, EtcdError};
 use super::wire::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, Request, RequestOp,
     TargetUnion, TxnRequest, TxnResponse,
 };
 use super::{Core, Plan, Role};
@@ -21,16 +22,16 @@ pub(in crate::store) const WRITES: usize = 50;
 /// What etcd compares and writes in one transaction by default, less the name of the change and the header; and the octets of one request, less
 /// what is around them.
 const OPERATIONS: usize = 126;
-const OCTETS: usize = 1_400_000;
+pub(in crate::store) const OCTETS: usize = 1_400_000;
 
 /// Whether etcd takes it as one change.
 pub(super) fn fits(plan: &Plan) -> Result<(), StoreError> {
     let octets: usize = plan.writes.iter().map(|one| one.octets.len()).sum();
-    let compared = plan.reads.len() + plan.writes.len();
+    let compared = plan.reads.len() + plan.scans.len() + plan.writes.len();
     if compared <= OPERATIONS && octets <= OCTETS {
         return Ok(());
     }
-    Err(StoreError::Refused(format!(
+    Err(StoreError::TooLarge(format!(
         "one change of {} records and {octets} octets, resting on {compared}, is more than the shared store takes at a time ({OPERATIONS} records, {OCTETS} octets)",
         plan.writes.len()
     )))
@@ -50,7 +51,29 @@ pub(super) fn at_revision(key: Bytes, revision: u64) -> Compare {
         target: CompareTarget::Mod.into(),
         key,
         union: Some(TargetUnion::ModRevision(revision as i64)),
+        range_end: Vec::new(),
     }
+}
+
+/// Every key that begins so stands there since before the end of this revision.
+fn none_newer(head: Bytes, revision: u64) -> Compare {
+    Compare {
+        result: CompareResult::Less.into(),
+        target: CompareTarget::Mod.into(),
+        union: Some(TargetUnion::ModRevision(revision.saturating_add(1) as i64)),
+        range_end: end_of(&head),
+        key: head,
+    }
+}
+
+/// The end of the range of keys that begin so.
+pub(super) fn end_of(head: &[u8]) -> Vec<u8> {
+    let mut end = head.to_vec();
+    // They end with '/', so that the next octet is '0'.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
 }
 
 fn absent(key: Bytes) -> Compare {
@@ -59,6 +82,7 @@ fn absent(key: Bytes) -> Compare {
         target: CompareTarget::Create.into(),
         key,
         union: Some(TargetUnion::CreateRevision(0)),
+        range_end: Vec::new(),
     }
 }
 
@@ -74,7 +98,7 @@ pub(super) fn delete(key: Bytes) -> RequestOp {
     op(Request::Delete(DeleteRangeRequest { key }))
 }
 
-fn get(key: &Bytes) -> RequestOp {
+pub(super) fn get(key: &Bytes) -> RequestOp {
     op(Request::Range(RangeRequest { key: key.to_vec(), ..Default::default() }))
 }
 
@@ -84,8 +108,12 @@ pub(super) fn revision_of(answer: &TxnResponse) -> u64 {
 
 /// What stands under the key that a failed transaction asked for: its value and when it was made.
 fn found(answer: &TxnResponse) -> Option<(&Bytes, u64)> {
-    let range = answer.responses.first()?.range.as_ref()?;
-    range.kvs.first().map(|one| (&one.value, one.create_revision as u64))
+    standing(answer).map(|one| (&one.value, one.create_revision as u64))
+}
+
+/// The same, with all that is known of it.
+pub(super) fn standing(answer: &TxnResponse) -> Option<&KeyValue> {
+    answer.responses.first()?.range.as_ref()?.kvs.first()
 }
 
 const MADE: &[u8] = b"made ";
@@ -111,6 +139,7 @@ pub(super) async fn commit(core: &Arc<Core>, plan: &Plan) -> Result<Outcome, Sto
     };
     let mut compare = vec![absent(id.clone()), at_revision(core.key("h"), header)];
     compare.extend(plan.reads.iter().map(|(path, revision)| at_revision(core.key(path), *revision)));
+    compare.extend(plan.scans.iter().map(|(head, revision)| none_newer(core.key(head), *revision)));
     compare.extend(plan.writes.iter().map(|one| at_revision(core.key(&one.path), one.revision)));
     let mut success: Vec<RequestOp> =
         plan.writes.iter().map(|one| put(core.key(&one.path), one.octets.clone())).collect();
@@ -202,26 +231,59 @@ pub(super) async fn put_new(client: &Client, key: Bytes, value: Bytes) -> Result
     Ok(answer.succeeded || found(&answer).is_some_and(|(there, _)| *there == value))
 }
 
-/// Removes the names of changes that are older than this.
-const NAMES_HOLD: i64 = 3_600;
+/// Names of changes stand so long at least: nobody asks for one any more then.
+const NAMES_HOLD: Duration = Duration::from_secs(3_600);
 
-/// Removes the names of changes whose makers did not, an hour after.
-pub(super) async fn sweep(core: &Core) -> Result<(), EtcdError> {
-    let key = core.key("op/");
-    let mut range_end = key.to_vec();
-    if let Some(last) = range_end.last_mut() {
-        *last += 1;
+/// The names of changes that this node saw standing, and since when by its own clock: what clock their makers have does not matter.
+#[derive(Default)]
+pub(super) struct Names(HashMap<Vec<u8>, Instant>);
+
+impl Names {
+    /// Those that stood there long enough.
+    fn old(&mut self, there: &[KeyValue], now: Instant) -> Vec<Bytes> {
+        let before = std::mem::take(&mut self.0);
+        let since = |kv: &KeyValue| (kv.key.to_vec(), before.get(kv.key.as_ref()).copied().unwrap_or(now));
+        self.0 = there.iter().map(since).collect();
+        let old = self.0.iter().filter(|(_, since)| now.duration_since(**since) > NAMES_HOLD);
+        old.map(|(name, _)| Bytes::from(name.clone())).collect()
     }
-    let answer =
-        core.client.range(RangeRequest { key: key.to_vec(), range_end, limit: 1_000, ..Default::default() }).await?;
-    let now = Timestamp::now().as_second();
-    let old = answer.kvs.iter().filter(|one| {
-        let made = one.value.split(|octet| *octet == b' ').nth(1).and_then(|text| std::str::from_utf8(text).ok());
-        made.and_then(|text| text.parse::<i64>().ok()).is_none_or(|made| now - made > NAMES_HOLD)
-    });
-    let old: Vec<RequestOp> = old.map(|one| delete(one.key.clone())).collect();
+}
+
+/// Removes the names of changes whose makers did not, an hour after they were seen first.
+pub(super) async fn sweep(core: &Core, names: &mut Names) -> Result<(), EtcdError> {
+    let key = core.key("op/");
+    let request = RangeRequest { key: key.to_vec(), range_end: end_of(&key), limit: 1_000, ..Default::default() };
+    let answer = core.client.range(request).await?;
+    let old: Vec<RequestOp> = names.old(&answer.kvs, Instant::now()).into_iter().map(delete).collect();
     for some in old.chunks(100) {
         core.client.change(TxnRequest { success: some.to_vec(), ..Default::default() }).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_swept_by_how_long_it_was_seen_whatever_its_makers_clock_says() {
+        let name = |id: &str, made: i64| KeyValue {
+            key: Bytes::from(format!("w/op/{id}")),
+            value: Bytes::from(format!("made {made}")),
+            ..KeyValue::default()
+        };
+        let (began, mut names) = (Instant::now(), Names::default());
+        // By a clock that is a day late, and by one that is years ahead.
+        let now = Timestamp::now().as_second();
+        let there = [name("late", now - 86_400), name("ahead", now + 100_000_000)];
+        assert_eq!(names.old(&there, began), Vec::<Bytes>::new(), "it may still be asked for");
+        assert_eq!(names.old(&there[..1], began + NAMES_HOLD / 2), Vec::<Bytes>::new());
+        // Gone, and seen again: from the beginning.
+        let after = began + NAMES_HOLD + Duration::from_secs(1);
+        assert_eq!(names.old(&there, after), [there[0].key.clone()]);
+        assert_eq!(names.old(&there, after + NAMES_HOLD).len(), 1);
+        let mut both = names.old(&there, after + NAMES_HOLD + Duration::from_secs(1));
+        both.sort();
+        assert_eq!(both, [there[1].key.clone(), there[0].key.clone()]);
+    }
 }

@@ -1,23 +1,23 @@
 //! The watch: what is changed in the shared store comes into this node's copy in order. After compaction, and where the cluster is not what it was,
 //! everything is read again at one revision.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
-use super::wire::{Event, EventType, RangeRequest, RangeResponse, ResponseHeader, WatchCreateRequest, WatchRequest};
+use super::inbox::{BATCH, BATCH_OCTETS, Inbox, octets_of};
+use super::pages::Pages;
+use super::wire::{
+    Event, EventType, RangeRequest, RangeResponse, ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse,
+};
 use super::{Core, Failed, Progress, Role, keys};
 use crate::store::embedded::{Arrived, PathHashes, TakenIn};
 
-/// A record is asked for in pages of so many.
-const PAGE: i64 = 1_000;
-/// Records and octets taken in with one commit at most, when everything is read: each commit writes most of the tree's buckets.
-const BATCH: usize = 16_384;
-const BATCH_OCTETS: usize = 64 << 20;
+/// Octets that wait between the watch and what takes them in, in KiB.
+const WAITING: u32 = 65_536;
 /// How far this copy is, is written down at least so often.
 const WRITTEN_DOWN: Duration = Duration::from_secs(2);
 /// A watch that has not brought what etcd took so long ago is left.
@@ -85,11 +85,15 @@ async fn follow(core: &Arc<Core>, read_all: &mut Option<Instant>) -> Result<(), 
     let mut stream = core.client.watch(asked).await?;
     let (tell, mut told) = mpsc::channel(256);
     // Its own task, so that what came can be taken in together.
+    let room = Arc::new(Semaphore::new(WAITING as usize));
     let reading = tokio::spawn(async move {
         loop {
             let answer = stream.message().await;
+            let octets = answer.as_ref().ok().and_then(Option::as_ref).map_or(0, octets_of);
             let ends = !matches!(answer, Ok(Some(_)));
-            if tell.send(answer).await.is_err() || ends {
+            let wanted = u32::try_from(octets >> 10).unwrap_or(WAITING).clamp(1, WAITING);
+            let Ok(place) = room.clone().acquire_many_owned(wanted).await else { return };
+            if tell.send((answer, place)).await.is_err() || ends {
                 return;
             }
         }
@@ -100,11 +104,11 @@ async fn follow(core: &Arc<Core>, read_all: &mut Option<Instant>) -> Result<(), 
     ended
 }
 
-type Answers = mpsc::Receiver<Result<Option<super::wire::WatchResponse>, tonic::Status>>;
+/// What the watch brought, with its place among what waits.
+type Answers = mpsc::Receiver<(Result<Option<WatchResponse>, tonic::Status>, OwnedSemaphorePermit)>;
 
 async fn watch(core: &Arc<Core>, told: &mut Answers) -> Result<(), Failed> {
-    let mut parts: Vec<Event> = Vec::new();
-    let mut events: VecDeque<Event> = VecDeque::new();
+    let mut inbox = Inbox::default();
     let mut written_down = Instant::now();
     loop {
         let first = match timeout(Duration::from_millis(500), told.recv()).await {
@@ -113,7 +117,7 @@ async fn watch(core: &Arc<Core>, told: &mut Answers) -> Result<(), Failed> {
             Err(_) => None,
         };
         let mut next = first;
-        while let Some(answer) = next {
+        while let Some((answer, _place)) = next {
             let answer = answer.map_err(|status| status.message().to_owned())?;
             let answer = answer.ok_or_else(|| "the watch ended".to_owned())?;
             if answer.canceled {
@@ -126,19 +130,23 @@ async fn watch(core: &Arc<Core>, told: &mut Answers) -> Result<(), Failed> {
             if answer.created {
                 core.state.send_modify(|state| (state.connected, state.trouble) = (true, None));
             }
-            parts.extend(answer.events);
-            if !answer.fragment {
-                events.extend(parts.drain(..));
-            }
-            next = if events.len() < BATCH { told.try_recv().ok() } else { None };
+            inbox.add(answer);
+            next = if inbox.is_full() { None } else { told.try_recv().ok() };
         }
+        let events = inbox.take();
         if !events.is_empty() {
-            take_in(core, events.drain(..).collect(), &mut written_down).await?;
+            take_in(core, events, &mut written_down).await?;
         }
-        let behind = {
+        let (behind, displaced) = {
             let state = core.state.borrow();
-            state.beat.is_some_and(|(counter, _, sent)| counter > state.back.0 && sent.elapsed() > BEHIND)
+            let late = |(counter, _, sent): (u64, u64, Instant)| counter > state.back.0 && sent.elapsed() > BEHIND;
+            (state.beat.is_some_and(late), state.read_again)
         };
+        if displaced {
+            return Err(Failed(
+                "this node's last sign of life is not where it stood: the cluster was put back".to_owned(),
+            ));
+        }
         if behind {
             return Err(Failed("the watch is behind what etcd took".to_owned()));
         }
@@ -297,6 +305,7 @@ async fn ground(core: &Arc<Core>) -> Result<Ground, Failed> {
     let answer = core.get(&core.node_path()).await?;
     let said =
         answer.kvs.first().and_then(|kv| Some((core.said(&core.node_path(), &kv.value)?, kv.mod_revision as u64)));
+    core.state.send_modify(|state| state.mark = answer.kvs.first().map_or(0, |kv| kv.mod_revision as u64));
     let Some((said, at)) = said else {
         return Ok(if kept.counter == 0 && state.back.0 == 0 {
             Ground::Firm(kept.revision)
@@ -319,35 +328,28 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
     let (now, _) = header(core).await?;
     let (revision, began) = (now.revision as u64, Instant::now());
     let mut there = PathHashes::default();
-    let (mut from, mut batch, mut octets, mut accepted) = (core.prefix.clone().into_bytes(), Vec::new(), 0, 0);
-    loop {
-        let request = RangeRequest {
-            key: from,
-            range_end: core.range_end(),
-            limit: PAGE,
-            revision: revision as i64,
-            ..Default::default()
-        };
-        let page = core.client.range(request).await?;
-        if page.more && page.kvs.is_empty() {
-            return Err(Failed("etcd says that there is more, and gives nothing".to_owned()));
-        }
-        from = page.kvs.last().map(|last| [&last.key, [0].as_slice()].concat()).unwrap_or_default();
-        for kv in page.kvs {
-            let Some(path) = core.path(&kv.key).filter(|path| is_record(path)) else { continue };
+    let (mut batch, mut octets, mut accepted, mut mark) = (Vec::new(), 0, 0, 0);
+    let mut pages = Pages::at(core, revision);
+    while let Some(page) = pages.next().await? {
+        for kv in page {
+            let Some(path) = core.path(&kv.key) else { continue };
+            if path == core.node_path() {
+                mark = kv.mod_revision as u64;
+            }
+            if !is_record(path) {
+                continue;
+            }
             there.add(path);
             octets += kv.value.len();
             let path = path.to_owned();
             batch.push(Arrived { path, revision: kv.mod_revision as u64, octets: Some(kv.value) });
         }
-        if !page.more || batch.len() >= BATCH || octets >= BATCH_OCTETS {
+        if batch.len() >= BATCH || octets >= BATCH_OCTETS {
             octets = 0;
             accepted += commit(core, std::mem::take(&mut batch), None, true).await?.accepted;
         }
-        if !page.more {
-            break;
-        }
     }
+    accepted += commit(core, batch, None, true).await?.accepted;
     loop {
         let inner = core.inner.upgrade().ok_or_else(|| "the store is closed".to_owned())?;
         let gone = inner.vanished(&there.hashes, &there.hasher, VANISHED)?;
@@ -367,6 +369,7 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
         state.applied = revision;
         state.fresh_at = fresh_at;
         state.back = (0, 0);
+        state.mark = mark;
         state.read_again = false;
     });
     let progress =
@@ -381,4 +384,77 @@ async fn everything(core: &Arc<Core>) -> Result<u64, Failed> {
         "all of the shared store is here"
     );
     Ok(revision)
+}
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::config::Etcd;
+    use crate::store::embedded::{EmbeddedStore, Inner};
+    use crate::store::etcd::wire::KeyValue;
+    use crate::store::etcd::{Client, SharedValue, State, node};
+    use crate::store::keyring::Kek;
+    use crate::store::record::{Encoded, Kind, Record};
+
+    /// A gateway's, where nothing of etcd is asked.
+    fn core(inner: &Arc<Inner>) -> Arc<Core> {
+        let config = Etcd {
+            endpoints: vec!["http://127.0.0.1:9".into()],
+            prefix: "w".into(),
+            node: "a".into(),
+            user: None,
+            ca: None,
+            identity: None,
+            max_staleness: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+        };
+        Arc::new(Core {
+            client: Client::new(&config).unwrap(),
+            inner: Arc::downgrade(inner),
+            prefix: "w/".into(),
+            node: config.node,
+            role: Role::Gateway,
+            max_staleness: config.max_staleness,
+            boot: [7; 16],
+            state: tokio::sync::watch::Sender::new(State { complete: true, ..State::default() }),
+            sent: Mutex::default(),
+            started: Timestamp::now(),
+        })
+    }
+
+    fn event(core: &Core, path: &str, revision: i64, value: Vec<u8>) -> Event {
+        let kv = KeyValue { key: core.key(path), mod_revision: revision, value: value.into(), ..KeyValue::default() };
+        Event { kv: Some(kv), ..Event::default() }
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_fresh_by_what_is_on_disk_and_not_by_what_only_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let kek = folder.path().join("kek");
+        Kek::create(&kek).unwrap();
+        let store = EmbeddedStore::create(&folder.path().join("store"), &kek).unwrap();
+        let (inner, disk_full) = store.copy();
+        let core = core(inner);
+        let alias = SharedValue::Alias("anna@ours.example".into()).encode();
+        let path = "a/info@ours.example";
+        let record = Record::seal(&inner.ring(), path, Kind::Shared, 1, &alias).0;
+        let brought = || {
+            let sign = node::sign_of_life(&core, 1).unwrap();
+            vec![event(&core, path, 5, record.clone()), event(&core, &core.node_path(), 6, sign)]
+        };
+        let sent = Instant::now();
+        super::super::lock(&core.sent).push((1, sent));
+        disk_full.store(true, Ordering::Release);
+        let mut written_down = Instant::now();
+        assert!(take_in(&core, brought(), &mut written_down).await.is_err());
+        let state = core.state.borrow().clone();
+        assert_eq!((state.fresh, state.fresh_at, state.applied, state.back), (None, 0, 0, (0, 0)));
+        disk_full.store(false, Ordering::Release);
+        take_in(&core, brought(), &mut written_down).await.unwrap();
+        let state = core.state.borrow().clone();
+        assert_eq!((state.fresh, state.applied, state.back), (Some(sent), 6, (1, 6)));
+        assert_eq!(inner.progress().unwrap().revision, 6);
+    }
 }

@@ -156,7 +156,7 @@ impl Shared {
                 Err(_) => continue,
             };
             let writes = vec![Guarded { path: HEADER.to_owned(), revision, octets: octets.into() }];
-            if !self.make(Plan { header: ours.revision, reads: Vec::new(), writes })? {
+            if !self.make(Plan { header: ours.revision, writes, ..Plan::default() })? {
                 continue;
             }
             if inner.current_header()?.revision < next.revision {

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::client::EtcdError;
-use super::commit::{delete, put, revision_of, sweep};
+use super::commit::{Names, at_revision, delete, end_of, get, put, revision_of, standing, sweep};
 use super::keys::{self, Keys};
-use super::wire::{RangeRequest, TxnRequest};
+use super::wire::{KeyValue, RangeRequest, TxnRequest};
 use super::{Core, Divergence, Failed, lock};
 use crate::store::StoreError;
 use crate::store::keyring::{Fingerprint, hex, parse_fingerprint, unhex};
@@ -17,8 +16,11 @@ use crate::store::record::{Kind, Record};
 
 /// Signs of life that are waited for at most.
 const WAITED: usize = 64;
-/// Ours is put back for so many keys at a time.
+/// While the watch does not stand, it is looked so often whether it does.
+const UNCONNECTED: Duration = Duration::from_millis(100);
+/// Ours is put back for so many keys at a time, and looked for under so many with one reading.
 const HEALED: usize = 50;
+const LOOKED_FOR: usize = 500;
 
 /// A gateway of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +123,24 @@ impl Core {
             state.fresh = Some(sent);
             state.fresh_at = Timestamp::now().as_millisecond().saturating_sub(ago);
             state.back = (said.counter, revision);
+            state.mark = state.mark.max(revision);
+        });
+    }
+
+    /// Our sign of life was not taken, since the last one is not where it stood: where what is there is no later one of this name,
+    /// the cluster was put back.
+    fn displaced(&self, there: Option<&KeyValue>) {
+        let path = self.node_path();
+        let said = there.and_then(|kv| Some((self.said(&path, &kv.value)?, kv.mod_revision as u64)));
+        self.state.send_modify(|state| {
+            // One that was taken and not answered, or another gateway's, which is told when it comes through the watch.
+            let later = |said: &Said| {
+                if said.boot == self.boot { said.counter > state.back.0 } else { said.at > self.started }
+            };
+            match &said {
+                Some((said, at)) if *at > state.mark && later(said) => state.mark = *at,
+                _ => state.read_again = true,
+            }
         });
     }
 }
@@ -130,9 +150,21 @@ pub(super) async fn live(core: std::sync::Arc<Core>) {
     let interval = (core.max_staleness / 5).clamp(Duration::from_millis(200), Duration::from_secs(1));
     let (mut counter, mut swept, mut healed) = (0, Instant::now(), Instant::now());
     let mut resealing: Option<tokio::task::JoinHandle<()>> = None;
-    while let Some(octets) = sign_of_life(&core, counter + 1) {
+    let mut names = Names::default();
+    while core.inner.strong_count() > 0 {
+        // None before what it would prove was looked at, and none over another than the last: it must not hide that the cluster was
+        // put back.
+        let (looked_at, mark) = {
+            let state = core.state.borrow();
+            (state.connected && !state.read_again, state.mark)
+        };
+        if !looked_at {
+            sleep(interval.min(UNCONNECTED)).await;
+            continue;
+        }
+        let Some(octets) = sign_of_life(&core, counter + 1) else { return };
         counter += 1;
-        let sent = Instant::now();
+        let (sent, key) = (Instant::now(), core.key(&core.node_path()));
         {
             let mut waited = lock(&core.sent);
             if waited.len() >= WAITED {
@@ -140,16 +172,17 @@ pub(super) async fn live(core: std::sync::Arc<Core>) {
             }
             waited.push((counter, sent));
         }
-        let request =
-            TxnRequest { success: vec![put(core.key(&core.node_path()), octets.into())], ..TxnRequest::default() };
-        // None before what it would prove was looked at: it must not hide that the cluster was put back.
-        let connected = { core.state.borrow().connected };
-        match if connected {
-            core.client.change_once(request).await
-        } else {
-            Err(EtcdError::Unreachable(String::new()))
-        } {
-            Ok(answer) => core.state.send_modify(|state| state.beat = Some((counter, revision_of(&answer), sent))),
+        let request = TxnRequest {
+            compare: vec![at_revision(key.clone(), mark)],
+            success: vec![put(key.clone(), octets.into())],
+            failure: vec![get(&key)],
+        };
+        match core.client.change_once(request).await {
+            Ok(answer) if answer.succeeded => core.state.send_modify(|state| {
+                state.mark = revision_of(&answer);
+                state.beat = Some((counter, state.mark, sent));
+            }),
+            Ok(answer) => core.displaced(standing(&answer)),
             Err(error) => tracing::debug!(%error, "no sign of life"),
         }
         if healed.elapsed() > Duration::from_secs(2) {
@@ -163,13 +196,13 @@ pub(super) async fn live(core: std::sync::Arc<Core>) {
         }
         if swept.elapsed() > Duration::from_secs(600) {
             swept = Instant::now();
-            drop(sweep(&core).await);
+            drop(sweep(&core, &mut names).await);
         }
         sleep(interval.saturating_sub(sent.elapsed())).await;
     }
 }
 
-fn sign_of_life(core: &Core, counter: u64) -> Option<Vec<u8>> {
+pub(super) fn sign_of_life(core: &Core, counter: u64) -> Option<Vec<u8>> {
     let inner = core.inner.upgrade()?;
     let said = Said {
         boot: core.boot,
@@ -201,11 +234,18 @@ async fn heal(core: &std::sync::Arc<Core>) -> Result<(), Failed> {
     }
     let writes = tokio::task::spawn_blocking(move || {
         let lost = |why| matches!(why, Divergence::Vanished | Divergence::Older | Divergence::NotAuthentic);
-        let mut writes = Vec::new();
-        for (path, _) in inner.divergent()?.into_iter().filter(|(_, seen)| seen.divergence.is_some_and(lost)) {
+        let (mut writes, divergent) = (Vec::new(), inner.divergent()?);
+        let lost: Vec<String> = divergent.into_iter().filter(|(_, why)| lost(*why)).map(|(path, _)| path).collect();
+        for some in lost.chunks(LOOKED_FOR) {
             // What was never here, or is damaged here, keeps nothing else from being put back.
-            writes.extend(inner.copies(&[path], false).ok().filter(|plan| !plan.writes.is_empty()));
+            match inner.copies(some, false) {
+                Ok(plan) => writes.extend(one_by_one(plan)),
+                Err(_) => some.iter().for_each(|path| {
+                    writes.extend(inner.copies(std::slice::from_ref(path), false).into_iter().flat_map(one_by_one));
+                }),
+            }
             if writes.len() >= HEALED {
+                writes.truncate(HEALED);
                 break;
             }
         }
@@ -221,6 +261,12 @@ async fn heal(core: &std::sync::Arc<Core>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// A change for each record of a plan: what somebody else changed meanwhile keeps no other from being put back.
+fn one_by_one(plan: super::Plan) -> impl Iterator<Item = super::Plan> {
+    let header = plan.header;
+    plan.writes.into_iter().map(move |one| super::Plan { header, writes: vec![one], ..super::Plan::default() })
+}
+
 /// Every gateway that gave a sign of life.
 pub(super) struct All {
     pub nodes: Vec<Node>,
@@ -233,10 +279,7 @@ pub(super) struct All {
 /// Every gateway.
 pub(super) async fn all(core: &Core) -> Result<All, StoreError> {
     let key = core.key("n/").to_vec();
-    let mut range_end = key.clone();
-    if let Some(last) = range_end.last_mut() {
-        *last += 1;
-    }
+    let range_end = end_of(&key);
     let answer = core.client.range(RangeRequest { key, range_end, ..Default::default() }).await?;
     let revision = answer.header.map_or(0, |header| header.revision as u64);
     let mut all = All { nodes: Vec::new(), unknown: Vec::new(), revision };

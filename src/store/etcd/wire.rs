@@ -137,6 +137,9 @@ pub struct Compare {
     /// Of the oneof `target_union`; protobuf wants it there even when it is zero.
     #[prost(oneof = "TargetUnion", tags = "5, 6")]
     pub union: Option<TargetUnion>,
+    /// Where it is there, what is said has to hold for every key from `key` to before it.
+    #[prost(bytes = "vec", tag = "64")]
+    pub range_end: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]

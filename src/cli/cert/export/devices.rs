@@ -11,6 +11,7 @@ use std::sync::mpsc::sync_channel;
 
 use aws_lc_rs::{digest, rand};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::super::{CommandResult, Failure, NOT_GOOD, shown};
@@ -42,7 +43,12 @@ type Row = [String; 8];
 type Done = HashSet<(String, String)>;
 
 /// Fills the folder; what its list has already stays.
-pub(super) fn run(store: &EmbeddedStore, folder: &Path, password: Option<Zeroizing<String>>) -> CommandResult {
+pub(super) fn run(
+    store: &EmbeddedStore,
+    folder: &Path,
+    password: Option<Zeroizing<String>>,
+    json: bool,
+) -> CommandResult {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(format!("{}: {error}", folder.display()), "run it again: what is there is not made again")
     };
@@ -87,6 +93,13 @@ pub(super) fn run(store: &EmbeddedStore, folder: &Path, password: Option<Zeroizi
     });
     bar.finish_and_clear();
     written.map_err(|error| failed(&error))?;
+    if json {
+        println!(
+            "{}",
+            json!({"made": files, "there": done.len(), "users_refused": refused, "list": folder.join(LIST)})
+        );
+        return Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) });
+    }
     println!(
         "{}: {files} files made, {} there already, {refused} users refused; {LIST} has their passwords",
         folder.display(),

@@ -103,8 +103,8 @@ fn a26_a_shared_record_of_a_later_version_ends_what_is_known_here() {
     for (revision, put_back) in [(3, Some(held.as_ref())), (4, None), (5, Some(b"noise".as_slice()))] {
         arrives(revision, put_back);
         later(store.identity(&mailbox(ANNA)).map(drop), "identity, after an attack");
-        let left: Vec<_> = store.inner.divergent().unwrap().into_iter().map(|(_, seen)| seen.divergence).collect();
-        assert_eq!(left, [Some(Divergence::NotUnderstood)], "and no gateway puts its old one in its place");
+        let left: Vec<_> = store.inner.divergent().unwrap().into_iter().map(|(_, why)| why).collect();
+        assert_eq!(left, [Divergence::NotUnderstood], "and no gateway puts its old one in its place");
     }
     let mut newer = store.inner.copies(std::slice::from_ref(&path), true).unwrap().writes.remove(0).octets.to_vec();
     newer.truncate(newer.len() - 32);
