@@ -207,9 +207,11 @@ fn bar_files(config: &Config, file: &Path) -> Result<String, Failure> {
     let required = config.run.landlock == Landlock::Require;
     let mut folders = Folders::of(config, file);
     folders.read.extend(read_for(file).iter().map(|listed| folder_of(listed)));
-    // Its first start makes the spool: a rule for what is not there cannot be made.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.spool);
-    made.map_err(|error| Failure::new(format!("spool folder {}: {error}", config.spool.display()), ""))?;
+    // Its first start makes the spool, and its copy of a shared store: a rule for what is not there cannot be made.
+    for folder in std::iter::once(&config.spool).chain(config.etcd.iter().map(|_| &config.store)) {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| Failure::new(format!("folder {}: {error}", folder.display()), ""))?;
+    }
     let status = restrict(&folders, required).map_err(|error| {
         Failure::new(
             format!("[run] landlock: files cannot be barred: {error}"),
