@@ -461,7 +461,8 @@ fn a_big_mail_that_is_opened_takes_at_most_two_and_a_half_times_its_size() {
     let took = served.memory("VmHWM") - before;
     let times = took as f64 / big.len() as f64;
     println!("a mail of {} octets, opened, took {took} octets, {times:.2} times its size", big.len());
-    assert!(times <= 2.5, "{times:.2}");
+    // The goal is 2.5; what was received, held once more beside its content, makes 2.5 of the 1.8 that it takes.
+    assert!(times <= 2.2, "{times:.2}");
 }
 
 #[test]

@@ -595,7 +595,8 @@ async fn r9_a_dead_nodes_spool_is_taken_over_by_one_at_work() {
 /// Mail that waits to be opened bears the mark of the installation that took it. Taken over by another, with other keys, it is opened there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_received_mail_of_an_installation_with_another_kek_is_opened_by_the_one_that_took_it_over() {
-    let rule = "[[rule]]\nmatch = { direction = \"outbound\" }\nencrypt = \"require\"\n";
+    let rule =
+        "[[rule]]\nmatch = { direction = \"outbound\" }\nencrypt = \"require\"\n[default]\nencrypt = \"require\"\n";
     let (dead, alive) = (Node::new(rule).await, Node::new(rule).await);
     let anna = dead.user(ANNA);
     alive.user_as(ANNA, &anna);

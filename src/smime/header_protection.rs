@@ -209,7 +209,8 @@ pub(super) fn carrier(content: &Entity, author: Option<&Mailbox>, limits: &MimeL
 }
 
 /// The message wrapped in content as RFC 8551 section 3.1 has it, which is what people are to see: message/rfc822 with `forwarded=no`, or
-/// without a word of that where it is of the same author as the message. One that is forwarded stays what it is.
+/// without a word of that where it is of the same author as the message. One that is forwarded stays what it is, and so does one whose fields
+/// are protected beside it (RFC 9788).
 pub(super) fn wrapped(content: &Entity, author: Option<&Mailbox>, limits: &MimeLimits) -> Option<Entity> {
     let content_type = content.content_type().ok().filter(|one| one.essence == "message/rfc822")?;
     let message = content.message(limits).ok().filter(|message| message.header.defects.is_empty())?;
@@ -217,7 +218,7 @@ pub(super) fn wrapped(content: &Entity, author: Option<&Mailbox>, limits: &MimeL
         || author.is_some_and(|author| message.header.single_from().is_ok_and(|from| from.key() == author.key()));
     let wraps = match content_type.parameter("forwarded") {
         Some(value) => value.eq_ignore_ascii_case("no"),
-        None => same_author(),
+        None => content_type.parameter("hp").is_none() && same_author(),
     };
     wraps.then_some(message)
 }

@@ -495,6 +495,28 @@ async fn a_hold_or_an_end_that_races_a_release_is_answered_truly() {
     assert_eq!(spool.entries().len(), 3);
 }
 
+/// Version 1 is version 2 without the time of the release: a spool that an older program wrote is read, and what it held is tried from its
+/// beginning.
+#[test]
+fn records_of_version_1_are_read() {
+    let (content, entry) = new_entry("content").into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
+    let written = |released| {
+        let mut payload = Payload::default();
+        payload.put(&Entry { released, ..entry.clone() }, None, None, content.chunks(10));
+        payload.0
+    };
+    let mut octets = written(None);
+    let at = octets.iter().zip(&written(Some(entry::micros(later(3))))).position(|(one, other)| one != other).unwrap();
+    // Whether there is one, and when.
+    assert!(octets[1] == 2 && octets.drain(at..at + 9).all(|octet| octet == 0));
+    octets[1] = 1;
+    let changes = record::read_payload(&octets).unwrap();
+    let [Change::Put { entry: read, .. }] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((read, read.tried_since()), (&entry, entry.created));
+    octets[1] = 3;
+    assert!(record::read_payload(&octets).is_none(), "of a version that is not known yet");
+}
+
 #[test]
 fn records_of_older_versions_are_read() {
     let digits = UNVERSIONED.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());

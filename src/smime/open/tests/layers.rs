@@ -387,7 +387,7 @@ fn a_key_for_pss_alone_signs_and_is_verified_both_ways() {
         run("x509 -req -in request -CA ca.pem -CAkey ca.key -extfile extensions -days 3650 -out alice.pem");
         run("pkcs8 -topk8 -nocrypt -in key.pem -outform DER -out key.der");
         run(
-            "cms -sign -binary -nodetach -md sha384 -signer alice.pem -inkey key.pem -in content -outform DER -out signed",
+            "cms -sign -binary -nodetach -md sha384 -signer alice.pem -inkey key.pem -keyopt rsa_padding_mode:pss -keyopt rsa_pss_saltlen:48 -in content -outform DER -out signed",
         );
         let certificate = |name: &str| Certificate::from_pem_or_der(&read(name)).unwrap().remove(0);
         let (root, alice) = (certificate("ca.pem"), certificate("alice.pem"));
