@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
+use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::Settings;
 use connection::Context;
@@ -268,14 +269,14 @@ async fn accept<R: Relay>(
             continue;
         };
         let stopping = stopping.clone();
-        sessions.spawn(async move {
+        sessions.spawn(watched("session", async move {
             let _place = place;
             let _ = stream.set_nodelay(true);
             let early = context.tls_from_start().is_none() && talks_already(&stream);
             if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
                 debug!(%address, %error, "connection lost");
             }
-        });
+        }));
     }
     drop(socket);
     while sessions.join_next().await.is_some() {}
