@@ -23,8 +23,6 @@ pub(super) const GROUP: usize = 8 << 20;
 /// How long outcomes wait for mail to be synced with, and how many do not wait: fewer than the deliveries to one next hop at once.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
 const OUTCOMES: usize = 8;
-/// How long more is gathered while mails come together: one sync is for all of them, and who sends waits for it anyway.
-const GATHER: Duration = Duration::from_millis(1);
 /// What is written to try it, at most.
 const PROBE_OCTETS: usize = 64 * 1024;
 /// What is kept for outcomes.
@@ -46,8 +44,6 @@ pub(super) struct Writer {
     /// A segment with a damaged content: it stays until that entry is ended.
     pub(super) unmovable: Option<u64>,
     next_probe: Instant,
-    /// The last group with mail had several. One who sends one mail after the other is never waited for.
-    crowded: bool,
 }
 
 /// `end`: where the log ended. Without a disk that writes it starts all the same, in trouble: what is here can be read and delivered.
@@ -64,7 +60,6 @@ pub(super) fn start(shared: Arc<Shared>, end: Begun, damaged: &[u64]) -> Result<
         waiting: VecDeque::new(),
         unmovable: None,
         next_probe: Instant::now(),
-        crowded: false,
     };
     if let Err(error) = writer.begin().and_then(|()| writer.set_aside(damaged)).and_then(|()| writer.fill_reserve()) {
         writer.failed(Vec::new(), &error);
@@ -95,10 +90,6 @@ impl Writer {
             }
             let mut size: usize = group.iter().map(|job| job.payload.len()).sum();
             let (mut next, until) = (order, Instant::now() + OUTCOMES_WAIT);
-            if next.is_some() && self.crowded && self.works() {
-                // Asleep, not at the channel: each order would wake this thread.
-                std::thread::sleep(GATHER);
-            }
             while let Some(order) = next {
                 match order {
                     Order::Write(job) => {
@@ -108,10 +99,6 @@ impl Writer {
                     Order::RemoveBodies(ids) => self.remove_bodies(&ids),
                 }
                 next = Self::next_order(orders, &group, size, until);
-            }
-            match group.iter().filter(|job| job.mail).count() {
-                0 => {}
-                mails => self.crowded = mails > 1,
             }
             if self.works() {
                 self.group(group);
