@@ -91,13 +91,14 @@ def peak(process):
 class Sink:
     """smtp-sink, which counts what it takes; the lab's sink may have its port in between."""
 
-    def __init__(self, folder):
-        self.port, self.file = free_port(), os.path.join(folder, "counter")
+    def __init__(self, folder, lmtp=False):
+        self.port, self.file = free_port(), os.path.join(folder, "counter-lmtp" if lmtp else "counter")
+        self.kind = ["-L"] if lmtp else []
         self.start()
 
     def start(self):
         with open(self.file, "w") as out:
-            self.process = subprocess.Popen(["smtp-sink", "-c", *USER, f"127.0.0.1:{self.port}", "500"], stdout=out, stderr=subprocess.DEVNULL)
+            self.process = subprocess.Popen(["smtp-sink", "-c", "-t", "3600", *self.kind, *USER, f"127.0.0.1:{self.port}", "500"], stdout=out, stderr=subprocess.DEVNULL)
         wait_for(self.port, self.process)
 
     def stop(self):
