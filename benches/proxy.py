@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""A small S/MIME proxy to measure against: signs (detached, SHA-256) and encrypts (AES-256-CBC) with M2Crypto, no queue.
+"""A small S/MIME proxy to measure against: signs (detached, SHA-256) and encrypts (AES-256-CBC) with M2Crypto, or decrypts and verifies; no queue.
 
-proxy.py LISTEN_PORT NEXT_HOP_PORT PROCESSES SIGNER.key SIGNER.crt RECIPIENT.crt [aiosmtpd]
+proxy.py LISTEN_PORT NEXT_HOP_PORT PROCESSES seal SIGNER.key SIGNER.pem RECIPIENT.pem [aiosmtpd]
+proxy.py LISTEN_PORT NEXT_HOP_PORT PROCESSES open RECIPIENT.key RECIPIENT.pem CA.pem [aiosmtpd]
 Answers the final dot after the next hop did. Without `aiosmtpd` the server is the least that smtp-source can talk to: it checks
 nothing. With it, a complete SMTP server on uvloop. Debian: python3-m2crypto; python3-aiosmtpd, python3-uvloop.
 """
@@ -23,7 +24,7 @@ class Sealer:
         self.smime.set_x509_stack(stack)
         self.smime.set_cipher(SMIME.Cipher("aes_256_cbc"))
 
-    def seal(self, message):
+    def work(self, message):
         header, _, body = message.partition(b"\r\n\r\n")
         outer, inner, now = [], [], []
         for line in header.split(b"\r\n"):
@@ -39,6 +40,34 @@ class Sealer:
         self.smime.write(out, envelope)
         sealed = out.read().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         return b"\r\n".join(outer) + b"\r\n" + sealed
+
+
+class Opener:
+    def __init__(self, key, certificate, ca):
+        self.decrypting, self.verifying = SMIME.SMIME(), SMIME.SMIME()
+        self.decrypting.load_key(key, certificate)
+        store = X509.X509_Store()
+        store.add_x509(X509.load_cert(ca))
+        self.verifying.set_x509_store(store)
+
+    def work(self, message):
+        header, _, _ = message.partition(b"\r\n\r\n")
+        envelope, _ = SMIME.smime_load_pkcs7_bio(BIO.MemoryBuffer(message))
+        signed = self.decrypting.decrypt(envelope)
+        signature, content = SMIME.smime_load_pkcs7_bio(BIO.MemoryBuffer(signed))
+        self.verifying.set_x509_stack(signature.get0_signers(X509.X509_Stack()))
+        try:
+            self.verifying.verify(signature, content)
+            verdict = b"pass"
+        except SMIME.PKCS7_Error:
+            verdict = b"fail"
+        kept, keep = [b"Authentication-Results: proxy; smime=" + verdict], True
+        for line in header.split(b"\r\n"):
+            if line[:1] not in (b" ", b"\t"):
+                keep = not line.lower().startswith((b"content-", b"mime-version"))
+            if keep:
+                kept.append(line)
+        return b"\r\n".join(kept) + b"\r\n" + signed
 
 
 class NextHop:
@@ -71,7 +100,7 @@ class NextHop:
         return answer
 
 
-async def session(reader, writer, sealer, hop):
+async def session(reader, writer, worker, hop):
     try:
         writer.write(b"220 proxy ESMTP\r\n")
         sender, recipients = b"", []
@@ -88,7 +117,7 @@ async def session(reader, writer, sealer, hop):
             elif verb == b"DATA":
                 writer.write(b"354 go\r\n")
                 raw = await reader.readuntil(b"\r\n.\r\n")
-                writer.write(await hop.deliver(sender, recipients, sealer.seal(raw[:-3].replace(b"\r\n..", b"\r\n."))))
+                writer.write(await hop.deliver(sender, recipients, worker.work(raw[:-3].replace(b"\r\n..", b"\r\n."))))
             elif verb == b"QUIT":
                 writer.write(b"221 bye\r\n")
                 break
@@ -102,16 +131,16 @@ async def session(reader, writer, sealer, hop):
 class Handler:
     """What aiosmtpd asks at the final dot."""
 
-    def __init__(self, sealer, hop):
-        self.sealer, self.hop = sealer, hop
+    def __init__(self, worker, hop):
+        self.worker, self.hop = worker, hop
 
     async def handle_DATA(self, server, session, envelope):
-        sealed = self.sealer.seal(envelope.original_content)
+        made = self.worker.work(envelope.original_content)
         path = lambda mailbox: b"<%s>" % mailbox.encode()
-        return (await self.hop.deliver(path(envelope.mail_from), [path(to) for to in envelope.rcpt_tos], sealed)).decode().strip()
+        return (await self.hop.deliver(path(envelope.mail_from), [path(to) for to in envelope.rcpt_tos], made)).decode().strip()
 
 
-async def main(port, hop_port, sealer, complete):
+async def main(port, hop_port, worker, complete):
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -120,10 +149,10 @@ async def main(port, hop_port, sealer, complete):
     if complete:
         from aiosmtpd.smtp import SMTP
 
-        handler = Handler(sealer, hop)
+        handler = Handler(worker, hop)
         server = await asyncio.get_running_loop().create_server(lambda: SMTP(handler, hostname="proxy"), sock=listener, backlog=500)
     else:
-        server = await asyncio.start_server(lambda r, w: session(r, w, sealer, hop), sock=listener, limit=64 << 20, backlog=500)
+        server = await asyncio.start_server(lambda r, w: session(r, w, worker, hop), sock=listener, limit=64 << 20, backlog=500)
     await server.serve_forever()
 
 
@@ -137,9 +166,10 @@ if __name__ == "__main__":
             break
         children.append(child)
     signal.signal(signal.SIGTERM, lambda *_: ([os.kill(child, 9) for child in children], os._exit(0)))
-    complete = sys.argv[7:] == ["aiosmtpd"]
+    complete = sys.argv[8:] == ["aiosmtpd"]
     if complete:
         import uvloop
 
         uvloop.install()
-    asyncio.run(main(port, hop_port, Sealer(*sys.argv[4:7]), complete))
+    kind = {"seal": Sealer, "open": Opener}[sys.argv[4]]
+    asyncio.run(main(port, hop_port, kind(*sys.argv[5:8]), complete))

@@ -137,6 +137,8 @@ pub mod relay {
     pub mod listen;
     /// One message: select, look up, resolve, seal or open, hand over.
     pub mod pipeline;
+    /// How long tasks are polled at a time.
+    mod polls;
     /// The one table from an error to the words on the wire.
     pub mod refusal;
     /// Held outbound mail goes, by policy anew.

@@ -145,7 +145,7 @@ fn a_chain_goes_on_over_files_that_were_moved_aside_and_over_processes() {
 fn half_a_line_that_a_crash_left_is_told_of_and_gone_on_from() {
     let folder = tempfile::tempdir().unwrap();
     let lines = nine(folder.path());
-    let (whole, half) = (lines[..5].join("\n"), &lines[5][..50]);
+    let (whole, half) = (lines[..5].join("\n"), lines[5].split_at(50).0);
     std::fs::write(folder.path().join("audit.log"), format!("{whole}\n{half}")).unwrap();
     let log = AuditLog::open(&settings(folder.path(), 1 << 20)).unwrap();
     log.key_used_now(used("after", "anna@example.org")).unwrap();
@@ -158,7 +158,7 @@ fn half_a_line_that_a_crash_left_is_told_of_and_gone_on_from() {
     let summary = look(&[("a", read(folder.path()))]);
     assert_eq!((summary.faults, summary.lines, log.head().0), (vec![], 11, 11));
     // The very first line is half a line.
-    std::fs::write(folder.path().join("audit.log"), &lines[0][..30]).unwrap();
+    std::fs::write(folder.path().join("audit.log"), lines[0].split_at(30).0).unwrap();
     let log = AuditLog::open(&settings(folder.path(), 1 << 20)).unwrap();
     log.key_used_now(used("after", "anna@example.org")).unwrap();
     let summary = look(&[("a", read(folder.path()))]);

@@ -53,8 +53,16 @@ pub struct Entity {
     pub body: Bytes,
     /// Multiparts and messages around it.
     depth: usize,
-    /// The body decoded, once that was asked for; clones share it.
-    decoded: Arc<OnceLock<Result<Bytes, MimeError>>>,
+    /// What was asked for before; clones share it.
+    read: Arc<Read>,
+}
+
+/// What is read of an entity more than once: neither header nor body is changed after it was parsed.
+#[derive(Debug, Default)]
+struct Read {
+    /// The body decoded.
+    body: OnceLock<Result<Bytes, MimeError>>,
+    content_type: OnceLock<Result<ContentType, MimeError>>,
 }
 
 impl Entity {
@@ -64,7 +72,7 @@ impl Entity {
     }
     /// An entity without header: all octets are its body.
     pub fn without_header(octets: Bytes) -> Self {
-        Self { raw: octets.clone(), header: Header::default(), body: octets, depth: 0, decoded: Arc::default() }
+        Self { raw: octets.clone(), header: Header::default(), body: octets, depth: 0, read: Arc::default() }
     }
     fn parse_at(octets: Bytes, depth: usize, limits: &MimeLimits) -> Result<Self, MimeError> {
         if depth > limits.depth {
@@ -72,7 +80,7 @@ impl Entity {
         }
         let (header, start) = Header::parse(&octets, limits)?;
         let body = octets.slice(start.min(octets.len())..);
-        Ok(Self { raw: octets, header, body, depth, decoded: Arc::default() })
+        Ok(Self { raw: octets, header, body, depth, read: Arc::default() })
     }
     /// The Content-Type; `text/plain` where there is none; an error where it can be read two ways (A14): a line that is no
     /// field ends the header for some readers.
@@ -87,10 +95,11 @@ impl Entity {
     }
     /// The Content-Type whatever else stands in the header, for showing a message; never for security decisions.
     pub fn content_type_lenient(&self) -> Result<ContentType, MimeError> {
-        match self.header.one("Content-Type")? {
+        let read = || match self.header.one("Content-Type")? {
             Some(field) => ContentType::parse(&field.value()),
             None => Ok(ContentType::text_plain()),
-        }
+        };
+        self.read.content_type.get_or_init(read).clone()
     }
     /// The Content-Transfer-Encoding; an unknown one or two of them are errors.
     pub fn transfer_encoding(&self) -> Result<TransferEncoding, MimeError> {
@@ -137,7 +146,7 @@ impl Entity {
     }
     /// The same entity, its body not decoded: to be kept beside one whose decoded body is to go with it.
     pub(crate) fn undecoded(&self) -> Self {
-        Self { decoded: Arc::default(), ..self.clone() }
+        Self { read: Arc::default(), ..self.clone() }
     }
     /// The header alone, in octets of its own: a large message goes once nobody else holds it.
     pub(crate) fn header_alone(&self, limits: &MimeLimits) -> Option<Self> {
@@ -165,7 +174,7 @@ impl Entity {
             TransferEncoding::QuotedPrintable => decode_quoted_printable(&self.body, Reading::Strict),
             TransferEncoding::Identity | TransferEncoding::Base64 => decode_base64(&self.body),
         };
-        self.decoded.get_or_init(|| decode().map(Bytes::from)).clone()
+        self.read.body.get_or_init(|| decode().map(Bytes::from)).clone()
     }
 }
 

@@ -20,6 +20,7 @@ use self::dsn::{Action, Report, Told};
 use super::current::Current;
 use super::hop::health::{Health, Pick};
 use super::hop::{Delivered, HopError, Hops};
+use super::polls::watched;
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Direction, NextHop, Retry, Route};
 use crate::mime::rope::Rope;
@@ -244,7 +245,7 @@ async fn run<T: Transport, H: Handover>(work: Arc<Work<T, H>>, mut stopping: wat
         for entry in claimed {
             let key = (entry.id, entry.next_hop.clone());
             let work = Arc::clone(&work);
-            running.insert(tasks.spawn(async move { work.attempt(entry).await }).id(), key);
+            running.insert(tasks.spawn(watched("delivery", async move { work.attempt(entry).await })).id(), key);
         }
         let wait = work.sleep_for(work.clock.now(), time_check);
         tokio::select! {
@@ -430,7 +431,8 @@ impl<T: Transport, H: Handover> Work<T, H> {
                     continue;
                 }
             };
-            let result = self.transport.deliver(&hop, part, rope).await;
+            // In a box: it is large, and most of an attempt is without it.
+            let result = Box::pin(self.transport.deliver(&hop, part, rope)).await;
             let now = self.clock.now();
             match result {
                 Ok(delivered) => {

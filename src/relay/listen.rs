@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
+use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::{AuthOffer, Settings};
 use connection::Context;
@@ -319,7 +320,8 @@ async fn accept<R: Relay>(
         }
         counts.accepted.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(&counts));
-        sessions.spawn(attend(stream, address, context, Arc::clone(&clients), stopping.clone(), counted));
+        let session = attend(stream, address, context, Arc::clone(&clients), stopping.clone(), counted);
+        sessions.spawn(watched("session", session));
     }
     drop(socket);
     while sessions.join_next().await.is_some() {}

@@ -280,8 +280,9 @@ impl Pipeline {
     pub async fn open_received(&self, came: Came, received: Bytes) -> Result<OpenedMail, Refusal> {
         let pipeline = self.clone();
         let (heavy, began) = (received.len() > HEAVY, Instant::now());
-        let opened =
-            self.inner.work(heavy, async move { inbound::open_received(&pipeline.inner, &came, received).await }).await;
+        // In a box, here and in `treat`: it would be moved from layer to layer.
+        let work = Box::pin(async move { inbound::open_received(&pipeline.inner, &came, received).await });
+        let opened = self.inner.work(heavy, work).await;
         self.inner.metrics.stage(Stage::Open, began.elapsed());
         opened?
     }
@@ -478,12 +479,12 @@ impl Inner {
         let heavy = message.entity.raw.len() > HEAVY || message.recipients.len() > 8;
         let lmtp = message.peer.listener.lmtp;
         let inner = self.clone();
-        let work = async move {
+        let work = Box::pin(async move {
             let mut treated = Treated::default();
             inner.outbound(&message, &mut treated).await?;
             inner.inbound(&message, &mut treated).await?;
             Ok(treated)
-        };
+        });
         let treated: Treated = self.work(heavy, work).await??;
         treated.ruled.iter().for_each(|(way, rule, ruled)| self.metrics.ruled(*way, rule, *ruled));
         // SMTP has one reply to DATA: who cannot be served refuses the message for all, and nothing is sent to anyone.

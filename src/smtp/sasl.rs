@@ -427,7 +427,7 @@ mod tests {
             good.replace("4096", "99999999999"),
             good.replace("SHA-256", "SHA-1"),
             format!("{good}$"),
-            good[..good.len() - 4].to_owned(),
+            good.trim_end_matches('=').to_owned(),
         ] {
             assert_eq!(Verifier::parse(&wrong), None, "{wrong}");
         }

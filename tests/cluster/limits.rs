@@ -21,7 +21,7 @@ fn key(address: &str) -> MailboxKey {
 fn parcel(name: &str, owners: usize, authorities: usize) -> CheckedParcel {
     let one = |at: usize| {
         let address = format!("{name}{at}@ours.example");
-        (owner(&address), vec![certificate(&address, at % 10 == 0)])
+        (owner(&address), vec![certificate(&address, at.is_multiple_of(10))])
     };
     let authority = |at: usize| {
         issue(&Recipe::authority(&format!("{name} CA {at}"), Timestamp::now(), NewKey::P256), None).certificate

@@ -167,13 +167,13 @@ impl Folders {
             }
         }
         let hops = config.outbound.hops().chain(config.inbound.hops());
-        hops.filter_map(|hop| hop.hop.ca.as_deref()).for_each(|ca| reads(ca));
+        hops.filter_map(|hop| hop.hop.ca.as_deref()).for_each(&mut reads);
         if let Some(etcd) = &config.etcd {
             let password = etcd.user.iter().map(|(_, file)| file);
             let identity = etcd.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
             etcd.ca.iter().chain(password).chain(identity).for_each(|file| reads(file));
         }
-        config.discovery.iter().flat_map(|source| source.files()).for_each(|file| reads(file));
+        config.discovery.iter().flat_map(|source| source.files()).for_each(reads);
         folders.read.extend(config.run.folders.iter().cloned());
         folders.write.extend([config.store.clone(), config.spool.clone(), folder_of(&config.control)]);
         folders.write.extend(config.audit.iter().map(|audit| folder_of(&audit.file)));

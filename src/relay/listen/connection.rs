@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::{Answer, Peer, Relay, auth};
 use crate::address::ReversePath;
 use crate::config::{Limits, ListenTls, Listener};
+use crate::relay::polls::watched;
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
 use crate::smtp::session::{Event, Session, Settings, Verdict};
@@ -397,7 +398,7 @@ impl<R: Relay> Conversation<R> {
         }
         let relay = Arc::clone(&self.context.relay);
         let octets = content.octets.freeze();
-        let task = tokio::spawn(async move { relay.message(transaction, octets).await });
+        let task = tokio::spawn(watched("message", async move { relay.message(transaction, octets).await }));
         match task.await {
             Ok(Answer::All(reply)) => self.session.answer_message(&[reply]),
             Ok(Answer::Each(replies)) => self.session.answer_message(&replies),

@@ -46,6 +46,9 @@ pub(in crate::store) struct TakenIn {
     pub rewritten: bool,
 }
 
+/// Is called with the keys, a path, the version there, and what is there.
+type OnValue<'a> = dyn FnMut(&Keyring, &str, u64, SharedValue) -> Result<(), StoreError> + 'a;
+
 /// How a record of the shared store stands to the store keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Standing {
@@ -507,11 +510,7 @@ impl Inner {
     }
 
     /// Calls for what is here under each of these paths, with the keys and its version.
-    fn values(
-        &self,
-        paths: &[String],
-        call: &mut dyn FnMut(&Keyring, &str, u64, SharedValue) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn values(&self, paths: &[String], call: &mut OnValue<'_>) -> Result<(), StoreError> {
         guarded("store", || {
             let transaction = self.db.begin_write().map_err(io)?;
             let ring = self.ring_now(&transaction)?;

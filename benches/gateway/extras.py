@@ -1,0 +1,181 @@
+"""What is no rate: a thousand recipients, big mails beside small ones, memory, cores."""
+import json
+import os
+import re
+import smtplib
+import statistics
+import subprocess
+import sys
+import time
+
+from .machine import WAXWING, cpu, peak, run, source
+from .people import THEIRS
+from .runs import Field, once
+from .servers import Waxwing
+
+RECIPIENTS = 1_000
+ROOMY = '[limits]\nmessage_size = "80 MiB"\nbytes_in_flight = "6 GiB"\nrecipients = 1000\n'
+BIG = 50 << 20
+
+
+def primary(folder, name, people, sink, **how):
+    return Waxwing(folder, name, people, sink.port, config=ROOMY, **how)
+
+
+def certificates(folder, ca_people, count):
+    """Certificates of so many recipients, all of one key: what is encrypted to each is another RSA operation all the same."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    import datetime
+
+    key, now = rsa.generate_private_key(65537, 2048), datetime.datetime.utcnow()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Bench CA")])
+    usage = lambda sign, encipher, ca: x509.KeyUsage(sign, False, encipher, False, False, ca, ca, False, False)
+    day = datetime.timedelta(days=1)
+    ca = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1).not_valid_before(now - day)
+          .not_valid_after(now + 30 * day).add_extension(x509.BasicConstraints(True, None), True).add_extension(usage(False, False, True), True)
+          .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False).sign(key, hashes.SHA256()))
+    pem = lambda one: one.public_bytes(serialization.Encoding.PEM)
+    with open(os.path.join(folder, "thousand-ca.pem"), "wb") as out:
+        out.write(pem(ca))
+    theirs = rsa.generate_private_key(65537, 2048)
+    mailboxes = [f"r{number}@{THEIRS}" for number in range(count)]
+    with open(os.path.join(folder, "thousand.pem"), "wb") as out:
+        for number, mailbox in enumerate(mailboxes):
+            subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, mailbox)])
+            out.write(pem(
+                x509.CertificateBuilder().subject_name(subject).issuer_name(name).public_key(theirs.public_key()).serial_number(number + 2)
+                .not_valid_before(now - day).not_valid_after(now + 30 * day).add_extension(x509.BasicConstraints(False, None), True)
+                .add_extension(usage(True, True, False), True)
+                .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
+                .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(mailbox)]), False)
+                .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False).sign(key, hashes.SHA256())))
+    return mailboxes
+
+
+def thousand(folder, people, sink, P, rounds):
+    """CPU of the gateway for one mail to a thousand recipients who all stand in To, beside one signature and a thousand key transports."""
+    mailboxes = certificates(folder, people, RECIPIENTS)
+    gateway = primary(folder, "thousand", people, sink)
+    try:
+        run(*gateway.base, "trust", "add", os.path.join(folder, "thousand-ca.pem"))
+        run(*gateway.base, "cert", "import", os.path.join(folder, "thousand.pem"))
+        gateway.stop()
+        gateway.start()
+        mail = f"From: {people.ours}\r\nTo: " + ",\r\n ".join(mailboxes) + "\r\nSubject: bench\r\n\r\n" + ("X" * 78 + "\r\n") * 51
+        used = []
+        with smtplib.SMTP("127.0.0.1", gateway.ports["seal"], timeout=60) as client:
+            for _ in range(rounds + 1):
+                before, taken = cpu(gateway.pid), sink.taken()
+                client.sendmail(people.ours, mailboxes, mail)
+                if sink.taken() != taken + 1:
+                    sys.exit(f"one mail to {RECIPIENTS} recipients came as {sink.taken() - taken}")
+                used.append(cpu(gateway.pid) - before)
+    finally:
+        gateway.stop()
+    bare = P["rsa-sign"] + RECIPIENTS * P["rsa-encrypt"]
+    # The first finds a thousand paths.
+    mean = statistics.mean(used[1:])
+    return {"recipients": RECIPIENTS, "seconds": mean, "first": used[0], "bare": bare, "ratio": mean / bare, "goal": 1.3}
+
+
+def p99(gateway, people, rate, seconds):
+    done = subprocess.run([WAXWING, "load", "--target", f"127.0.0.1:{gateway.ports['seal']}", "--scenario", "quick", "--people", people.folder, "--mix", "to-seal",
+                           "--rate", f"{rate:.0f}", "--time", f"{seconds} s", "--size", "4096", "--connections", "50", "--json"], capture_output=True, text=True)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        sys.exit(f"the lab ended with status {done.returncode}: {done.stderr[-500:]}")
+    return report["latency"]["answer"]["p99_us"] / 1000
+
+
+def beside(folder, people, sink, rate, rounds, seconds):
+    """Small mail's p99 at a fixed rate without and with 50 MB mails sealed all the time, two at once; and the polls over 2 ms meanwhile."""
+    os.environ["RUST_LOG"] = "warn,waxwing::polls=debug"
+    try:
+        gateway = primary(folder, "beside", people, sink)
+    finally:
+        del os.environ["RUST_LOG"]
+    ratios, pairs, log = [], [], os.path.join(gateway.folder, "log")
+    try:
+        p99(gateway, people, rate, 2)
+        arguments = ["-l", str(BIG), "-f", people.ours, "-t", people.theirs]
+        for _ in range(rounds):
+            without = p99(gateway, people, rate, seconds)
+            big = source(gateway.ports["seal"], 100_000, 2, arguments)
+            time.sleep(1)
+            within = p99(gateway, people, rate, seconds)
+            big.terminate()
+            big.wait()
+            time.sleep(2)
+            pairs.append((without, within))
+            ratios.append(within / without)
+    finally:
+        gateway.stop()
+    with open(log, errors="replace") as lines:
+        told = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines if "polled for long" in line]
+    # Of the time that passes in a poll the machine takes some for other processes: what the thread used counts.
+    used = [(int(re.search(r"cpu_us=(\d+)", line)[1]), line) for line in told]
+    long = sorted((one for one in used if one[0] > 2_000), reverse=True)
+    return {"rate": rate, "pairs_ms": pairs, "ratio": statistics.median(ratios), "goal": 3.0, "long_polls": len(long), "longest": long[:5], "interrupted": len(told) - len(long)}
+
+
+def memory(folder, people, sink):
+    """Peak of resident memory: 100 sessions with 4 KB; 32 with 25 MB, beside what is in flight."""
+    found = {}
+    for name, sessions, octets, mails in (("small", 100, 4096, 5_000), ("large", 32, 25 << 20, 64)):
+        gateway = primary(folder, f"memory-{name}", people, sink)
+        try:
+            # smtp-source writes one big mail after the other, whatever its sessions: one for each session.
+            many = (1, sessions) if name == "small" else (sessions, 1)
+            arguments = ["-l", str(octets), "-f", people.ours, "-t", people.theirs]
+            generators = [source(gateway.ports["seal"], mails // many[0], many[1], arguments) for _ in range(many[0])]
+            if any([generator.wait() for generator in generators]):
+                sys.exit(f"memory, {name}: a smtp-source did not get its mails through")
+            found[name] = {"peak": peak(gateway.pid), "in_flight": sessions * octets}
+        finally:
+            gateway.stop()
+    small, large = found["small"], found["large"]
+    small |= {"goal": 64 << 20}
+    large |= {"ratio": large["peak"] / large["in_flight"], "goal": 2.5}
+    return found
+
+
+def bare_rsa(cores):
+    """RSA signatures a second by so many processes on so many cores (openssl speed)."""
+    each = [subprocess.Popen(["taskset", "-c", str(core), "openssl", "speed", "-seconds", "2", "-mr", "rsa2048"], stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, text=True) for core in range(cores)]
+    total = 0.0
+    for process in each:
+        line = next(line for line in process.communicate()[0].splitlines() if line.startswith("+F2:"))
+        total += 1 / float(line.split(":")[3])
+    return total
+
+
+def cores(folder, rounds, mails):
+    """sign + encrypt pinned to one core and to two, everything on them; beside RSA alone."""
+    if (os.cpu_count() or 1) < 2 or not {0, 1} <= os.sched_getaffinity(0):
+        return None
+    rates, bare, before = {1: [], 2: []}, {1: [], 2: []}, os.sched_getaffinity(0)
+    try:
+        for number in range(rounds):
+            for count in (1, 2):
+                bare[count].append(bare_rsa(count))
+                os.sched_setaffinity(0, set(range(count)))
+                part = os.path.join(folder, f"cores-{count}-{number}")
+                os.mkdir(part)
+                field = Field(part, ["seal"])
+                try:
+                    once(field, "seal", max(mails // 10, 10))
+                    rates[count].append(once(field, "seal", mails)["rate"])
+                finally:
+                    field.stop()
+                    os.sched_setaffinity(0, before)
+    finally:
+        os.sched_setaffinity(0, before)
+    median = {count: statistics.median(rates[count]) for count in rates}
+    alone = {count: statistics.median(bare[count]) for count in bare}
+    scale, rsa = median[2] / median[1], alone[2] / alone[1]
+    return {"rates": rates, "bare": bare, "scale": scale, "rsa": rsa, "ratio": scale / rsa, "goal": 0.95}
