@@ -20,7 +20,7 @@ use waxwing::config::{Etcd, KekSources};
 use waxwing::pki::authority::{NewKey, Recipe, issue};
 use waxwing::pki::path::AnchorScope;
 use waxwing::policy::TrustState;
-use waxwing::store::embedded::EmbeddedStore;
+use waxwing::store::embedded::{EmbeddedStore, StoreKeys};
 use waxwing::store::etcd::Role;
 use waxwing::store::keyring::Kek;
 use waxwing::store::{CertStore, NewCertificate, Provenance, StoreError};
@@ -45,19 +45,11 @@ fn private(store: &EmbeddedStore, address: &str) -> Vec<u8> {
     store.export_key(key).unwrap().to_vec()
 }
 
-#[test]
-fn t20_who_shares_a_store_follows_its_keys_and_none_goes_back() {
-    if !installed() {
-        return;
-    }
-    let members = Members::start();
-    let site = Site::found(&members);
-    let (a, b) = (site.gateway("a"), site.gateway("b"));
-    let addresses: Vec<String> = (0..30).map(|at| format!("user{at}@ours.example")).collect();
-    for address in &addresses {
+/// Thirty mailboxes, a key that two have (given back), an alias, one who is gone, an anchor.
+fn filled([a, b]: [&EmbeddedStore; 2], addresses: &[String]) -> NewCertificate {
+    for address in addresses {
         a.add_certificates(&owner(address), vec![certificate(address, true)]).unwrap();
     }
-    // A key that two have, an alias, one who is gone, an anchor.
     let both = certificate("both@ours.example", true);
     let shared = || NewCertificate {
         certificate: both.certificate.clone(),
@@ -71,6 +63,19 @@ fn t20_who_shares_a_store_follows_its_keys_and_none_goes_back() {
     a.purge(&owner(&addresses[29])).unwrap();
     let root = issue(&Recipe::authority("Root", Timestamp::now(), NewKey::P256), None);
     a.add_trust(root.certificate.clone(), Some(AnchorScope::Global)).unwrap();
+    both
+}
+
+#[test]
+fn t20_who_shares_a_store_follows_its_keys_and_none_goes_back() {
+    if !installed() {
+        return;
+    }
+    let members = Members::start();
+    let site = Site::found(&members);
+    let (a, b) = (site.gateway("a"), site.gateway("b"));
+    let addresses: Vec<String> = (0..30).map(|at| format!("user{at}@ours.example")).collect();
+    let both = filled([&a, &b], &addresses);
     let keys: Vec<Vec<u8>> = addresses[..29].iter().map(|address| private(&a, address)).collect();
     for name in ["away", "lost"] {
         let gone = site.gateway(name);
@@ -141,27 +146,34 @@ fn t20_who_shares_a_store_follows_its_keys_and_none_goes_back() {
     let says = open("lost", &[&file]).map(drop).unwrap_err().to_string();
     assert!(says.contains("move") && says.contains("read anew"), "{says}");
 
-    // An older header is not taken, by whom it may have been wrapped, and the true one is put back; nor is a record from before.
-    for (what, octets) in [("of the retired key-encryption key", &header), ("of the old store key", &rotated)] {
-        let before = (a.alerts(), b.alerts());
-        members.put("waxwing/h", octets);
-        until(what, SOON, || a.alerts() > before.0 && b.alerts() > before.1);
-        until("it is put back", SOON, || members.get("waxwing/h") != *octets);
-        assert_eq!(a.keys().unwrap().keys, now.keys, "{what}");
-    }
-    members.put("waxwing/o/user0@ours.example", &record);
-    until("a record under the old store key is not taken", SOON, || {
-        members.get("waxwing/o/user0@ours.example") != record
-    });
-    members.ctl(&["del", "waxwing/h"]);
-    until("a header that was deleted is put back", SOON, || {
-        !members.ctl(&["get", "--keys-only", "waxwing/h"]).is_empty()
-    });
+    let older = [("of the retired key-encryption key", &header), ("of the old store key", &rotated)];
+    none_goes_back(&members, [&a, &b], older, &record);
     for store in [&a, &b] {
         until("changes are made again", SOON, || store.set_disabled(&owner(&addresses[1]), true).is_ok());
         store.set_disabled(&owner(&addresses[1]), false).unwrap();
         whole(store, "after all that");
     }
+}
+
+/// An older header, an older record and no header at all are put right.
+fn none_goes_back(members: &Members, [a, b]: [&EmbeddedStore; 2], older: [(&str, &Vec<u8>); 2], record: &Vec<u8>) {
+    let now = a.keys().unwrap().keys;
+    // An older header is not taken, by whom it may have been wrapped, and the true one is put back; nor is a record from before.
+    for (what, octets) in older {
+        let before = (a.alerts(), b.alerts());
+        members.put("waxwing/h", octets);
+        until(what, SOON, || a.alerts() > before.0 && b.alerts() > before.1);
+        until("it is put back", SOON, || members.get("waxwing/h") != *octets);
+        assert_eq!(a.keys().unwrap().keys, now, "{what}");
+    }
+    members.put("waxwing/o/user0@ours.example", record);
+    until("a record under the old store key is not taken", SOON, || {
+        members.get("waxwing/o/user0@ours.example") != *record
+    });
+    members.ctl(&["del", "waxwing/h"]);
+    until("a header that was deleted is put back", SOON, || {
+        !members.ctl(&["get", "--keys-only", "waxwing/h"]).is_empty()
+    });
 }
 
 #[test]
@@ -461,6 +473,20 @@ fn fill(store: &EmbeddedStore) {
     }
 }
 
+/// Three nodes with their folders and one store, and the store as the third one has it.
+fn founded(nodes: &Nodes) -> EmbeddedStore {
+    for node in ["a", "b", "c"] {
+        std::fs::create_dir(nodes.folder.path().join(node)).unwrap();
+        nodes.config(node, &nodes.names);
+    }
+    Kek::create(&nodes.path("a", "kek")).unwrap();
+    nodes.carry();
+    let store = EmbeddedStore::create(&nodes.path("c", "store"), nodes.sources("c")).unwrap();
+    assert!(store.found(&nodes.etcd("c")).unwrap());
+    drop(store);
+    EmbeddedStore::open_shared(&nodes.path("c", "store"), nodes.sources("c"), &nodes.etcd("c"), Role::Gateway).unwrap()
+}
+
 #[test]
 fn t20_keys_of_a_shared_store_are_renewed_while_mail_flows_and_everything_is_killed() {
     if !installed() {
@@ -472,17 +498,7 @@ fn t20_keys_of_a_shared_store_are_renewed_while_mail_flows_and_everything_is_kil
     let names: Vec<String> = (0..=rounds).map(|at| if at == 0 { "kek".into() } else { format!("kek{at}") }).collect();
     let folder = tempfile::tempdir().unwrap();
     let nodes = Nodes { folder, names: names.clone(), etcd: members.endpoints(), sink: counter.start() };
-    for node in ["a", "b", "c"] {
-        std::fs::create_dir(nodes.folder.path().join(node)).unwrap();
-        nodes.config(node, &names);
-    }
-    Kek::create(&nodes.path("a", "kek")).unwrap();
-    nodes.carry();
-    let store = EmbeddedStore::create(&nodes.path("c", "store"), nodes.sources("c")).unwrap();
-    assert!(store.found(&nodes.etcd("c")).unwrap());
-    drop(store);
-    let c = EmbeddedStore::open_shared(&nodes.path("c", "store"), nodes.sources("c"), &nodes.etcd("c"), Role::Gateway)
-        .unwrap();
+    let c = founded(&nodes);
     fill(&c);
     let first = c.keys().unwrap();
     let mut served = vec![nodes.serve("a"), nodes.serve("b")];
@@ -535,7 +551,25 @@ fn t20_keys_of_a_shared_store_are_renewed_while_mail_flows_and_everything_is_kil
         until("mail flows after all that", LONG, || taken.lock().unwrap().len() > before + 20);
         stop.store(true, Ordering::Relaxed);
     });
-    // What each gateway has is shown on every node.
+    what_each_gateway_has_is_shown(&nodes);
+    let taken = taken.into_inner().unwrap();
+    until("everything that was taken arrives", LONG, || {
+        let seen = counter.0.lock().unwrap();
+        taken.iter().all(|number| seen.contains(number))
+    });
+    served.iter().for_each(|one| alarms.extend(one.alarms.lock().unwrap().drain(..)));
+    drop(served);
+    assert_eq!(alarms, Vec::<String>::new(), "nothing was forged");
+    let users = 40.min(changes.load(Ordering::Relaxed));
+    judge(&nodes, &names, &c, &first, users);
+    println!(
+        "{rounds} rotations and reseals, {killed} commands and {gateways} gateways killed: {} mails taken, 0 lost; {} changes; 0 keys unreadable; 0 records under older keys on 3 nodes and in etcd",
+        taken.len(),
+        changes.load(Ordering::Relaxed)
+    );
+}
+
+fn what_each_gateway_has_is_shown(nodes: &Nodes) {
     let shown = nodes.command("b", &["kek", "status", "--json"]).output().unwrap();
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
     let newest = &shown["store_keys"][0]["id"];
@@ -546,18 +580,15 @@ fn t20_keys_of_a_shared_store_are_renewed_while_mail_flows_and_everything_is_kil
         assert_eq!(&node["all_under"], newest, "{shown}");
         assert!(node["keks"].as_array().unwrap().contains(&shown["keks"][0]["kek"]), "{shown}");
     }
-    let taken = taken.into_inner().unwrap();
-    until("everything that was taken arrives", LONG, || {
-        let seen = counter.0.lock().unwrap();
-        taken.iter().all(|number| seen.contains(number))
-    });
-    served.iter().for_each(|one| alarms.extend(one.alarms.lock().unwrap().drain(..)));
-    drop(served);
-    assert_eq!(alarms, Vec::<String>::new(), "nothing was forged");
+}
+
+/// Every key can be read on every node, and nothing is under an older key.
+fn judge(nodes: &Nodes, names: &[String], c: &EmbeddedStore, first: &StoreKeys, users: u64) {
+    let rounds = names.len() - 1;
     let last = |node: &str| nodes.path(node, &names[rounds]);
     let unreadable = |store: &EmbeddedStore| {
         let mine = (0..USERS).map(|user| format!("u{user}@ours.example"));
-        let new = (0..40.min(changes.load(Ordering::Relaxed))).map(|at| format!("new{at}@ours.example"));
+        let new = (0..users).map(|at| format!("new{at}@ours.example"));
         let bad = mine.chain(new).filter(|address| {
             let identity = identity(store, address);
             identity.certificates.is_empty()
@@ -588,11 +619,6 @@ fn t20_keys_of_a_shared_store_are_renewed_while_mail_flows_and_everything_is_kil
     let foreign = fresh.shared().unwrap().status().unwrap().divergent.len();
     assert_eq!((older, foreign, fresh.alerts(), bad), (0, 0, 0, 0));
     assert_eq!(fresh.digest().unwrap(), c.digest().unwrap());
-    println!(
-        "{rounds} rotations and reseals, {killed} commands and {gateways} gateways killed: {} mails taken, 0 lost; {} changes; 0 keys unreadable; 0 records under older keys on 3 nodes and in etcd",
-        taken.len(),
-        changes.load(Ordering::Relaxed)
-    );
 }
 
 /// Says that it is over when it goes.
