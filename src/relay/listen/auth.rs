@@ -180,14 +180,14 @@ mod tests {
             async move { judge(&users, client, &user, password).await }
         };
         let is_later = |verdict| matches!(verdict, Verdict::Later(reply) if reply.code == 454);
-        assert_eq!(say("192.0.2.1", "Anna@example.org", "geheim").await, Verdict::Right);
+        assert_eq!(say("198.51.100.1", "Anna@example.org", "geheim").await, Verdict::Right);
         for _ in 0..5 {
-            assert_eq!(say("192.0.2.1", "nobody@example.org", "geheim").await, Verdict::Wrong);
+            assert_eq!(say("198.51.100.1", "nobody@example.org", "geheim").await, Verdict::Wrong);
         }
-        assert!(is_later(say("192.0.2.1", "anna@example.org", "geheim").await), "the client has guessed enough");
-        assert!(is_later(say("192.0.2.9", "nobody@example.org", "geheim").await), "the user was guessed enough");
-        assert!(kept(&users, "192.0.2.1".parse().unwrap(), "anna@example.org").is_err());
-        assert_eq!(say("192.0.2.2", "anna@example.org", "geheim").await, Verdict::Right);
+        assert!(is_later(say("198.51.100.1", "anna@example.org", "geheim").await), "the client has guessed enough");
+        assert!(is_later(say("198.51.100.9", "nobody@example.org", "geheim").await), "the user was guessed enough");
+        assert!(kept(&users, "198.51.100.1".parse().unwrap(), "anna@example.org").is_err());
+        assert_eq!(say("198.51.100.2", "anna@example.org", "geheim").await, Verdict::Right);
     }
 
     #[test]
