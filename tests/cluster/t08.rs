@@ -185,8 +185,7 @@ async fn t08_no_failure_of_etcd_loses_or_leaks_mail_and_nothing_stale_is_used() 
     let accounts = [first, second];
     whole("leader killed, member stopped", &accounts);
     for account in &accounts {
-        // A machine with much to do may need longer than the limit for an election and a request to who is stopped: few are put off then.
-        assert!(account.deferred * 4 < account.sent, "mail goes on from the copies: {account:?}");
+        assert_eq!(account.deferred, 0, "mail goes on from the copies: {account:?}");
         assert!(account.delivered > 20, "{account:?}");
     }
 
