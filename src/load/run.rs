@@ -1,6 +1,7 @@
 //! One run: people and mails, sink, generator, drain, account.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,12 +73,19 @@ pub async fn prepared(
 }
 
 /// Sends, waits for arrivals, gives the account. `Err`: it could not begin.
-pub async fn run(setup: Setup, phase: watch::Receiver<Phase>) -> Result<Outcome, String> {
-    measured(setup, phase, Arc::new(Recorder::new())).await
+pub fn run(setup: Setup, phase: watch::Receiver<Phase>) -> Running {
+    measured(setup, phase, Arc::new(Recorder::new()))
 }
 
+/// A run. A boxed future, so that it is compiled here once and not again by each program that has one.
+pub type Running = Pin<Box<dyn Future<Output = Result<Outcome, String>> + Send>>;
+
 /// The same, with a recorder that somebody else looks at meanwhile.
-pub async fn measured(setup: Setup, phase: watch::Receiver<Phase>, recorder: Arc<Recorder>) -> Result<Outcome, String> {
+pub fn measured(setup: Setup, phase: watch::Receiver<Phase>, recorder: Arc<Recorder>) -> Running {
+    Box::pin(under_way(setup, phase, recorder))
+}
+
+async fn under_way(setup: Setup, phase: watch::Receiver<Phase>, recorder: Arc<Recorder>) -> Result<Outcome, String> {
     let Setup { scenario, mails, .. } = &setup;
     let ledger = Arc::new(Ledger::default());
     let sink = match setup.sink {

@@ -7,6 +7,7 @@ mod reload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -159,6 +160,9 @@ pub struct Gateway {
     recovered: Recovered,
 }
 
+/// A gateway that begins.
+pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<Gateway, StartError>> + Send + 'a>>;
+
 /// Ends with the gateway.
 struct Keeper(JoinHandle<()>);
 
@@ -171,21 +175,35 @@ impl Drop for Keeper {
 impl Gateway {
     /// Opens the spool, takes the listeners' addresses (port 0 takes a free one), and begins to deliver and to accept. Nothing is
     /// accepted unless all of it could be had. `loop_secret` is the installation's own: see [`Pipeline::new`].
-    pub async fn start(
+    ///
+    /// A boxed future: what runs the gateway is compiled here once, and not again by each program that starts one.
+    pub fn start(
         config: Config,
         store: Arc<dyn CertStore>,
         keys: Arc<dyn KeyHolder>,
         loop_secret: &[u8],
-    ) -> Result<Self, StartError> {
-        let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
-        Self::start_given(config, store, keys, loop_secret, Given { audit, sockets: Vec::new() }).await
+    ) -> Starting<'_> {
+        Box::pin(async move {
+            let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
+            Self::start_given(config, store, keys, loop_secret, Given { audit, sockets: Vec::new() }).await
+        })
     }
 
     /// As [`Gateway::start`], with what was had before.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start_given(
+    pub fn start_given(
+        config: Config,
+        store: Arc<dyn CertStore>,
+        keys: Arc<dyn KeyHolder>,
+        loop_secret: &[u8],
+        given: Given,
+    ) -> Starting<'_> {
+        Box::pin(Self::started(config, store, keys, loop_secret, given))
+    }
+
+    async fn started(
         config: Config,
         store: Arc<dyn CertStore>,
         keys: Arc<dyn KeyHolder>,
@@ -320,13 +338,17 @@ impl Gateway {
     ///
     /// # Errors
     /// Every error found: nothing was changed then.
-    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
-        self.core.reload().await
+    pub fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Vec<String>, Vec<String>>> + Send + '_>> {
+        Box::pin(self.core.reload())
     }
 
     /// Stops accepting, lets sessions finish for up to `grace`; what is not delivered stays in the spool. Says whether all sessions
     /// ended by themselves.
-    pub async fn shut_down(self, grace: Duration) -> bool {
+    pub fn shut_down(self, grace: Duration) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        Box::pin(self.shutting_down(grace))
+    }
+
+    async fn shutting_down(self, grace: Duration) -> bool {
         drop((self.control, self.keepers, self.watched));
         let mut ending = tokio::task::JoinSet::new();
         for handle in self.core.close() {
