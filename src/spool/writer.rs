@@ -23,6 +23,8 @@ pub(super) const GROUP: usize = 8 << 20;
 /// How long outcomes wait for mail to be synced with, and how many do not wait: fewer than the deliveries to one next hop at once.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(2);
 const OUTCOMES: usize = 8;
+/// From one sync to the next: what comes meanwhile goes with the next one. A mail that comes alone does not wait.
+const GATHER: Duration = Duration::from_millis(1);
 /// What is written to try it, at most.
 const PROBE_OCTETS: usize = 64 * 1024;
 /// What is kept for outcomes.
@@ -39,6 +41,8 @@ pub(super) struct Writer {
     torn: bool,
     /// The greatest number a segment was ever begun with.
     newest: u64,
+    /// When the last sync ended.
+    synced: Option<Instant>,
     /// Changes that wait for the disk.
     waiting: VecDeque<Job>,
     /// A segment with a damaged content: it stays until that entry is ended.
@@ -57,6 +61,7 @@ pub(super) fn start(shared: Arc<Shared>, end: Begun, damaged: &[u64]) -> Result<
         frame: 0,
         torn: end.torn,
         newest: end.previous,
+        synced: None,
         waiting: VecDeque::new(),
         unmovable: None,
         next_probe: Instant::now(),
@@ -83,6 +88,10 @@ impl Writer {
                 if let Err(error) = self.probe() {
                     tracing::debug!(%error, "the disk is still in trouble");
                 }
+            }
+            // Asleep, not listening: nobody who brings something has to wake this thread.
+            if let (Some(_), Some(synced)) = (&order, self.synced) {
+                std::thread::sleep(GATHER.saturating_sub(synced.elapsed()));
             }
             let mut group = Vec::new();
             if self.file.is_some() {
@@ -229,6 +238,7 @@ impl Writer {
         }
         file.append(&out)?;
         file.sync()?;
+        self.synced = Some(Instant::now());
         self.frame = frame;
         self.len += octets(out.len());
         Ok(offsets)
