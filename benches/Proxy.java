@@ -237,7 +237,13 @@ public class Proxy {
                         var made = seals ? seal(message) : open(message);
                         var hop = idle.pollLast();
                         if (hop == null) hop = new Hop();
-                        answer = hop.deliver(sender, recipients, made);
+                        try {
+                            answer = hop.deliver(sender, recipients, made);
+                        } catch (IOException stale) {
+                            // A sink that was started anew left closed ones behind.
+                            hop = new Hop();
+                            answer = hop.deliver(sender, recipients, made);
+                        }
                         idle.addLast(hop);
                     }
                     case "QUIT" -> answer = "221 bye";

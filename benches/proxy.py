@@ -83,6 +83,9 @@ class NextHop:
                 return line
 
     async def deliver(self, sender, recipients, message):
+        # A sink that was started anew left closed ones behind.
+        while self.idle and self.idle[-1][0].at_eof():
+            self.idle.pop()[1].close()
         if self.idle:
             reader, writer = self.idle.pop()
         else:
