@@ -163,6 +163,9 @@ pub struct Gateway {
 /// A gateway that begins.
 pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<Gateway, StartError>> + Send + 'a>>;
 
+/// Another configuration on its way: what stays as it was until the next start, or every error found.
+pub type Reloading<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, Vec<String>>> + Send + 'a>>;
+
 /// Ends with the gateway.
 struct Keeper(JoinHandle<()>);
 
@@ -338,7 +341,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Every error found: nothing was changed then.
-    pub fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Vec<String>, Vec<String>>> + Send + '_>> {
+    pub fn reload(&self) -> Reloading<'_> {
         Box::pin(self.core.reload())
     }
 
