@@ -89,6 +89,8 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Peers that may say with XCLIENT who their client is.
     pub xclient: Vec<IpNet>,
+    /// Peers that may say with XFORWARD from which client a mail came: for the log and for Received.
+    pub xforward: Vec<IpNet>,
     /// Who may authenticate (AUTH), and then send as from a trusted network; `None`: nobody.
     pub users: Option<Arc<Users>>,
     /// AUTH without TLS too.
@@ -110,6 +112,7 @@ impl Listener {
             trusted_networks: Vec::new(),
             proxies: Vec::new(),
             xclient: Vec::new(),
+            xforward: Vec::new(),
             users: None,
             auth_without_tls: false,
             lmtp: false,
@@ -125,6 +128,11 @@ impl Listener {
     /// Whether it may say with XCLIENT who its client is.
     pub fn believes(&self, address: IpAddr) -> bool {
         self.xclient.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether it may say with XFORWARD from which client a mail came.
+    pub fn hears_of_clients_from(&self, address: IpAddr) -> bool {
+        self.xforward.iter().any(|network| network.contains(&address))
     }
 
     /// Whether a peer with this address may send from our domains to anywhere.
@@ -156,6 +164,8 @@ pub struct NextHop {
     /// PEM file of the CAs that `tls = "verified"` believes; `None`: the system's.
     pub ca: Option<PathBuf>,
     pub lmtp: bool,
+    /// It is told with XFORWARD from which client a mail came, where it offers that.
+    pub xforward: bool,
 }
 
 /// Bounds; every one has a default.

@@ -171,6 +171,7 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
     let trusted_networks = section.get("trusted_networks", list(network)).unwrap_or_default();
     let proxies = section.get("proxies", list(network)).unwrap_or_default();
     let xclient = section.get("xclient", list(network)).unwrap_or_default();
+    let xforward = section.get("xforward", list(network)).unwrap_or_default();
     let users = section.get("users", parsed(|file| users(file, read_file)));
     let auth_without_tls = section.get("auth_without_tls", boolean).unwrap_or(false);
     let lmtp = section.get("lmtp", boolean).unwrap_or(false);
@@ -191,6 +192,7 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
         trusted_networks,
         proxies,
         xclient,
+        xforward,
         users,
         auth_without_tls,
         lmtp,

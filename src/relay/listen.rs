@@ -22,6 +22,7 @@ use crate::config::{Limits, ListenTls, Listener};
 use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::{AuthOffer, Settings};
+use crate::smtp::xforward::{Forwarded, Source};
 use connection::Context;
 
 mod auth;
@@ -54,6 +55,19 @@ impl Peer {
     /// Whether it may send to anywhere: from a trusted network, or authenticated.
     pub fn may_relay(&self) -> bool {
         self.trusted || self.user.is_some()
+    }
+
+    /// As a next hop is told of it.
+    pub fn as_client(&self) -> Forwarded {
+        Forwarded {
+            name: None,
+            address: Some(self.address.ip()),
+            port: Some(self.address.port()).filter(|port| *port != 0),
+            protocol: Some(if self.extended { "ESMTP" } else { "SMTP" }.to_owned()),
+            helo: Some(self.helo.clone()).filter(|helo| !helo.is_empty()),
+            ident: None,
+            source: Some(Source::Remote),
+        }
     }
 }
 

@@ -48,6 +48,7 @@ use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
+use crate::smtp::xforward::Forwarded;
 use crate::store::CertStore;
 
 pub use again::{Again, Submitted};
@@ -383,7 +384,8 @@ impl Inner {
             transaction.cut = Cut::Spool;
         }
         if matches!(transaction.cut, Cut::NotBegun) {
-            let parameters = MailParameters { size: None, ..transaction.parameters.clone() };
+            let client = self.told_of(&transaction.peer, &transaction.parameters, &transaction.id, direction);
+            let parameters = MailParameters { size: None, client, ..transaction.parameters.clone() };
             let (route, reverse_path) = (self.config.route(direction), transaction.reverse_path.clone());
             transaction.cut = match self.hops.begin(route, reverse_path, parameters).await {
                 Begun::Open(begun) => Cut::Open(begun, direction),
@@ -410,6 +412,22 @@ impl Inner {
         good()
     }
 
+    /// The client that the next hops of a direction are told of, where one of them wants to know: who is at the other end, or whom he says that
+    /// the mail came from.
+    fn told_of(
+        &self,
+        peer: &Peer,
+        parameters: &MailParameters,
+        id: &str,
+        direction: Direction,
+    ) -> Option<Arc<Forwarded>> {
+        if !self.config.route(direction).forwards() {
+            return parameters.client.clone();
+        }
+        let client = parameters.client.as_deref().cloned().unwrap_or_else(|| peer.as_client());
+        Some(Arc::new(Forwarded { ident: Some(id.to_owned()), ..client }))
+    }
+
     /// Whether a sender of ours asks to hear of success.
     fn reports_success(&self, reverse_path: &ReversePath, recipient: &Recipient) -> bool {
         let ours = |sender: &Mailbox| self.config.domains.contains(sender.domain());
@@ -423,6 +441,7 @@ impl Inner {
         let Transaction { peer, reverse_path, parameters, recipients, reservation, cut, id } = transaction;
         let (count, lmtp, size) = (recipients.len(), peer.listener.lmtp, content.len());
         let mut event = event::Event::new(self.metrics.clone(), &id, &peer, &reverse_path, &recipients, size);
+        event.client(parameters.client.as_deref());
         let entity = match self.admit(&recipients, content) {
             Ok(entity) => entity,
             Err(refusal) => {
@@ -624,7 +643,7 @@ impl Message {
     }
 
     fn received(&self, inner: &Inner, only: Option<&Mailbox>) -> String {
-        trace::received(&inner.config.hostname, &self.peer, self.parameters.smtputf8, &self.id, only, self.at)
+        trace::received(&inner.config.hostname, &self.peer, &self.parameters, &self.id, only, self.at)
     }
 }
 

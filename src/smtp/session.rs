@@ -14,6 +14,7 @@ use crate::smtp::command::{Command, Enhanced, ForwardPath, MailParameters, RcptP
 use crate::smtp::data::{ContentFault, Framing, LineEnds, Piece};
 use crate::smtp::sasl::Exchange;
 use crate::smtp::xclient::{self, ClientAttributes};
+use crate::smtp::xforward::{self, Forwarded, Said};
 
 mod auth;
 pub use auth::{AuthOffer, Verdict};
@@ -135,6 +136,10 @@ pub struct Session {
     authenticated: bool,
     /// XCLIENT is offered to this peer.
     xclient: bool,
+    /// XFORWARD is offered to this peer.
+    xforward: bool,
+    /// What it said of the client of the next mail.
+    forwarded: Option<Arc<Forwarded>>,
     /// `Some(extended)` after a greeting.
     hello: Option<bool>,
     transaction: Option<Transaction>,
@@ -156,6 +161,8 @@ impl Session {
             tls,
             authenticated: false,
             xclient: false,
+            xforward: false,
+            forwarded: None,
             hello: None,
             transaction: None,
             output: BytesMut::new(),
@@ -169,6 +176,11 @@ impl Session {
     /// This peer may say who its client is (XCLIENT).
     pub fn allow_xclient(&mut self) {
         self.xclient = true;
+    }
+
+    /// This peer may say from which client a mail came (XFORWARD).
+    pub fn allow_xforward(&mut self) {
+        self.xforward = true;
     }
 
     /// Line ends from now on: the peer is another than it seemed.
@@ -316,7 +328,9 @@ impl Session {
                 self.auth(&mechanism, initial.as_ref().map(|initial| initial.as_str()))
             }
             Command::XClient(attributes) => self.client(attributes),
+            Command::XForward(said) => self.forward(said),
             Command::Rset => {
+                self.forwarded = None;
                 let event = self.transaction.take().map(|_| Event::Reset);
                 self.idle(Reply::new(250, Enhanced(2, 0, 0), "reset")).or(event)
             }
@@ -339,7 +353,7 @@ impl Session {
             return self.error(Reply::new(500, Enhanced(5, 5, 1), format!("say {verb}")));
         }
         self.hello = Some(extended);
-        self.transaction = None;
+        (self.transaction, self.forwarded) = (None, None);
         let mut lines = vec![self.settings.hostname.to_string()];
         if extended {
             lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"].map(String::from));
@@ -353,6 +367,9 @@ impl Session {
             if self.xclient {
                 lines.push(xclient::OFFER.into());
             }
+            if self.xforward {
+                lines.push(xforward::OFFER.into());
+            }
         }
         self.push(&Reply { code: 250, enhanced: None, lines });
         // RFC 2920 section 3.1: EHLO is the last of its group.
@@ -360,7 +377,7 @@ impl Session {
         Some(Event::Hello { name, extended })
     }
 
-    fn mail<'a>(&mut self, reverse_path: ReversePath, parameters: MailParameters, ascii: bool) -> Option<Event<'a>> {
+    fn mail<'a>(&mut self, reverse_path: ReversePath, mut parameters: MailParameters, ascii: bool) -> Option<Event<'a>> {
         let Some(extended) = self.hello else {
             let verb = if self.settings.lmtp { "LHLO" } else { "EHLO" };
             return self.error(Reply::new(503, Enhanced(5, 5, 1), format!("say {verb} first")));
@@ -381,6 +398,7 @@ impl Session {
             return self.idle(too_big(self.settings.message_size));
         }
         self.state = State::WaitMail { smtputf8: parameters.smtputf8, size: parameters.size };
+        parameters.client.clone_from(&self.forwarded);
         Some(Event::Mail(reverse_path, parameters))
     }
 
@@ -435,9 +453,21 @@ impl Session {
         if self.transaction.is_some() {
             return self.error(Reply::new(503, Enhanced(5, 5, 1), "a transaction is open; say RSET first"));
         }
-        self.hello = None;
+        (self.hello, self.forwarded) = (None, None);
         self.push_greeting();
         Some(Event::Client(Box::new(attributes)))
+    }
+
+    /// It holds for the next mail that is taken, or until RSET.
+    fn forward<'a>(&mut self, said: Said) -> Option<Event<'a>> {
+        if !self.xforward {
+            return self.error(Reply::new(550, Enhanced(5, 7, 0), "you may not say who your client is"));
+        }
+        if self.hello.is_none() || self.transaction.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "XFORWARD comes after EHLO and before MAIL"));
+        }
+        Arc::make_mut(self.forwarded.get_or_insert_default()).merge(said);
+        self.idle(Reply::new(250, Enhanced(2, 0, 0), "ok"))
     }
 
     fn starttls<'a>(&mut self) -> Option<Event<'a>> {
@@ -457,7 +487,7 @@ impl Session {
             self.tls = true;
             self.authenticated = false;
             self.hello = None;
-            self.transaction = None;
+            (self.transaction, self.forwarded) = (None, None);
             self.output.clear();
             self.client_waits = false;
         }
@@ -525,6 +555,7 @@ impl Session {
         }
         self.state = State::Commands;
         let recipients = self.transaction.take().map_or(1, |transaction| transaction.accepted);
+        self.forwarded = None;
         let missing = Reply::new(451, Enhanced(4, 3, 0), "no answer; try again");
         if replies.iter().any(Reply::is_positive) {
             (self.errors, self.idle_commands, self.refused) = (0, 0, 0);

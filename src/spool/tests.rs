@@ -495,25 +495,41 @@ async fn a_hold_or_an_end_that_races_a_release_is_answered_truly() {
     assert_eq!(spool.entries().len(), 3);
 }
 
-/// Version 1 is version 2 without the time of the release: a spool that an older program wrote is read, and what it held is tried from its
-/// beginning.
+/// Version 2 is version 3 without what is told of clients, version 1 is version 2 without the time of the release: a spool that an older
+/// program wrote is read, and what it held is tried from its beginning.
 #[test]
-fn records_of_version_1_are_read() {
-    let (content, entry) = new_entry("content").into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
-    let written = |released| {
+fn records_of_versions_1_and_2_are_read() {
+    let (content, mut entry) = new_entry("content").into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
+    (entry.parameters.client, entry.next_hop.xforward) = (None, false);
+    let written = |entry: &Entry| {
         let mut payload = Payload::default();
-        payload.put(&Entry { released, ..entry.clone() }, None, None, content.chunks(10));
+        payload.put(entry, None, None, content.chunks(10));
         payload.0
     };
-    let mut octets = written(None);
-    let at = octets.iter().zip(&written(Some(entry::micros(later(3))))).position(|(one, other)| one != other).unwrap();
+    let mut octets = written(&entry);
+    let whole = octets.clone();
+    let place = |change: &dyn Fn(&mut Entry)| {
+        let mut other = entry.clone();
+        change(&mut other);
+        whole.iter().zip(&written(&other)).position(|(one, other)| one != other).unwrap()
+    };
+    let read = |octets: &[u8]| match record::read_payload(octets).unwrap().remove(0) {
+        Change::Put { entry, .. } => entry,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(octets[1], 3);
     // Whether there is one, and when.
-    assert!(octets[1] == 2 && octets.drain(at..at + 9).all(|octet| octet == 0));
+    let released = place(&|entry| entry.released = Some(entry::micros(later(3))));
+    let forwards = place(&|entry| entry.next_hop.xforward = true);
+    let client = place(&|entry| entry.parameters.client = Some(Default::default()));
+    assert!(client < forwards && forwards < released && octets.remove(forwards) == 0 && octets.remove(client) == 0);
+    octets[1] = 2;
+    assert_eq!(read(&octets), entry);
+    let released = released - 2;
+    assert!(octets.drain(released..released + 9).all(|octet| octet == 0));
     octets[1] = 1;
-    let changes = record::read_payload(&octets).unwrap();
-    let [Change::Put { entry: read, .. }] = changes.as_slice() else { panic!("{changes:?}") };
-    assert_eq!((read, read.tried_since()), (&entry, entry.created));
-    octets[1] = 3;
+    assert_eq!((read(&octets), read(&octets).tried_since()), (entry.clone(), entry.created));
+    octets[1] = 4;
     assert!(record::read_payload(&octets).is_none(), "of a version that is not known yet");
 }
 

@@ -170,6 +170,9 @@ impl<R: Relay> Conversation<R> {
         if context.listener.believes(address.ip()) {
             session.allow_xclient();
         }
+        if context.listener.hears_of_clients_from(address.ip()) {
+            session.allow_xforward();
+        }
         let deadline = Instant::now() + context.limits.command_timeout;
         Conversation {
             session,

@@ -173,8 +173,14 @@ impl Inner {
             .map(|accepted| accepted.recipient.clone())
             .collect();
         let seven_bit = matches!(output.content, Content::Sealed(..));
+        // Of mail that is treated anew it is known already.
+        let client = match message.again {
+            true => message.parameters.client.clone(),
+            false => self.told_of(&message.peer, &message.parameters, &message.id, output.direction),
+        };
         let parameters = MailParameters {
             size: None,
+            client,
             body: if seven_bit { Body::SevenBit } else { message.parameters.body },
             ..message.parameters.clone()
         };

@@ -2,7 +2,7 @@
 
 use super::{Body, Command, Enhanced, ForwardPath, MailParameters, Notify, RcptParameters, Reply, Ret};
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::smtp::xclient;
+use crate::smtp::{xclient, xforward};
 use zeroize::Zeroizing;
 
 /// Octets of a name in EHLO.
@@ -48,6 +48,7 @@ impl Command {
             b"VRFY" | b"EXPN" => Err(argument("an argument is missing")),
             b"AUTH" => auth(rest),
             b"XCLIENT" => xclient::attributes(rest).map(Command::XClient),
+            b"XFORWARD" => xforward::attributes(rest).map(Command::XForward),
             b"BDAT" => Ok(Command::Bdat),
             b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" => Ok(Command::Http),
             _ => Err(syntax("command not recognised")),
@@ -342,6 +343,7 @@ mod tests {
             smtputf8: true,
             ret: Some(Ret::Headers),
             envid: Some("QQ+314".into()),
+            client: None,
         };
         assert_eq!(parameters, expected);
         assert_eq!(parse("MAIL FROM:<>"), Ok(Command::Mail(ReversePath::Null, MailParameters::default())));

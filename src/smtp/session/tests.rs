@@ -237,6 +237,33 @@ fn xclient_is_for_those_who_may() {
     assert_eq!(codes(&record), [250, 220, 554]);
 }
 
+/// It is for those who may, holds for one mail, and is no more after RSET.
+#[test]
+fn xforward_is_for_those_who_may_and_for_one_mail() {
+    let record = smtp(&[EHLO, b"XFORWARD ADDR=192.0.2.1\r\n"]);
+    assert_eq!(codes(&record), [250, 550]);
+    assert!(!record.output.contains("XFORWARD"));
+    let mut session = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
+    session.allow_xforward();
+    let record = play(
+        session,
+        &[
+            b"XFORWARD ADDR=192.0.2.1\r\n",
+            EHLO,
+            &[&b"XFORWARD ADDR=192.0.2.1 NAME=[UNAVAILABLE]\r\nXFORWARD HELO=one\r\n"[..], ENVELOPE].concat(),
+            b"1\r\n.\r\n",
+            ENVELOPE,
+            b"2\r\n.\r\nXFORWARD HELO=two\r\nRSET\r\nMAIL FROM:<a@b>\r\nXFORWARD HELO=three\r\n",
+        ],
+        usize::MAX,
+    );
+    assert_eq!(codes(&record), [503, 250, 250, 250, 250, 250, 354, 250, 250, 250, 354, 250, 250, 250, 250, 503]);
+    assert!(record.output.contains("250 XFORWARD NAME ADDR "));
+    let mails: Vec<&String> = record.events.iter().filter(|event| event.starts_with("Mail(")).collect();
+    assert!(mails[0].contains("address: Some(192.0.2.1)") && mails[0].contains("helo: Some(\"one\")"), "{mails:?}");
+    assert!(mails[1..].iter().all(|mail| mail.contains("client: None")), "{mails:?}");
+}
+
 #[test]
 fn authentication_in_each_form() {
     use base64::Engine;
