@@ -50,8 +50,9 @@ pub enum Command {
     Help,
     /// STARTTLS (RFC 3207).
     StartTls,
-    /// BDAT (RFC 3030), which is not offered: what follows it would be content.
-    Bdat,
+    /// BDAT (RFC 3030): the octets that follow, and whether they are the last; `None`: it does not say so that it can be read, and what
+    /// follows would be content.
+    Bdat(Option<(u64, bool)>),
     /// AUTH (RFC 4954): the mechanism's name, and the initial response as sent.
     Auth(String, Option<Zeroizing<String>>),
     /// XCLIENT (Postfix, XCLIENT_README).

@@ -13,10 +13,13 @@ use crate::address::{Domain, Mailbox, ReversePath};
 use crate::smtp::command::{Command, Enhanced, ForwardPath, MailParameters, RcptParameters, Recipient, Reply};
 use crate::smtp::data::{ContentFault, Framing, LineEnds, Piece};
 use crate::smtp::sasl::Exchange;
+use chunk::Chunk;
 use crate::smtp::xclient::{self, ClientAttributes};
 use crate::smtp::xforward::{self, Forwarded, Said};
 
 mod auth;
+/// BDAT.
+mod chunk;
 pub use auth::{AuthOffer, Verdict};
 
 /// Octets of a command line with its CRLF: 512 (RFC 5321 section 4.5.3.1.4) and what the extensions add, with room.
@@ -71,11 +74,11 @@ pub enum Event<'a> {
     Mail(ReversePath, MailParameters),
     /// RCPT; wants [`Session::answer`].
     Rcpt(Recipient),
-    /// DATA was taken, with the SIZE that MAIL declared.
+    /// DATA or a first BDAT was taken: content begins, with the octets that are announced. Also before the octets of a BDAT that is refused.
     ContentStart(Option<u64>),
     /// Octets of the content.
     Content(&'a [u8]),
-    /// The final dot of content without fault; wants [`Session::answer_message`].
+    /// The final dot, or the end of the last chunk, of content without fault; wants [`Session::answer_message`].
     Message,
     /// The transaction is no more: RSET, or its content was refused.
     Reset,
@@ -109,6 +112,8 @@ enum State {
     },
     WaitRcpt,
     Content(Box<Framing>),
+    /// Octets of a BDAT.
+    Chunk(Box<Chunk>),
     WaitMessage,
     /// A response of AUTH is to come.
     Auth(Box<Exchange>),
@@ -124,6 +129,10 @@ struct Transaction {
     accepted: usize,
     /// Why the content is refused, whatever it is.
     refusal: Option<Reply>,
+    /// Content comes by BDAT.
+    chunks: Option<Box<Framing>>,
+    /// A chunk was refused: the owner has dropped what there was.
+    failed: bool,
 }
 
 /// The machine.
@@ -218,9 +227,10 @@ impl Session {
         self.transaction.is_some() || matches!(self.state, State::WaitMail { .. })
     }
 
-    /// Whether content is being read.
+    /// Whether content is being read, or more chunks of it are to come.
     pub fn in_content(&self) -> bool {
-        matches!(self.state, State::Content(_))
+        matches!(self.state, State::Content(_) | State::Chunk(_))
+            || self.transaction.as_ref().is_some_and(|transaction| transaction.chunks.is_some())
     }
 
     /// Eats from `input`. While an answer is due it eats nothing.
@@ -228,6 +238,12 @@ impl Session {
         let mut eaten = 0;
         loop {
             let rest = input.get(eaten..).unwrap_or_default();
+            if matches!(&self.state, State::Chunk(chunk) if chunk.left == 0) {
+                match self.chunk_end() {
+                    None => continue,
+                    event => return Step { eaten, event },
+                }
+            }
             if rest.is_empty() {
                 return Step { eaten, event: None };
             }
@@ -242,6 +258,7 @@ impl Session {
                     (octets, Piece::More) => (octets, None),
                     (octets, Piece::End(end)) => (octets, Some(self.content_end(end))),
                 },
+                State::Chunk(_) => self.chunk(rest),
                 State::Closed => (rest.len(), None),
                 State::Fresh
                 | State::WaitMail { .. }
@@ -341,8 +358,9 @@ impl Session {
             Command::Quit => {
                 self.close_with(&Reply::new(221, Enhanced(2, 0, 0), format!("{} bye", self.settings.hostname)))
             }
+            Command::Bdat(Some((octets, last))) => self.bdat(octets, last),
             // What follows would be content and must not be read as commands.
-            Command::Bdat => self.close_with(&Reply::new(502, Enhanced(5, 5, 1), "CHUNKING was not offered")),
+            Command::Bdat(None) => self.close_with(&Reply::new(501, Enhanced(5, 5, 4), "write BDAT octets [LAST]")),
             Command::Http => self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "this is SMTP, not HTTP")),
         }
     }
@@ -356,7 +374,7 @@ impl Session {
         (self.transaction, self.forwarded) = (None, None);
         let mut lines = vec![self.settings.hostname.to_string()];
         if extended {
-            lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"].map(String::from));
+            lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(String::from));
             lines.push(format!("SIZE {}", self.settings.message_size));
             if self.settings.starttls && !self.tls {
                 lines.push("STARTTLS".into());
@@ -406,6 +424,9 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return self.refuse(Reply::new(503, Enhanced(5, 5, 1), "say MAIL first"));
         };
+        if transaction.chunks.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "content has begun; say RSET first"));
+        }
         if !ascii && !transaction.smtputf8 {
             return self.error(Reply::new(
                 553,
@@ -438,6 +459,9 @@ impl Session {
         if transaction.accepted == 0 {
             // RFC 2033 section 4.2 names 503, RFC 5321 section 3.3 either.
             return self.refuse(Reply::new(503, Enhanced(5, 5, 1), "no recipient was accepted"));
+        }
+        if transaction.chunks.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "content has begun by BDAT; go on so, or say RSET"));
         }
         let size = transaction.size;
         self.state = State::Content(Box::new(Framing::new(self.line_ends, self.settings.message_size)));
@@ -526,10 +550,13 @@ impl Session {
 
     /// Refuses the content that is being read: it is eaten up to its end, then `reply` is given.
     pub fn refuse_content(&mut self, reply: &Reply) {
-        if let (State::Content(framing), Some(transaction)) = (&mut self.state, &mut self.transaction) {
-            framing.discard();
-            transaction.refusal.get_or_insert(passable(reply));
+        let Some(transaction) = &mut self.transaction else { return };
+        match &mut self.state {
+            State::Content(framing) => framing.discard(),
+            State::Chunk(_) => {}
+            _ => return,
         }
+        transaction.refusal.get_or_insert(passable(reply));
     }
 
     fn content_end(&mut self, end: Result<u64, ContentFault>) -> Event<'static> {

@@ -118,7 +118,7 @@ impl Forwarded {
 /// For the log: what is known of it, without control characters.
 impl fmt::Display for Forwarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or("unknown");
+        let name = self.name.as_deref().unwrap_or("unknown").escape_debug();
         let address = self.address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
         write!(f, "{name}[{address}]")?;
         if let Some(port) = self.port {

@@ -167,6 +167,44 @@ async fn content_is_refused_while_it_grows() {
     say(&mut client, b".\r\n", "250 ").await;
 }
 
+const TO_ONE: &[u8] = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n";
+
+/// Chunks are handed on as DATA is, and what is refused while it grows, or cut off, brings nothing.
+#[tokio::test]
+async fn a18_chunks_are_handed_on_whole_or_not_at_all() {
+    let relay = Arc::new(Kept { growth_limit: Some(200_000), ..Kept::default() });
+    let (mut client, _stop) = in_memory(&relay, listener(), Limits::default());
+    read_to(&mut client, "220 ").await;
+    say(&mut client, b"EHLO client\r\n", "250 ").await;
+    let chunk = b"line\r\n".repeat(10_000);
+    let (mut reader, mut writer) = tokio::io::split(client);
+    for (number, expected) in
+        [(3, ["250"; 6].to_vec()), (5, ["250", "250", "250", "250", "250", "452", "452", "452"].to_vec())]
+    {
+        let chunks = [format!("BDAT {}\r\n", chunk.len()).as_bytes(), &chunk].concat().repeat(number);
+        let wire = [TO_ONE, &chunks, b"BDAT 0 LAST\r\n"].concat();
+        let read = async {
+            let mut said = String::new();
+            while said.lines().count() < expected.len() {
+                said.push_str(&read_to(&mut reader, "").await);
+            }
+            said.lines().map(|line| line[..3].to_owned()).collect::<Vec<_>>()
+        };
+        let (_, codes) = tokio::join!(writer.write_all(&wire), read);
+        assert_eq!(codes, expected);
+    }
+    let mut client = reader.unsplit(writer);
+    client.write_all(TO_ONE).await.unwrap();
+    client.write_all(b"BDAT 9 LAST\r\nhalf\r\n").await.unwrap();
+    drop(client);
+    while relay.dropped.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let messages = relay.messages.lock().unwrap();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].1, chunk.repeat(3));
+}
+
 #[tokio::test]
 async fn a_lost_connection_drops_the_transaction() {
     let relay = Arc::new(Kept::default());

@@ -103,6 +103,28 @@ async fn starttls_then_a_mail() {
     assert!(rest.starts_with("221 "));
 }
 
+/// After close_notify, which anybody may cut in front of what he sends, nothing more is heard.
+#[tokio::test]
+async fn a18_octets_after_close_notify_are_not_handled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = write_pair(folder.path(), "one");
+    let relay = Arc::new(Kept::default());
+    let handle = serve(ListenTls::Implicit { certificate, key }, &relay).await;
+    let mut client = shake_hands(TcpStream::connect(handle.address()).await.unwrap()).await.unwrap();
+    read_to(&mut client, "220 ").await;
+    say(&mut client, b"EHLO client\r\n", "250 ").await;
+    let (mut stream, mut tls) = client.into_inner();
+    tls.send_close_notify();
+    let mut wire = Vec::new();
+    tls.write_tls(&mut wire).unwrap();
+    wire.extend_from_slice(TO_ONE);
+    stream.write_all(&wire).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(handle.shut_down(Duration::from_secs(10)).await);
+    assert!(relay.peers.lock().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn implicit_tls_greets_inside() {
     let folder = tempfile::tempdir().unwrap();
