@@ -19,6 +19,7 @@ mod hops;
 mod kek;
 mod operation;
 mod policy;
+mod rates;
 mod read;
 pub(crate) mod reader;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use kek::KekSources;
 pub use operation::{Audit, Landlock, Metrics, Run};
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
+pub use rates::{Rate, Rates};
 pub use read::fuzz_config;
 pub use users::{User, Users, fuzz_users};
 
@@ -195,6 +197,8 @@ pub struct Limits {
     pub received_fields: usize,
     /// Private-key operations per message; default 8.
     pub key_operations: usize,
+    /// Mails and recipients of a client and of a user in a time.
+    pub rates: Rates,
 }
 
 /// How mail is handed over.
@@ -354,6 +358,7 @@ impl Default for Limits {
             hop: HopWaits::default(),
             received_fields: 100,
             key_operations: 8,
+            rates: Rates::default(),
         }
     }
 }

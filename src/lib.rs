@@ -141,6 +141,8 @@ pub mod relay {
     pub mod pipeline;
     /// How long tasks are polled at a time.
     mod polls;
+    /// How much mail clients and users bring in a time.
+    pub mod rates;
     /// The one table from an error to the words on the wire.
     pub mod refusal;
     /// Held outbound mail goes, by policy anew.

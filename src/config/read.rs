@@ -275,6 +275,7 @@ fn limits(section: Section<'_, '_>) -> Limits {
         hop: super::hops::waits(&section),
         received_fields: count(&section, "received_fields", 10, default.received_fields),
         key_operations: count(&section, "key_operations", 1, default.key_operations),
+        rates: super::rates::rates(&section),
     };
     if limits.bytes_in_flight / 3 < limits.message_size {
         section.complain(

@@ -121,6 +121,8 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
         ("address = \"127.0.0.1:2525\"", "address = \"localhost\""),
         ("# message_size = \"50 MiB\"", "message_size = \"50 MiBB\""),
         ("# message_size = \"50 MiB\"", "message_size = \"600 MiB\""),
+        ("# message_size = \"50 MiB\"", "mails_per_client = \"many\""),
+        ("# message_size = \"50 MiB\"", "rates_for_trusted = true"),
         ("# first = \"1 min\"", "first = \"2 h\""),
         ("# first = \"1 min\"", "first = \"fast\""),
         ("domains = [\"example.org\", \"example.net\"]", "domains = [\"exa mple.org\"]"),

@@ -435,7 +435,7 @@ impl Drop for Place {
 }
 
 /// One client is an IPv4 address or an IPv6 /64, which is what one customer is given.
-fn client_of(address: IpAddr) -> IpAddr {
+pub(super) fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),

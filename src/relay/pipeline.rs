@@ -32,6 +32,7 @@ use super::budget::{Budget, Reservation};
 use super::deliver::OpenedMail;
 use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
+use super::rates::Rates;
 use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
@@ -40,7 +41,7 @@ use crate::config::{Config, Delivery, Direction, Source, SourceKind};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
-use crate::metrics::{Asked, KeyUse, Metrics, Ruled, Stage, Way};
+use crate::metrics::{Asked, KeyUse, Metered, Metrics, Ruled, Stage, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Need;
@@ -87,6 +88,8 @@ struct Inner {
     /// Ids of messages: start time and a count.
     ids: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
+    /// How much everybody brought.
+    rates: Arc<Rates>,
     /// Where it is written down what keys were used for.
     audit: Option<AuditLog>,
 }
@@ -221,6 +224,7 @@ impl Pipeline {
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             metrics: Arc::default(),
+            rates: Arc::default(),
             audit,
             config,
             keys,
@@ -254,6 +258,7 @@ impl Pipeline {
             pool: before.pool.clone(),
             ids: before.ids.clone(),
             metrics: before.metrics.clone(),
+            rates: before.rates.clone(),
             audit: before.audit.clone(),
             config,
         };
@@ -296,6 +301,7 @@ impl Pipeline {
         parameters: MailParameters,
     ) -> Result<Transaction, Reply> {
         let inner = &self.inner;
+        inner.within_rate(peer, Metered::Mails).map_err(|refusal| refusal.reply())?;
         if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
             return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
         }
@@ -336,6 +342,9 @@ impl Relay for Pipeline {
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
         let inner = &self.inner;
+        if let Err(refusal) = inner.within_rate(&transaction.peer, Metered::Recipients) {
+            return refusal.reply();
+        }
         let direction = match route::direction(&inner.config, &transaction.peer, &recipient.mailbox) {
             Ok(direction) => direction,
             Err(refusal) => return refusal.reply(),
@@ -377,6 +386,19 @@ fn answer(lmtp: bool, recipients: usize, reply: Reply) -> Answer {
 }
 
 impl Inner {
+    /// Counts one more of this peer; `Err`: it brought too many.
+    fn within_rate(&self, peer: &Peer, what: Metered) -> Result<(), Refusal> {
+        let rates = &self.config.limits.rates;
+        if rates.are_none() {
+            return Ok(());
+        }
+        self.rates.take(peer, what, rates, Instant::now()).map_err(|(whose, refusal)| {
+            self.metrics.too_fast(whose, what);
+            tracing::debug!(address = %peer.address, user = ?peer.user, what = what.word(), "too fast");
+            refusal
+        })
+    }
+
     /// RCPT's answer: the next hop's, where the message may go straight through (R2).
     async fn ask_next_hop(&self, transaction: &mut Transaction, direction: Direction, recipient: &Recipient) -> Reply {
         let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
