@@ -99,6 +99,8 @@ pub struct Listener {
     pub auth_without_tls: bool,
     /// LMTP (RFC 2033) in place of SMTP.
     pub lmtp: bool,
+    /// Before the greeting, for clients that are not trusted: who talks meanwhile is refused (A19). Default: none.
+    pub greeting_delay: Duration,
     /// Bare CR or LF from trusted peers is made CRLF before signing, in place of 550 (A16).
     pub repair_line_ends: bool,
 }
@@ -118,6 +120,7 @@ impl Listener {
             users: None,
             auth_without_tls: false,
             lmtp: false,
+            greeting_delay: Duration::ZERO,
             repair_line_ends: false,
         }
     }

@@ -177,6 +177,7 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
     let lmtp = section.get("lmtp", boolean).unwrap_or(false);
     let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
     let tls = listen_tls(section);
+    let greeting_delay = greeting_delay(section, tls.as_ref());
     if users.is_some() && tls == Some(ListenTls::Off) && !auth_without_tls {
         section.complain(
             "users",
@@ -196,8 +197,22 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
         users,
         auth_without_tls,
         lmtp,
+        greeting_delay,
         repair_line_ends,
     })
+}
+
+/// RFC 5321 section 4.5.3.2.1 has clients wait for five minutes; few do.
+fn greeting_delay(section: &Section<'_, '_>, tls: Option<&ListenTls>) -> Duration {
+    let delay = section.get("greeting_delay", duration(Duration::ZERO, Duration::from_secs(60))).unwrap_or_default();
+    if !delay.is_zero() && matches!(tls, Some(ListenTls::Implicit { .. })) {
+        section.complain(
+            "greeting_delay",
+            "a delay beside tls = \"implicit\"",
+            "expected none: there the client speaks first, for TLS",
+        );
+    }
+    delay
 }
 
 fn users(file: &str, read_file: ReadFile<'_>) -> Result<Arc<Users>, String> {

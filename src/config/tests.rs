@@ -129,6 +129,8 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
         ("host = \"127.0.0.1\"", "host = \"[127.0.0.1]\""),
         ("trusted_networks = [\"127.0.0.0/8\", \"::1/128\"]", "trusted_networks = [\"127.0.0.0/33\"]"),
         ("# tls = \"off\"", "tls = \"starttls\""),
+        ("# tls = \"off\"", "greeting_delay = \"2 min\""),
+        ("# tls = \"off\"", "tls = \"implicit\"\ncertificate = \"c\"\nkey = \"k\"\ngreeting_delay = \"2 s\""),
         ("name = \"internet\"", "name = \"submission\""),
         ("recipient = [\"vault@example.org\"]", "recipient = []"),
         ("recipient = [\"vault@example.org\"]", "recipient = [\"vault\"]"),

@@ -15,7 +15,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
@@ -263,6 +263,8 @@ pub struct Counts {
     pub turned_away: AtomicU64,
     /// Of those that were accepted, ended.
     pub ended: AtomicU64,
+    /// Of those that were accepted, refused since they talked before the greeting.
+    pub early: AtomicU64,
 }
 
 impl Handle {
@@ -366,7 +368,15 @@ async fn attend<R: Relay>(
         return;
     };
     let _ = stream.set_nodelay(true);
-    let early = context.tls_from_start().is_none() && talks_already(&stream);
+    let delay = context.listener.greeting_delay;
+    let mut early = context.tls_from_start().is_none() && talks_already(&stream);
+    if !early && !delay.is_zero() && context.tls_from_start().is_none() && !context.listener.trusts(address.ip()) {
+        early = talks_within(delay, &stream, stopping.clone()).await;
+    }
+    if early {
+        counted.0.early.fetch_add(1, Ordering::Relaxed);
+        info!(listener = %context.listener.name, %address, "refused: it talked before the greeting");
+    }
     if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
         debug!(%address, %error, "connection lost");
     }
@@ -376,6 +386,17 @@ async fn attend<R: Relay>(
 /// whether the socket is readable.
 fn talks_already(stream: &TcpStream) -> bool {
     SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]).is_ok_and(|octets| octets > 0)
+}
+
+/// Whether the client sends something within the delay. One that goes away, and a server that stops, end the wait.
+async fn talks_within(delay: Duration, stream: &TcpStream, mut stopping: watch::Receiver<bool>) -> bool {
+    let mut octet = [0; 1];
+    tokio::select! {
+        biased;
+        peeked = stream.peek(&mut octet) => peeked.is_ok_and(|octets| octets > 0),
+        _ = stopping.wait_for(|stops| *stops) => false,
+        () = tokio::time::sleep(delay) => false,
+    }
 }
 
 /// 421 without waiting for the client, whose socket buffer is empty yet.

@@ -191,7 +191,6 @@ impl<R: Relay> Conversation<R> {
     }
 
     async fn refuse_early_talker<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
-        debug!(address = %self.address, "talked before the greeting");
         let _ = self.session.step(b"\r\n");
         self.flush(stream).await
     }

@@ -453,6 +453,41 @@ async fn a19_an_early_talker_is_refused() {
     assert!(relay.peers.lock().unwrap().is_empty());
 }
 
+/// With a delay before the greeting, who does not wait is refused at once; who waits is greeted, and so is who is trusted, without a delay.
+#[tokio::test]
+async fn a19_who_does_not_wait_for_a_delayed_greeting_is_refused() {
+    let relay = Arc::new(Kept::default());
+    let slow = Listener { greeting_delay: Duration::from_secs(3600), ..listener() };
+    let handle = start(slow.clone(), Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    let mut client = TcpStream::connect(handle.address()).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    // The server waits already.
+    while handle.counts().accepted.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    client.write_all(b"EHLO early\r\n").await.unwrap();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "554 5.5.1 you talked before the greeting\r\n");
+    assert_eq!(handle.counts().early.load(Ordering::Relaxed), 1);
+    // One that waits for its greeting does not hold up the end.
+    let waits = TcpStream::connect(handle.address()).await.unwrap();
+    while handle.counts().accepted.load(Ordering::Relaxed) == 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(handle.shut_down(Duration::from_secs(60)).await);
+    drop(waits);
+    let trusted = Listener { trusted_networks: vec!["127.0.0.0/8".parse().unwrap()], ..slow };
+    let short = Listener { greeting_delay: Duration::from_millis(20), ..listener() };
+    for listener in [trusted, short] {
+        let handle = start(listener, Limits::default(), &relay).await.serve(Arc::clone(&relay));
+        let mut client = TcpStream::connect(handle.address()).await.unwrap();
+        to_content(&mut client).await;
+        say(&mut client, b"x\r\n.\r\n", "250 ").await;
+        assert_eq!(handle.counts().early.load(Ordering::Relaxed), 0);
+    }
+}
+
 #[tokio::test]
 async fn connections_are_bounded_and_given_back() {
     for limits in
