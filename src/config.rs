@@ -24,6 +24,7 @@ mod read;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
+mod tenant;
 mod users;
 
 pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
@@ -36,6 +37,7 @@ pub use operation::{Audit, Landlock, Metrics, Run};
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use rates::{Rate, Rates};
 pub use read::fuzz_config;
+pub use tenant::{Tenant, TenantCertificate, TenantHeader, shared_cloud};
 pub use users::{User, Users, fuzz_users};
 
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
@@ -93,6 +95,10 @@ pub struct Listener {
     pub xclient: Vec<IpNet>,
     /// Peers that may say with XFORWARD from which client a mail came: for the log and for Received.
     pub xforward: Vec<IpNet>,
+    /// What every mail has to bring so that it is of the tenant the listener is for; `None`: nothing.
+    pub tenant: Option<Tenant>,
+    /// Domains that authors may be of whose mail is signed; empty: any.
+    pub senders: Vec<Domain>,
     /// Who may authenticate (AUTH), and then send as from a trusted network; `None`: nobody.
     pub users: Option<Arc<Users>>,
     /// AUTH without TLS too.
@@ -117,6 +123,8 @@ impl Listener {
             proxies: Vec::new(),
             xclient: Vec::new(),
             xforward: Vec::new(),
+            tenant: None,
+            senders: Vec::new(),
             users: None,
             auth_without_tls: false,
             lmtp: false,

@@ -178,6 +178,15 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
     let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
     let tls = listen_tls(section);
     let greeting_delay = greeting_delay(section, tls.as_ref());
+    let tenant = super::tenant::tenant(section, read_file);
+    let senders = section.get("senders", list(domain)).unwrap_or_default();
+    if tls == Some(ListenTls::Off) && tenant.as_ref().is_some_and(|tenant| tenant.certificate.is_some()) {
+        section.complain(
+            "tenant_certificate",
+            "a client's certificate without TLS",
+            "expected tls = \"starttls\", \"starttls-required\" or \"implicit\" beside it",
+        );
+    }
     if users.is_some() && tls == Some(ListenTls::Off) && !auth_without_tls {
         section.complain(
             "users",
@@ -194,6 +203,8 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
         proxies,
         xclient,
         xforward,
+        tenant,
+        senders,
         users,
         auth_without_tls,
         lmtp,

@@ -49,6 +49,8 @@ pub struct Peer {
     pub trusted: bool,
     /// Who authenticated: by AUTH, or by a proxy's word (XCLIENT LOGIN).
     pub user: Option<String>,
+    /// Its TLS certificate is one of the tenant that the listener is for.
+    pub certified: bool,
 }
 
 impl Peer {

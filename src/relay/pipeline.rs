@@ -14,6 +14,7 @@ mod inbound;
 mod outbound;
 mod paths;
 mod quoted;
+mod tenant;
 mod threads;
 mod trace;
 
@@ -301,6 +302,7 @@ impl Pipeline {
         parameters: MailParameters,
     ) -> Result<Transaction, Reply> {
         let inner = &self.inner;
+        tenant::certified(peer).map_err(|refusal| refusal.reply())?;
         inner.within_rate(peer, Metered::Mails).map_err(|refusal| refusal.reply())?;
         if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
             return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
@@ -464,7 +466,8 @@ impl Inner {
         let (count, lmtp, size) = (recipients.len(), peer.listener.lmtp, content.len());
         let mut event = event::Event::new(self.metrics.clone(), &id, &peer, &reverse_path, &recipients, size);
         event.client(parameters.client.as_deref());
-        let entity = match self.admit(&recipients, content) {
+        let admitted = self.admit(&recipients, content);
+        let entity = match admitted.and_then(|entity| tenant::admitted(&peer.listener, entity)) {
             Ok(entity) => entity,
             Err(refusal) => {
                 event.refused(&refusal, began);

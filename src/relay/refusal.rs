@@ -29,6 +29,8 @@ pub struct Unserved {
 pub enum Refusal {
     /// The recipient is not ours, and the peer may not send to anywhere (A21).
     RelayDenied(Mailbox),
+    /// The mail does not prove that it is of the tenant its listener is for (A31); says what is missing.
+    NoTenant(&'static str),
     /// A route hidden in the local part, from outside (A21).
     HiddenRoute(Mailbox),
     /// More Received fields than the limit (A23).
@@ -79,6 +81,7 @@ impl Refusal {
                 (5, 7, 1),
                 format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted-networks"),
             ),
+            Self::NoTenant(missing) => one(550, (5, 7, 1), (*missing).to_owned()),
             Self::HiddenRoute(recipient) => {
                 one(550, (5, 7, 1), format!("<{recipient}>: a route in the local part is not followed"))
             }
@@ -224,6 +227,7 @@ mod tests {
     #[test]
     fn codes_agree_with_their_classes() {
         let all = [
+            Refusal::NoTenant("x"),
             Refusal::TooManyHops { found: 101, limit: 100 },
             Refusal::Loop,
             Refusal::TooLarge { limit: 1 },

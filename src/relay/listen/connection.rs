@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 use zeroize::Zeroizing;
 
-use super::{Answer, Peer, Relay, auth};
+use super::{Answer, Peer, Relay, auth, tls};
 use crate::address::ReversePath;
 use crate::config::{Limits, ListenTls, Listener};
 use crate::relay::polls::watched;
@@ -120,6 +120,8 @@ struct Conversation<R: Relay> {
     user: Option<Box<str>>,
     trusted: bool,
     tls: bool,
+    /// The client's certificate is the tenant's.
+    certified: bool,
     peer: Option<Arc<Peer>>,
     transaction: Option<R::Transaction>,
     content: Content,
@@ -181,6 +183,7 @@ impl<R: Relay> Conversation<R> {
             user: None,
             trusted,
             tls,
+            certified: false,
             peer: None,
             transaction: None,
             content: Content::new(0),
@@ -202,6 +205,7 @@ impl<R: Relay> Conversation<R> {
         let mut stream =
             timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.tls = true;
+        self.certified = tls::is_tenants(&self.context.listener, stream.get_ref().1.peer_certificates());
         self.peer = None;
         self.user = None;
         self.session.tls_established();
@@ -322,6 +326,7 @@ impl<R: Relay> Conversation<R> {
             listener: Arc::clone(&self.context.listener),
             trusted: self.trusted,
             user: self.user.as_deref().map(str::to_owned),
+            certified: self.certified,
         }));
     }
 

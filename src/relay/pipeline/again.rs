@@ -100,6 +100,7 @@ impl Pipeline {
             listener: Arc::new(Listener { lmtp: true, ..listener }),
             trusted: submitted.trusted,
             user: submitted.user.clone(),
+            certified: true,
         };
         let outbound = |recipient: &crate::smtp::command::Recipient| Accepted {
             recipient: recipient.clone(),

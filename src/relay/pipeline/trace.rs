@@ -172,7 +172,8 @@ mod tests {
     fn peer(helo: &str, extended: bool, tls: bool, lmtp: bool) -> Peer {
         let listener = Listener { lmtp, ..Listener::new("l", "127.0.0.1:0".parse().unwrap(), Direction::Inbound) };
         let address = "[::ffff:192.0.2.1]:25".parse().unwrap();
-        Peer { address, helo: helo.into(), extended, tls, listener: Arc::new(listener), trusted: false, user: None }
+        let (helo, listener) = (helo.into(), Arc::new(listener));
+        Peer { address, helo, extended, tls, listener, trusted: false, user: None, certified: false }
     }
 
     fn header(fields: &str) -> Header {
