@@ -27,7 +27,7 @@ mod tests;
 mod tenant;
 mod users;
 
-pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
+pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, LdapUsers, Smimea, Source, SourceKind};
 pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
@@ -101,6 +101,8 @@ pub struct Listener {
     pub senders: Vec<Domain>,
     /// Who may authenticate (AUTH), and then send as from a trusted network; `None`: nobody.
     pub users: Option<Arc<Users>>,
+    /// The same by a directory, in the place of `users`; with passwords alone.
+    pub ldap_users: Option<Arc<LdapUsers>>,
     /// AUTH without TLS too.
     pub auth_without_tls: bool,
     /// LMTP (RFC 2033) in place of SMTP.
@@ -126,11 +128,17 @@ impl Listener {
             tenant: None,
             senders: Vec::new(),
             users: None,
+            ldap_users: None,
             auth_without_tls: false,
             lmtp: false,
             greeting_delay: Duration::ZERO,
             repair_line_ends: false,
         }
+    }
+
+    /// Whether somebody may authenticate.
+    pub fn has_users(&self) -> bool {
+        self.users.is_some() || self.ldap_users.is_some()
     }
 
     /// Whether what connects from here has to say first who its client is.

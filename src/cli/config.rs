@@ -124,9 +124,15 @@ fn warnings(config: &Config) -> Vec<String> {
                 }
             }
         }
+        for file in listener.ldap_users.iter().flat_map(|users| users.files()) {
+            if let Err(error) = std::fs::File::open(file) {
+                let (name, file) = (&listener.name, file.display());
+                warnings.push(format!("listener {name:?}: ldap_users: {file} cannot be read: {error}"));
+            }
+        }
         warnings.extend(doubts_of_tenants(listener));
         let outbound = listener.direction == crate::config::Direction::Outbound;
-        if outbound && listener.trusted_networks.is_empty() {
+        if outbound && listener.trusted_networks.is_empty() && !listener.has_users() {
             let name = &listener.name;
             warnings.push(format!(
                 "listener {name:?} is outbound and trusts nobody: it will refuse all mail; set trusted_networks"
@@ -178,7 +184,7 @@ fn doubts_of_tenants(listener: &Listener) -> Vec<String> {
 /// Rules that ask for what no listener has.
 fn rules_that_disappoint(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let nobody = config.listeners.iter().all(|listener| listener.users.is_none() && listener.xclient.is_empty());
+    let nobody = config.listeners.iter().all(|listener| !listener.has_users() && listener.xclient.is_empty());
     for rule in config.policy.rules.iter().chain([&config.policy.default]) {
         let name = &rule.name;
         if nobody && !rule.matches.user.is_empty() {

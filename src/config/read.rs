@@ -173,6 +173,10 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
     let xclient = section.get("xclient", list(network)).unwrap_or_default();
     let xforward = section.get("xforward", list(network)).unwrap_or_default();
     let users = section.get("users", parsed(|file| users(file, read_file)));
+    let ldap_users = section.section("ldap_users").and_then(super::discovery::ldap_users).map(Arc::new);
+    if users.is_some() && ldap_users.is_some() {
+        section.complain("users", "a file beside a directory", "expected one of users and [listener.ldap_users]");
+    }
     let auth_without_tls = section.get("auth_without_tls", boolean).unwrap_or(false);
     let lmtp = section.get("lmtp", boolean).unwrap_or(false);
     let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
@@ -187,7 +191,7 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
             "expected tls = \"starttls\", \"starttls-required\" or \"implicit\" beside it",
         );
     }
-    if users.is_some() && tls == Some(ListenTls::Off) && !auth_without_tls {
+    if (users.is_some() || ldap_users.is_some()) && tls == Some(ListenTls::Off) && !auth_without_tls {
         section.complain(
             "users",
             "users without TLS",
@@ -206,6 +210,7 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
         tenant,
         senders,
         users,
+        ldap_users,
         auth_without_tls,
         lmtp,
         greeting_delay,

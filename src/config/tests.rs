@@ -70,6 +70,33 @@ fn the_documented_etcd_section_is_read() {
     }
 }
 
+/// Users by a directory, for the last listener of the file; a password never goes in clear to another machine.
+#[test]
+fn users_of_a_directory_are_read() {
+    let with = |lines: &str| {
+        parse(&format!("{DOCUMENTED}\n[[listener]]\naddress = \"127.0.0.1:2527\"\ndirection = \"outbound\"\nauth_without_tls = true\n[listener.ldap_users]\n{lines}\n"))
+    };
+    let config = with("servers = [\"ldaps://a.example\"]\ndn = \"uid={local},ou={domain},{dc}\"").unwrap();
+    let users = config.listeners[2].ldap_users.clone().unwrap();
+    let dn = |user: &str| users.dn_for(&Mailbox::parse(user).unwrap()).unwrap();
+    assert_eq!(dn("anna@b.example"), "uid=anna,ou=b.example,dc=b,dc=example");
+    assert_eq!(dn("\"a,ou=admins{dc}\"@b.example").matches(",").count(), 4 , "{}", dn("\"a,ou=admins{dc}\"@b.example"));
+    assert!(with("servers = [\"ldap://127.0.0.1\"]\ntls = \"off\"\nbase = \"{dc}\"").is_ok());
+    for (lines, key) in [
+        ("servers = [\"ldap://a.example\"]\ntls = \"off\"\nbase = \"{dc}\"", "tls"),
+        ("servers = [\"ldaps://a.example\"]", "base"),
+        ("servers = [\"ldaps://a.example\"]\nbase = \"{dc}\"\ndn = \"uid={local}\"", "base"),
+        ("servers = [\"ldaps://a.example\"]\ndn = \"uid=x\"", "dn"),
+        ("servers = [\"ldaps://a.example\"]\ndn = \"uid={local},{dn}\"", "dn"),
+        ("servers = [\"ldaps://a.example\"]\nbase = \"{dc}\"\nbind_dn = \"cn=x\"", "bind_dn"),
+        ("base = \"{dc}\"", "servers"),
+    ] {
+        let errors = with(lines).unwrap_err();
+        let key = format!("listener[3].ldap_users.{key}");
+        assert!(errors.iter().any(|error| error.key == key), "{lines}: {errors:?}");
+    }
+}
+
 /// The commented examples of `[metrics]` and `[audit]` are ones.
 #[test]
 fn the_documented_metrics_and_audit_sections_are_read() {

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
+use crate::discovery::sources::login::Logins;
 use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::{AuthOffer, Settings};
@@ -49,6 +50,8 @@ pub struct Peer {
     pub trusted: bool,
     /// Who authenticated: by AUTH, or by a proxy's word (XCLIENT LOGIN).
     pub user: Option<String>,
+    /// Addresses of his that a directory tells, beside those that the store knows.
+    pub sends_as: Arc<[Mailbox]>,
     /// Its TLS certificate is one of the tenant that the listener is for.
     pub certified: bool,
 }
@@ -131,6 +134,14 @@ pub enum ListenError {
         /// What was found, and what to do.
         why: String,
     },
+    /// The directory of its users cannot be asked.
+    #[error("listener {name}: ldap_users: {why}")]
+    Directory {
+        /// The listener's name.
+        name: String,
+        /// What was found.
+        why: String,
+    },
 }
 
 /// What a listener offers its clients: settings, limits, TLS. No address is taken yet.
@@ -139,6 +150,7 @@ pub struct Offer {
     settings: Arc<Settings>,
     limits: Limits,
     tls: Option<tokio_rustls::TlsAcceptor>,
+    directory: Option<Arc<Logins>>,
 }
 
 /// What connections get that are accepted from now on.
@@ -191,28 +203,31 @@ pub fn offer(
     limits: &Limits,
 ) -> Result<Offer, ListenError> {
     let tls = tls::acceptor(&listener)?;
+    let directory = listener.ldap_users.as_ref().map(|users| Logins::new(users).map(Arc::new)).transpose();
+    let directory = directory.map_err(|why| ListenError::Directory { name: listener.name.clone(), why })?;
     let settings = Arc::new(Settings {
         hostname,
         postmaster,
         lmtp: listener.lmtp,
         starttls: matches!(listener.tls, ListenTls::StartTls { .. }),
         tls_required: matches!(listener.tls, ListenTls::StartTls { required: true, .. }),
-        auth: match (&listener.users, listener.auth_without_tls) {
-            (None, _) => AuthOffer::Off,
-            (Some(_), false) => AuthOffer::WithinTls,
-            (Some(_), true) => AuthOffer::Always,
+        auth: match (listener.has_users(), listener.auth_without_tls) {
+            (false, _) => AuthOffer::Off,
+            (true, false) => AuthOffer::WithinTls,
+            (true, true) => AuthOffer::Always,
         },
+        scram: listener.users.is_some(),
         message_size: limits.message_size,
         recipients: limits.recipients,
     });
-    Ok(Offer { listener, settings, limits: limits.clone(), tls })
+    Ok(Offer { listener, settings, limits: limits.clone(), tls, directory })
 }
 
 impl Offer {
     /// With who is asked at each step.
     pub fn with<R: Relay>(self, relay: Arc<R>) -> Terms<R> {
-        let Offer { listener, settings, limits, tls } = self;
-        Terms(Arc::new(Context { relay, listener, settings, limits, tls }))
+        let Offer { listener, settings, limits, tls, directory } = self;
+        Terms(Arc::new(Context { relay, listener, settings, limits, tls, directory }))
     }
 }
 

@@ -98,6 +98,7 @@ mod tests {
             listener: Arc::new(Listener::new("l", "127.0.0.1:0".parse().unwrap(), Direction::Inbound)),
             trusted,
             user: user.map(str::to_owned),
+            sends_as: Arc::default(),
             certified: false,
         }
     }

@@ -44,6 +44,8 @@ pub struct Settings {
     pub tls_required: bool,
     /// AUTH.
     pub auth: AuthOffer,
+    /// SCRAM-SHA-256 is offered, for which verifiers are kept; else passwords alone.
+    pub scram: bool,
     /// Octets of a message, announced in SIZE.
     pub message_size: u64,
     /// Recipients of a message.
@@ -380,7 +382,8 @@ impl Session {
                 lines.push("STARTTLS".into());
             }
             if self.offers_auth() {
-                lines.push("AUTH SCRAM-SHA-256 PLAIN LOGIN".into());
+                let scram = if self.settings.scram { "SCRAM-SHA-256 " } else { "" };
+                lines.push(format!("AUTH {scram}PLAIN LOGIN"));
             }
             if self.xclient {
                 lines.push(xclient::OFFER.into());

@@ -281,6 +281,8 @@ impl Payload {
         self.u8(entry.origin.number());
         self.text(&entry.listener);
         self.option(entry.user.as_deref());
+        self.len(entry.sends_as.len());
+        entry.sends_as.iter().for_each(|one| self.text(&one.to_string()));
         self.u8(entry.trusted.into());
         self.text(&entry.log_id);
         self.u8(entry.treatment.number());
@@ -445,7 +447,8 @@ enum Layout {
     Unversioned,
     /// Without the time of its release.
     Version1,
-    /// Without what is told of the client that the mail came from, and without what a next hop wants to know of it.
+    /// Without what is told of the client that the mail came from, without what a next hop wants to know of it, and without the addresses of
+    /// the user.
     Version2,
     Version3,
 }
@@ -542,9 +545,13 @@ impl<'a> Fields<'a> {
             *[Direction::Outbound, Direction::Inbound, Direction::ByRecipient].get(usize::from(self.u8()?))?;
         let (mut origin, mut listener, mut user, mut trusted, mut log_id) =
             (Origin::of(direction), String::new(), None, false, String::new());
+        let mut sends_as = Arc::default();
         if versioned {
             origin = Origin::from_number(self.u8()?)?;
             (listener, user) = (self.text()?.to_owned(), self.option()?);
+            if layout >= Layout::Version3 {
+                sends_as = self.mailboxes()?;
+            }
             (trusted, log_id) = (self.flag()?, self.text()?.to_owned());
         }
         let treatment = Treatment::from_number(self.u8()?)?;
@@ -568,6 +575,7 @@ impl<'a> Fields<'a> {
             origin,
             listener,
             user,
+            sends_as,
             trusted,
             log_id,
             treatment,
@@ -603,6 +611,15 @@ impl<'a> Fields<'a> {
         let parameters = RcptParameters { notify, orcpt: self.option()? };
         let (state, last) = (RecipientState::from_number(self.u8()?)?, self.option()?);
         Some(SpooledRecipient { recipient: Recipient { mailbox, parameters }, state, last })
+    }
+
+    fn mailboxes(&mut self) -> Option<Arc<[Mailbox]>> {
+        let count = self.u32()?;
+        let mut mailboxes = Vec::new();
+        for _ in 0..count {
+            mailboxes.push(Mailbox::parse(self.text()?).ok()?);
+        }
+        Some(mailboxes.into())
     }
 
     fn client(&mut self) -> Option<Option<Arc<Forwarded>>> {

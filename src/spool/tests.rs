@@ -118,6 +118,7 @@ async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone(
         treatment: Treatment::AsSubmitted,
         listener: "submission".into(),
         user: Some("anna".into()),
+        sends_as: [Mailbox::parse("anna@a.example").unwrap()].into(),
         trusted: true,
         log_id: "1a".into(),
         ..new_entry("in clear")
@@ -130,6 +131,7 @@ async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone(
     let Listed { state, entry } = spool.get(id).unwrap();
     assert_eq!((state, entry.listener.as_str(), entry.user.as_deref()), (EntryState::Held, "submission", Some("anna")));
     assert_eq!((entry.trusted, entry.log_id.as_str()), (true, "1a"));
+    assert_eq!(entry.sends_as[0].to_string(), "anna@a.example");
     let both = tokio::join!(
         spool.replace(&entry, vec![new_entry("sealed"), new_entry(&text(1, 5000))]),
         spool.replace(&entry, vec![new_entry("sealed twice"), new_entry(&text(2, 5000))]),
@@ -522,10 +524,13 @@ fn records_of_versions_1_and_2_are_read() {
     let released = place(&|entry| entry.released = Some(entry::micros(later(3))));
     let forwards = place(&|entry| entry.next_hop.xforward = true);
     let client = place(&|entry| entry.parameters.client = Some(Default::default()));
-    assert!(client < forwards && forwards < released && octets.remove(forwards) == 0 && octets.remove(client) == 0);
+    let sends_as = place(&|entry| entry.sends_as = [Mailbox::parse("a@b.example").unwrap()].into());
+    assert!(client < forwards && forwards < sends_as && sends_as < released);
+    assert!(octets.drain(sends_as..sends_as + 4).all(|octet| octet == 0));
+    assert!(octets.remove(forwards) == 0 && octets.remove(client) == 0);
     octets[1] = 2;
     assert_eq!(read(&octets), entry);
-    let released = released - 2;
+    let released = released - 6;
     assert!(octets.drain(released..released + 9).all(|octet| octet == 0));
     octets[1] = 1;
     assert_eq!((read(&octets), read(&octets).tried_since()), (entry.clone(), entry.created));

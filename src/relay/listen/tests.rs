@@ -75,6 +75,7 @@ fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context
         starttls: false,
         tls_required: false,
         auth: if listener.users.is_some() { AuthOffer::Always } else { AuthOffer::Off },
+        scram: true,
         message_size: limits.message_size,
         recipients: limits.recipients,
     };
@@ -84,6 +85,7 @@ fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context
         settings: Arc::new(settings),
         limits,
         tls: None,
+        directory: None,
     })
 }
 

@@ -60,6 +60,7 @@ mod tests {
                 listener: Arc::new(Listener { tenant, ..listener }),
                 trusted: true,
                 user: None,
+                sends_as: Arc::default(),
                 certified: certified_peer,
             };
             assert_eq!(certified(&peer).is_ok(), good);

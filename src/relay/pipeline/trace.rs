@@ -173,7 +173,8 @@ mod tests {
         let listener = Listener { lmtp, ..Listener::new("l", "127.0.0.1:0".parse().unwrap(), Direction::Inbound) };
         let address = "[::ffff:192.0.2.1]:25".parse().unwrap();
         let (helo, listener) = (helo.into(), Arc::new(listener));
-        Peer { address, helo, extended, tls, listener, trusted: false, user: None, certified: false }
+        let (trusted, user, sends_as, certified) = (false, None, Arc::default(), false);
+        Peer { address, helo, extended, tls, listener, trusted, user, sends_as, certified }
     }
 
     fn header(fields: &str) -> Header {

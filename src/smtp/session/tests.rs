@@ -308,6 +308,11 @@ fn no_authentication_in_clear_unless_told() {
         play(session, &[EHLO, b"AUTH PLAIN\r\n", b"STARTTLS\r\n", b"AUTH PLAIN\r\n", EHLO, b"AUTH PLAIN\r\n"], 1);
     assert_eq!(codes(&record), [250, 538, 220, 503, 250, 334]);
     assert_eq!(record.output.matches("AUTH SCRAM").count(), 1, "offered inside TLS alone");
+    let settings = Settings { scram: false, ..super::record::settings(false).unwrap() };
+    let turns: [&[u8]; 3] = [EHLO, b"AUTH SCRAM-SHA-256\r\n", b"AUTH PLAIN\r\n"];
+    let record = play(Session::new(Arc::new(settings), LineEnds::Refuse, true), &turns, 1);
+    assert_eq!(codes(&record), [250, 504, 334]);
+    assert!(record.output.contains("AUTH PLAIN LOGIN\r\n"));
     let settings = Settings { auth: AuthOffer::Off, ..super::record::settings(false).unwrap() };
     let record = play(Session::new(Arc::new(settings), LineEnds::Refuse, true), &[EHLO, b"AUTH PLAIN\r\n"], 1);
     assert_eq!(codes(&record), [250, 503]);
