@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 use server::{Postfix, free_ports, listening, peers_present, run, until};
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::pkcs12::{Bundle, export};
 
@@ -48,7 +48,7 @@ fn submit(port: u16, from: &str, to: &str, mail: &[u8]) {
 
 /// The same, from an address of loopback.
 fn submit_from(source: &str, port: u16, from: &str, to: &str, mail: &[u8]) {
-    let address = |text: String| text.parse::<SocketAddr>().unwrap().into();
+    let address = |text: String| SockAddr::from(text.parse::<SocketAddr>().unwrap());
     let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&address(format!("{source}:0"))).unwrap();
     socket.connect(&address(format!("127.0.0.1:{port}"))).unwrap();
