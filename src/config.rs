@@ -22,9 +22,9 @@ mod policy;
 mod rates;
 mod read;
 pub(crate) mod reader;
+mod tenant;
 #[cfg(test)]
 mod tests;
-mod tenant;
 mod users;
 
 pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, LdapUsers, Smimea, Source, SourceKind};

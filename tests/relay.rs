@@ -669,8 +669,7 @@ async fn a_hidden_subject_comes_back_at_the_recipients_gateway() {
 /// Over the rate it is 451 with the time to wait; trusted networks are not counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_brings_more_than_the_rate_is_told_when_to_come_back() {
-    let policy =
-        "[limits]\nmails_per_client = \"2/day\"\nrecipients_per_client = \"3/day\"\n[default]\npass = true\n";
+    let policy = "[limits]\nmails_per_client = \"2/day\"\nrecipients_per_client = \"3/day\"\n[default]\npass = true\n";
     let house = House::with_policy(policy).await;
     let text = plain(BERT, ANNA, "rate", "x");
     assert_eq!(house.send_in(BERT, &[ANNA], text.as_bytes()).await.code, 250);
@@ -682,7 +681,11 @@ async fn who_brings_more_than_the_rate_is_told_when_to_come_back() {
     }
     assert_eq!(client.data(text.as_bytes()).await.code, 250);
     let said = client.say(&format!("MAIL FROM:<{BERT}>")).await;
-    assert!(said.code == 451 && said.octets.contains("4.7.1") && said.octets.contains("come back in "), "{}", said.octets);
+    assert!(
+        said.code == 451 && said.octets.contains("4.7.1") && said.octets.contains("come back in "),
+        "{}",
+        said.octets
+    );
     for _ in 0..5 {
         assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "free", "x")).await.code, 250);
     }

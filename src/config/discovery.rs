@@ -340,9 +340,12 @@ pub(super) fn ldap_users(section: Section<'_, '_>) -> Option<LdapUsers> {
 fn user_dn(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     let name = text(value)?;
     let named = ["{address}", "{local}"].iter().any(|word| name.contains(word));
-    let rest = ["{address}", "{local}", "{domain}", "{dc}"].iter().fold(name.clone(), |rest, word| rest.replace(word, ""));
+    let rest =
+        ["{address}", "{local}", "{domain}", "{dc}"].iter().fold(name.clone(), |rest, word| rest.replace(word, ""));
     if !named || rest.contains(['{', '}']) {
-        return Err("expected {address} or {local} in it, and no other placeholders than those, {domain} and {dc}".into());
+        return Err(
+            "expected {address} or {local} in it, and no other placeholders than those, {domain} and {dc}".into()
+        );
     }
     Ok(name)
 }

@@ -28,7 +28,8 @@ impl Rate {
         };
         let amount = amount.trim();
         let digits = !amount.is_empty() && amount.bytes().all(|octet| octet.is_ascii_digit());
-        let amount = digits.then(|| amount.parse::<u32>().ok()).flatten().filter(|amount| (1..=1_000_000).contains(amount));
+        let amount =
+            digits.then(|| amount.parse::<u32>().ok()).flatten().filter(|amount| (1..=1_000_000).contains(amount));
         Ok(Rate { amount: amount.ok_or(expected)?, per: Duration::from_secs(seconds) })
     }
 

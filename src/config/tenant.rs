@@ -53,7 +53,8 @@ impl TenantHeader {
         let secret = match value.strip_prefix("file:") {
             None => Zeroizing::new(value.to_owned()),
             Some(path) => {
-                let text = Zeroizing::new(read_file(Path::new(path)).map_err(|error| format!("{form}: {path}: {error}"))?);
+                let text =
+                    Zeroizing::new(read_file(Path::new(path)).map_err(|error| format!("{form}: {path}: {error}"))?);
                 Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_owned())
             }
         };
@@ -97,16 +98,35 @@ const SHARED: &[(&str, &[&str])] = &[
     (
         "Microsoft 365",
         &[
-            "40.92.0.0/15", "40.107.0.0/16", "52.100.0.0/14", "52.238.78.88/32", "104.47.0.0/17",
-            "2a01:111:f400::/48", "2a01:111:f403::/48",
+            "40.92.0.0/15",
+            "40.107.0.0/16",
+            "52.100.0.0/14",
+            "52.238.78.88/32",
+            "104.47.0.0/17",
+            "2a01:111:f400::/48",
+            "2a01:111:f403::/48",
         ],
     ),
     (
         "Google Workspace",
         &[
-            "35.190.247.0/24", "64.233.160.0/19", "66.102.0.0/20", "66.249.80.0/20", "72.14.192.0/18", "74.125.0.0/16",
-            "108.177.8.0/21", "172.217.0.0/19", "173.194.0.0/16", "209.85.128.0/17", "216.58.192.0/19", "216.239.32.0/19",
-            "2001:4860:4000::/36", "2404:6800:4000::/36", "2607:f8b0:4000::/36", "2800:3f0:4000::/36", "2a00:1450:4000::/36",
+            "35.190.247.0/24",
+            "64.233.160.0/19",
+            "66.102.0.0/20",
+            "66.249.80.0/20",
+            "72.14.192.0/18",
+            "74.125.0.0/16",
+            "108.177.8.0/21",
+            "172.217.0.0/19",
+            "173.194.0.0/16",
+            "209.85.128.0/17",
+            "216.58.192.0/19",
+            "216.239.32.0/19",
+            "2001:4860:4000::/36",
+            "2404:6800:4000::/36",
+            "2607:f8b0:4000::/36",
+            "2800:3f0:4000::/36",
+            "2a00:1450:4000::/36",
             "2c0f:fb50:4000::/36",
         ],
     ),
@@ -114,10 +134,9 @@ const SHARED: &[(&str, &[&str])] = &[
 
 /// Which shared cloud sends from a network, or from a part of it.
 pub fn shared_cloud(network: &IpNet) -> Option<&'static str> {
-    let within = |text: &&str| {
-        text.parse::<IpNet>().is_ok_and(|known| known.contains(network) || network.contains(&known))
-    };
-    SHARED.iter().find(|(_, networks)| networks.iter().any(|text| within(&text))).map(|(name, _)| *name)
+    let within =
+        |text: &&str| text.parse::<IpNet>().is_ok_and(|known| known.contains(network) || network.contains(&known));
+    SHARED.iter().find(|(_, networks)| networks.iter().any(within)).map(|(name, _)| *name)
 }
 
 #[cfg(test)]
@@ -131,7 +150,13 @@ mod tests {
         assert!(header.is(b"correct-horse-battery") && !header.is(b"correct-horse-batterx") && !header.is(b""));
         assert_eq!(format!("{header:?}"), "X-Tenant: …");
         assert!(TenantHeader::parse("X-Tenant: file:the-secret", &read).unwrap().is(b"the-secret-0123456789"));
-        for wrong in ["X-Tenant", "X-Tenant: short", "X Tenant: correct-horse-battery", ": correct-horse-battery", "X-T: with a space in it and long"] {
+        for wrong in [
+            "X-Tenant",
+            "X-Tenant: short",
+            "X Tenant: correct-horse-battery",
+            ": correct-horse-battery",
+            "X-T: with a space in it and long",
+        ] {
             assert!(TenantHeader::parse(wrong, &read).is_err(), "{wrong}");
         }
     }

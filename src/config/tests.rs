@@ -74,13 +74,15 @@ fn the_documented_etcd_section_is_read() {
 #[test]
 fn users_of_a_directory_are_read() {
     let with = |lines: &str| {
-        parse(&format!("{DOCUMENTED}\n[[listener]]\naddress = \"127.0.0.1:2527\"\ndirection = \"outbound\"\nauth_without_tls = true\n[listener.ldap_users]\n{lines}\n"))
+        parse(&format!(
+            "{DOCUMENTED}\n[[listener]]\naddress = \"127.0.0.1:2527\"\ndirection = \"outbound\"\nauth_without_tls = true\n[listener.ldap_users]\n{lines}\n"
+        ))
     };
     let config = with("servers = [\"ldaps://a.example\"]\ndn = \"uid={local},ou={domain},{dc}\"").unwrap();
     let users = config.listeners[2].ldap_users.clone().unwrap();
     let dn = |user: &str| users.dn_for(&Mailbox::parse(user).unwrap()).unwrap();
     assert_eq!(dn("anna@b.example"), "uid=anna,ou=b.example,dc=b,dc=example");
-    assert_eq!(dn("\"a,ou=admins{dc}\"@b.example").matches(",").count(), 4 , "{}", dn("\"a,ou=admins{dc}\"@b.example"));
+    assert_eq!(dn("\"a,ou=admins{dc}\"@b.example").matches(",").count(), 4, "{}", dn("\"a,ou=admins{dc}\"@b.example"));
     assert!(with("servers = [\"ldap://127.0.0.1\"]\ntls = \"off\"\nbase = \"{dc}\"").is_ok());
     for (lines, key) in [
         ("servers = [\"ldap://a.example\"]\ntls = \"off\"\nbase = \"{dc}\"", "tls"),
@@ -392,7 +394,7 @@ fn sources_are_read_and_what_is_dangerous_of_them_is_refused() {
         (servers, "servers = [\"ldap://x\"]\ntls = \"off\"\nbind_dn = \"cn=a\"\npassword_file = \"b\""),
         (servers, "servers = [\"ldap://x\"]\nbind_dn = \"cn=a\""),
         (servers, "servers = [\"ldap://x\"]\nfilter = \"(mail=x)\""),
-        ("base = \"ou=people,{dc}\"", "base = \"ou={address}\""),
+        ("\nbase = \"ou=people,{dc}\"", "\nbase = \"ou={address}\""),
         ("match = [\"@directory.example\"]", ""),
         ("name = \"partner-directory\"", "name = \"two words\""),
         ("name = \"partner-directory\"", "name = \"smimea-2\""),

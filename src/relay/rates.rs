@@ -119,7 +119,9 @@ mod tests {
         let client = peer("192.0.2.1", None, false);
         let at = |seconds| rates.take(&client, Metered::Mails, &limits, start + Duration::from_secs(seconds));
         assert_eq!((at(0), at(0)), (Ok(()), Ok(())));
-        let wait = |seconds| (Whose::Client, Refusal::TooFast { whose: "client", what: "mails", wait: Duration::from_secs(seconds) });
+        let wait = |seconds| {
+            (Whose::Client, Refusal::TooFast { whose: "client", what: "mails", wait: Duration::from_secs(seconds) })
+        };
         assert_eq!((at(0), at(10)), (Err(wait(30)), Err(wait(20))));
         assert_eq!((at(30), at(31)), (Ok(()), Err(wait(29))));
         // After a long time it is full, and not fuller.
@@ -133,8 +135,15 @@ mod tests {
     #[test]
     fn who_is_counted_by_what() {
         let (rates, limits, now) = (Rates::default(), limits(), Instant::now());
-        let take = |peer: &Peer, limits: &config::Rates| rates.take(peer, Metered::Mails, limits, now).map_err(|(whose, _)| whose);
-        for (address, expected) in [("[2001:db8::1]", Ok(())), ("[2001:db8::2]", Ok(())), ("[2001:db8::3]", Err(Whose::Client)), ("[2001:db8:0:1::1]", Ok(()))] {
+        let take = |peer: &Peer, limits: &config::Rates| {
+            rates.take(peer, Metered::Mails, limits, now).map_err(|(whose, _)| whose)
+        };
+        for (address, expected) in [
+            ("[2001:db8::1]", Ok(())),
+            ("[2001:db8::2]", Ok(())),
+            ("[2001:db8::3]", Err(Whose::Client)),
+            ("[2001:db8:0:1::1]", Ok(())),
+        ] {
             assert_eq!(take(&peer(address, None, false), &limits), expected, "{address}: a /64 is one client");
         }
         // A user is one wherever he is, and nobody else there is counted with him.

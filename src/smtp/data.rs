@@ -400,9 +400,15 @@ mod tests {
                 (b"a", b"a\r\n"),
             ] {
                 let length = expected.len() as u64;
-                assert_eq!(read_counted(LineEnds::Refuse, content, chunk), (expected.to_vec(), Ok(length)), "{content:?}");
+                assert_eq!(
+                    read_counted(LineEnds::Refuse, content, chunk),
+                    (expected.to_vec(), Ok(length)),
+                    "{content:?}"
+                );
             }
-            for (content, repaired) in [(&b"a\r"[..], &b"a\r\n"[..]), (b"a\n", b"a\r\n"), (b"\n.\nb\r\n", b"\r\n.\r\nb\r\n")] {
+            for (content, repaired) in
+                [(&b"a\r"[..], &b"a\r\n"[..]), (b"a\n", b"a\r\n"), (b"\n.\nb\r\n", b"\r\n.\r\nb\r\n")]
+            {
                 assert!(read_counted(LineEnds::Refuse, content, chunk).1.is_err(), "{content:?}");
                 assert_eq!(read_counted(LineEnds::Repair, content, chunk).0, repaired, "{content:?}");
             }

@@ -13,9 +13,9 @@ use crate::address::{Domain, Mailbox, ReversePath};
 use crate::smtp::command::{Command, Enhanced, ForwardPath, MailParameters, RcptParameters, Recipient, Reply};
 use crate::smtp::data::{ContentFault, Framing, LineEnds, Piece};
 use crate::smtp::sasl::Exchange;
-use chunk::Chunk;
 use crate::smtp::xclient::{self, ClientAttributes};
 use crate::smtp::xforward::{self, Forwarded, Said};
+use chunk::Chunk;
 
 mod auth;
 /// BDAT.
@@ -376,7 +376,9 @@ impl Session {
         (self.transaction, self.forwarded) = (None, None);
         let mut lines = vec![self.settings.hostname.to_string()];
         if extended {
-            lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(String::from));
+            lines.extend(
+                ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(String::from),
+            );
             lines.push(format!("SIZE {}", self.settings.message_size));
             if self.settings.starttls && !self.tls {
                 lines.push("STARTTLS".into());
@@ -398,7 +400,12 @@ impl Session {
         Some(Event::Hello { name, extended })
     }
 
-    fn mail<'a>(&mut self, reverse_path: ReversePath, mut parameters: MailParameters, ascii: bool) -> Option<Event<'a>> {
+    fn mail<'a>(
+        &mut self,
+        reverse_path: ReversePath,
+        mut parameters: MailParameters,
+        ascii: bool,
+    ) -> Option<Event<'a>> {
         let Some(extended) = self.hello else {
             let verb = if self.settings.lmtp { "LHLO" } else { "EHLO" };
             return self.error(Reply::new(503, Enhanced(5, 5, 1), format!("say {verb} first")));

@@ -144,15 +144,16 @@ pub(super) fn attributes(rest: &str) -> Result<Said, Reply> {
         let name = ATTRIBUTES.iter().find(|known| **known == name);
         let name = *name.ok_or_else(|| argument("an attribute that was not offered"))?;
         if let Some(value) = &value {
-            match name {
-                "ADDR" => drop(xclient::address(value)?),
-                "PORT" => drop(value.parse::<u16>().map_err(|_| argument("PORT is a number of up to 65535"))?),
-                "SOURCE" => drop(source(value).ok_or_else(|| argument("SOURCE is LOCAL or REMOTE"))?),
+            let good = match name {
+                "ADDR" => xclient::address(value).map(|_| ()),
+                "PORT" => value.parse::<u16>().map(|_| ()).map_err(|_| argument("PORT is a number of up to 65535")),
+                "SOURCE" => source(value).map(|_| ()).ok_or_else(|| argument("SOURCE is LOCAL or REMOTE")),
                 "PROTO" if value.len() > PROTOCOL || !value.bytes().all(|octet| octet.is_ascii_alphanumeric()) => {
-                    return Err(argument("PROTO is SMTP or ESMTP"));
+                    Err(argument("PROTO is SMTP or ESMTP"))
                 }
-                _ => {}
-            }
+                _ => Ok(()),
+            };
+            good?;
         }
         said.push((name, value));
     }
@@ -217,16 +218,25 @@ mod tests {
         );
         let client = read(&["addr=IPv6:2001:db8::7 helo=a+2Bb", "HELO=[UNAVAILABLE] NAME=[TEMPUNAVAIL]"]);
         assert_eq!(client, Forwarded { address: Some("2001:db8::7".parse().unwrap()), ..Forwarded::default() });
-        for wrong in
-            ["", "ADDR", "ADDR=host", "PORT=70000", "SOURCE=HERE", "LOGIN=anna", "HELO=a HELO=b", "HELO=+0A", "PROTO=E-S"]
-        {
+        for wrong in [
+            "",
+            "ADDR",
+            "ADDR=host",
+            "PORT=70000",
+            "SOURCE=HERE",
+            "LOGIN=anna",
+            "HELO=a HELO=b",
+            "HELO=+0A",
+            "PROTO=E-S",
+        ] {
             assert_eq!(attributes(wrong).unwrap_err().code, 501, "{wrong}");
         }
     }
 
     #[test]
     fn of_what_a_server_takes_all_is_told() {
-        let client = read(&["NAME=a.example ADDR=IPV6:2001:db8::7 PORT=25 PROTO=SMTP HELO=a+3Db IDENT=1f SOURCE=REMOTE"]);
+        let client =
+            read(&["NAME=a.example ADDR=IPV6:2001:db8::7 PORT=25 PROTO=SMTP HELO=a+3Db IDENT=1f SOURCE=REMOTE"]);
         let all = Offer::read("NAME addr PORT PROTO HELO IDENT SOURCE FUTURE".split(' '));
         assert_eq!(
             Forwarded::commands(Some(&client), all),

@@ -13,8 +13,8 @@ use super::{Limits, NewEntry, Recovered, Spool};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Direction, HopTls, NextHop};
 use crate::mime::rope::Rope;
-use crate::smtp::xforward::{Forwarded, Source};
 use crate::smtp::command::{Envelope, MailParameters, RcptParameters, Recipient};
+use crate::smtp::xforward::{Forwarded, Source};
 
 /// A disk in memory.
 #[derive(Clone, Default)]

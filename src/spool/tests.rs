@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::record::Payload;
 use super::testing::{SMALL, Simulated, later, new_entry, open, text};
 use super::*;
-use crate::address::ReversePath;
+use crate::address::{Mailbox, ReversePath};
 use crate::smtp::command::{Notify, RcptParameters};
 
 #[tokio::test]

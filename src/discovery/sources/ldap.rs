@@ -185,10 +185,7 @@ impl<'d> Turns<'d> {
     }
 
     /// What came of it; `Err` outside: nothing within that time. `Break`: that is the directory's answer.
-    pub(super) fn heard<T>(
-        &mut self,
-        asked: Result<Result<T, Trouble>, Duration>,
-    ) -> ControlFlow<Result<T, String>> {
+    pub(super) fn heard<T>(&mut self, asked: Result<Result<T, Trouble>, Duration>) -> ControlFlow<Result<T, String>> {
         let at = self.asked.unwrap_or_default();
         let Some(server) = self.directory.settings.servers.get(at) else { return ControlFlow::Continue(()) };
         match asked.unwrap_or_else(|time| Err(Trouble::Server(format!("no answer within {time:?}")))) {

@@ -157,11 +157,13 @@ mod tests {
     #[test]
     fn a31_a_login_is_its_own_name_only_where_the_directory_says_so() {
         let mailbox = |text: &str| Mailbox::parse(text).unwrap();
-        let name = |login: &str, addresses: &[&str]| {
-            match named(&mailbox(login), "uid=anna,dc=example", addresses.iter().map(|one| mailbox(one)).collect()) {
-                Login::Yes { user, .. } => user,
-                other => panic!("{other:?}"),
-            }
+        let name = |login: &str, addresses: &[&str]| match named(
+            &mailbox(login),
+            "uid=anna,dc=example",
+            addresses.iter().map(|one| mailbox(one)).collect(),
+        ) {
+            Login::Yes { user, .. } => user,
+            other => panic!("{other:?}"),
         };
         assert_eq!(name("Anna@a.example", &["x@a.example", "anna@a.example"]), "Anna@a.example");
         assert_eq!(name("anna@boss.example", &["anna@a.example"]), "anna@a.example");

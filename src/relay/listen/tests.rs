@@ -174,11 +174,12 @@ const TO_ONE: &[u8] = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n
 /// Chunks are handed on as DATA is, and what is refused while it grows, or cut off, brings nothing.
 #[tokio::test]
 async fn a18_chunks_are_handed_on_whole_or_not_at_all() {
-    let relay = Arc::new(Kept { growth_limit: Some(200_000), ..Kept::default() });
+    let relay = Arc::new(Kept { growth_limit: Some(216_000), ..Kept::default() });
     let (mut client, _stop) = in_memory(&relay, listener(), Limits::default());
     read_to(&mut client, "220 ").await;
     say(&mut client, b"EHLO client\r\n", "250 ").await;
-    let chunk = b"line\r\n".repeat(10_000);
+    // The fourth is refused however it is read: what is told lags by less than a chunk.
+    let chunk = b"line\r\n".repeat(12_000);
     let (mut reader, mut writer) = tokio::io::split(client);
     for (number, expected) in
         [(3, ["250"; 6].to_vec()), (5, ["250", "250", "250", "250", "250", "452", "452", "452"].to_vec())]
@@ -190,7 +191,7 @@ async fn a18_chunks_are_handed_on_whole_or_not_at_all() {
             while said.lines().count() < expected.len() {
                 said.push_str(&read_to(&mut reader, "").await);
             }
-            said.lines().map(|line| line[..3].to_owned()).collect::<Vec<_>>()
+            said.lines().map(|line| line.split([' ', '-']).next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
         };
         let (_, codes) = tokio::join!(writer.write_all(&wire), read);
         assert_eq!(codes, expected);

@@ -350,7 +350,9 @@ impl Lookup {
         match &peer.user {
             None if peer.trusted => MaySign::Yes,
             None => MaySign::No("the peer is not trusted".into()),
-            Some(user) if peer.sends_as.iter().any(|own| own.key() == from.key()) || self.owns(user, from) => MaySign::Yes,
+            Some(user) if peer.sends_as.iter().any(|own| own.key() == from.key()) || self.owns(user, from) => {
+                MaySign::Yes
+            }
             Some(_) => MaySign::No(format!("<{from}> is no address of the authenticated user")),
         }
     }

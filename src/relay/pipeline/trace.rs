@@ -79,8 +79,7 @@ pub fn received(
             ((helo.unwrap_or_default(), address), format!("\r\n\t(forwarded by {})", literal(at_peer.1)))
         }
     };
-    let helo: String =
-        helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
+    let helo: String = helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
     let helo = if helo.is_empty() { "unknown" } else { &helo };
     let only = only.map(|mailbox| format!("\r\n\tfor <{mailbox}>")).unwrap_or_default();
     let date = at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000");

@@ -337,7 +337,9 @@ mod tests {
         assert_eq!(parse("VRFY user"), Ok(Command::Vrfy));
         assert_eq!(parse("BDAT 5 last"), Ok(Command::Bdat(Some((5, true)))));
         assert_eq!(parse("bdat 0"), Ok(Command::Bdat(Some((0, false)))));
-        for wrong in ["BDAT", "BDAT LAST", "BDAT -1", "BDAT +1", "BDAT 1 LAST x", "BDAT 1  LAST", "BDAT 18446744073709551616"] {
+        for wrong in
+            ["BDAT", "BDAT LAST", "BDAT -1", "BDAT +1", "BDAT 1 LAST x", "BDAT 1  LAST", "BDAT 18446744073709551616"]
+        {
             assert_eq!(parse(wrong), Ok(Command::Bdat(None)), "{wrong}");
         }
         assert_eq!(parse("GET / HTTP/1.1"), Ok(Command::Http));

@@ -26,7 +26,9 @@ fn a_pipelined_mail() {
     assert_eq!(codes(&record), [250, 250, 250, 354, 250, 221]);
     assert_eq!(record.messages, [b"Subject: x\r\n\r\n.dot\r\n"]);
     assert_eq!(record.events.iter().filter(|event| *event == "Message").count(), 1);
-    for offer in ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "SIZE 1000", "STARTTLS"] {
+    for offer in
+        ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "SIZE 1000", "STARTTLS"]
+    {
         assert!(record.output.contains(offer), "{offer}");
     }
 }
@@ -500,7 +502,7 @@ proptest! {
         let content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         let wire = [TO_ONE, &in_chunks(content.as_bytes(), &lengths)].concat();
         let record = run(false, &[EHLO, &wire], chunk);
-        prop_assert_eq!(record.messages, [content.into_bytes()]);
+        prop_assert_eq!(&record.messages, &[content.into_bytes()]);
         prop_assert_eq!(codes(&record).len(), 4 + lengths.len());
     }
 
