@@ -19,13 +19,15 @@ mod hops;
 mod kek;
 mod operation;
 mod policy;
+mod rates;
 mod read;
 pub(crate) mod reader;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod users;
 
-pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, Smimea, Source, SourceKind};
+pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, LdapUsers, Smimea, Source, SourceKind};
 pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
 pub use hops::{HopWaits, Route, RouteHop};
@@ -33,7 +35,9 @@ pub use kek::KekSources;
 pub use operation::{Audit, Landlock, Metrics, Run};
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
+pub use rates::{Rate, Rates};
 pub use read::fuzz_config;
+pub use tenant::{Tenant, TenantCertificate, TenantHeader, shared_cloud};
 pub use users::{User, Users, fuzz_users};
 
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
@@ -89,12 +93,22 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Peers that may say with XCLIENT who their client is.
     pub xclient: Vec<IpNet>,
+    /// Peers that may say with XFORWARD from which client a mail came: for the log and for Received.
+    pub xforward: Vec<IpNet>,
+    /// What every mail has to bring so that it is of the tenant the listener is for; `None`: nothing.
+    pub tenant: Option<Tenant>,
+    /// Domains that authors may be of whose mail is signed; empty: any.
+    pub senders: Vec<Domain>,
     /// Who may authenticate (AUTH), and then send as from a trusted network; `None`: nobody.
     pub users: Option<Arc<Users>>,
+    /// The same by a directory, in the place of `users`; with passwords alone.
+    pub ldap_users: Option<Arc<LdapUsers>>,
     /// AUTH without TLS too.
     pub auth_without_tls: bool,
     /// LMTP (RFC 2033) in place of SMTP.
     pub lmtp: bool,
+    /// Before the greeting, for clients that are not trusted: who talks meanwhile is refused (A19). Default: none.
+    pub greeting_delay: Duration,
     /// Bare CR or LF from trusted peers is made CRLF before signing, in place of 550 (A16).
     pub repair_line_ends: bool,
 }
@@ -110,11 +124,21 @@ impl Listener {
             trusted_networks: Vec::new(),
             proxies: Vec::new(),
             xclient: Vec::new(),
+            xforward: Vec::new(),
+            tenant: None,
+            senders: Vec::new(),
             users: None,
+            ldap_users: None,
             auth_without_tls: false,
             lmtp: false,
+            greeting_delay: Duration::ZERO,
             repair_line_ends: false,
         }
+    }
+
+    /// Whether somebody may authenticate.
+    pub fn has_users(&self) -> bool {
+        self.users.is_some() || self.ldap_users.is_some()
     }
 
     /// Whether what connects from here has to say first who its client is.
@@ -125,6 +149,11 @@ impl Listener {
     /// Whether it may say with XCLIENT who its client is.
     pub fn believes(&self, address: IpAddr) -> bool {
         self.xclient.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether it may say with XFORWARD from which client a mail came.
+    pub fn hears_of_clients_from(&self, address: IpAddr) -> bool {
+        self.xforward.iter().any(|network| network.contains(&address))
     }
 
     /// Whether a peer with this address may send from our domains to anywhere.
@@ -156,6 +185,8 @@ pub struct NextHop {
     /// PEM file of the CAs that `tls = "verified"` believes; `None`: the system's.
     pub ca: Option<PathBuf>,
     pub lmtp: bool,
+    /// It is told with XFORWARD from which client a mail came, where it offers that.
+    pub xforward: bool,
 }
 
 /// Bounds; every one has a default.
@@ -185,6 +216,8 @@ pub struct Limits {
     pub received_fields: usize,
     /// Private-key operations per message; default 8.
     pub key_operations: usize,
+    /// Mails and recipients of a client and of a user in a time.
+    pub rates: Rates,
 }
 
 /// How mail is handed over.
@@ -344,6 +377,7 @@ impl Default for Limits {
             hop: HopWaits::default(),
             received_fields: 100,
             key_operations: 8,
+            rates: Rates::default(),
         }
     }
 }

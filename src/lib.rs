@@ -27,6 +27,8 @@ pub mod smtp {
     pub mod session;
     /// P: what a trusted proxy says of its client within SMTP.
     pub mod xclient;
+    /// P: what a trusted peer says of the client that a mail came from, and what we say of ours.
+    pub mod xforward;
 }
 
 /// MIME (RFC 2045, RFC 5322) over the octets received.
@@ -139,6 +141,8 @@ pub mod relay {
     pub mod pipeline;
     /// How long tasks are polled at a time.
     mod polls;
+    /// How much mail clients and users bring in a time.
+    pub mod rates;
     /// The one table from an error to the words on the wire.
     pub mod refusal;
     /// Held outbound mail goes, by policy anew.

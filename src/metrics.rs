@@ -80,7 +80,7 @@ impl Histogram {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$one:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$one])* $variant),+ }
 
         impl $name {
@@ -165,6 +165,16 @@ words! {
 }
 
 words! {
+    /// Whose mail is limited in a time.
+    Whose { Client = "client", User = "user" }
+}
+
+words! {
+    /// What of it is limited.
+    Metered { Mails = "mails", Recipients = "recipients" }
+}
+
+words! {
     /// An operation with a private key.
     KeyUse { Sign = "sign", Unwrap = "unwrap", Agree = "agree", Decapsulate = "decapsulate" }
 }
@@ -245,6 +255,7 @@ pub struct Metrics {
     rules: RwLock<BTreeMap<String, Arc<ByRule>>>,
     /// MAIL was answered 4xx or 5xx.
     turned_away: [Counter; 2],
+    too_fast: [[Counter; Metered::COUNT]; Whose::COUNT],
     keys: [[Counter; 2]; KeyUse::COUNT],
     fetches: [Counter; Asked::COUNT],
     look_ups: [Counter; Asked::COUNT],
@@ -296,6 +307,13 @@ impl Metrics {
     pub fn turned_away(&self, transient: bool) {
         let [defer, refuse] = &self.turned_away;
         if transient { defer.one() } else { refuse.one() }
+    }
+
+    /// Somebody brought more than he may in this time.
+    pub fn too_fast(&self, whose: Whose, what: Metered) {
+        if let Some(counter) = self.too_fast.get(whose as usize).and_then(|all| all.get(what as usize)) {
+            counter.one();
+        }
     }
 
     /// A private key was used, or could not be.
@@ -396,6 +414,13 @@ impl Metrics {
         let [defer, refuse] = &self.turned_away;
         text.sample(name, &[("outcome", "deferred")], defer.get() as f64);
         text.sample(name, &[("outcome", "rejected")], refuse.get() as f64);
+        let name = "waxwing_too_fast_total";
+        text.family(name, Kind::Counter, "MAIL and RCPT answered 4xx since a client or a user brought too many.");
+        for (whose, counters) in Whose::ALL.iter().zip(&self.too_fast) {
+            for (what, counter) in Metered::ALL.iter().zip(counters) {
+                text.sample(name, &[("whose", whose.word()), ("what", what.word())], counter.get() as f64);
+            }
+        }
         let name = "waxwing_released_total";
         text.family(name, Kind::Counter, "Times that held mail was treated by policy anew.");
         text.sample(name, &[], self.released.get() as f64);

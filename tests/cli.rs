@@ -489,6 +489,18 @@ fn config_check_warns_of_what_this_version_does_not_do() {
     let warnings: Vec<&str> = said["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     let of_rules: Vec<&&str> = warnings.iter().filter(|warning| warning.starts_with("rule ")).collect();
     assert!(of_rules.len() == 1 && of_rules[0].contains("no robots"), "{warnings:?}");
+    // A cloud that many share is trusted (A31): with nothing that tells its customers apart, and with that but for any author.
+    for (more, words) in
+        [("", "Microsoft 365"), ("tenant_header = \"X-Tenant: correct-horse-battery\"\n", "set senders")]
+    {
+        let cloud = format!("{more}trusted_networks = [\"40.107.0.0/16\"]");
+        place.write(
+            "waxwing.toml",
+            documented.replacen("trusted_networks = [\"127.0.0.0/8\", \"::1/128\"]", &cloud, 1).as_bytes(),
+        );
+        let ended = place.bare(&["config", "check", "waxwing.toml"]);
+        assert!(ended.code == 0 && ended.out.contains(words), "{ended:?}");
+    }
 }
 
 /// A mailbox with three keys: classical, ML-DSA to sign, ML-KEM to be written to; and a key whose seed and expanded form are two keys.

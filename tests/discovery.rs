@@ -23,9 +23,12 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use directory::{ADMIN, BASE, PASSWORD, Person, Slapd, free_port, pem};
 use jiff::{SignedDuration, Timestamp};
 use names::{Named, Signed};
+use support::Client;
 use support::gate::Gate;
 use support::house::{House, Plan, mailbox, plain};
 use waxwing::discovery::smimea::{self, Association, Matching, Selector, Usage};
@@ -565,4 +568,88 @@ async fn published_records_are_found_by_others_and_explain_says_what_sources_say
     assert_eq!(send(&house, "dora@ours.example", "z").await, 250);
     assert_eq!(records(&house, "dora@ours.example")[0].certificate, bert);
     assert!(!house.world.wait(1).await[0].text().contains("the secret"));
+}
+
+/// A listener whose users a directory knows.
+fn users_by(server: SocketAddr, more: &str) -> String {
+    format!(
+        "[default]\nsign = \"if-key\"\n[[listener]]\nname = \"submission\"\naddress = \"127.0.0.1:0\"\ndirection = \"outbound\"\n\
+         auth_without_tls = true\n[listener.ldap_users]\nservers = [\"ldap://{server}\"]\ntls = \"off\"\ntimeout = \"20 s\"\n{more}\n"
+    )
+}
+
+async fn log_in(house: &House, user: &str, password: &str) -> (Client, u16) {
+    let mut client = Client::connect(house.gateway.address("submission").unwrap()).await;
+    let response = STANDARD.encode(format!("\0{user}\0{password}"));
+    let code = client.say(&format!("AUTH PLAIN {response}")).await.code;
+    (client, code)
+}
+
+/// Of the mails that these authors send, those that leave signed.
+async fn signed<'a>(house: &House, client: &mut Client, authors: &[&'a str]) -> Vec<&'a str> {
+    house.world.clear();
+    for author in authors {
+        let said =
+            client.send(author, &["x@else.example"], plain(author, "x@else.example", author, "y").as_bytes()).await;
+        assert_eq!(said.code, 250, "{}", said.octets);
+    }
+    let mails = house.world.wait(authors.len()).await;
+    let is_signed = |author: &&&str| {
+        let subject = format!("Subject: {author}\r\n");
+        mails.iter().any(|mail| mail.text().contains(&subject) && mail.text().contains("pkcs7-signature"))
+    };
+    authors.iter().filter(is_signed).copied().collect()
+}
+
+/// Who may authenticate, and in whose name he signs, is the directory's word; without it nobody is anybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a31_a21_a_directory_says_who_a_user_is_and_which_addresses_are_his() {
+    const ALIAS: &str = "a.alias@ours.example";
+    const CARL: &str = "carl@ours.example";
+    let people = [
+        Person::new(ANNA).also(ALIAS).line("userPassword: correct horse"),
+        Person::new(CARL).line("userPassword: other horse"),
+        Person::new("boss@ours.example").line("userPassword: third horse"),
+        Person::new("boss@ours.example").line("userPassword: third horse"),
+    ];
+    let Some(slapd) = Slapd::start(&people, None) else { return };
+    let ca = authority("Nobody's");
+    let with_keys = async |policy: &str| {
+        let house = house(policy, "", &ca).await;
+        [ANNA, ALIAS, CARL].into_iter().for_each(|one| drop(house.user(one)));
+        house
+    };
+    // Searched for by whoever may search.
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, PASSWORD).unwrap();
+    let search = format!("base = \"{BASE}\"\nbind_dn = \"{ADMIN}\"\npassword_file = \"{}\"", password.display());
+    let by_search = with_keys(&users_by(slapd.address, &search)).await;
+    let (mut client, code) = log_in(&by_search, "Anna@ours.example", "correct horse").await;
+    assert_eq!(code, 235);
+    assert_eq!(signed(&by_search, &mut client, &[ANNA, ALIAS, CARL]).await, [ANNA, ALIAS]);
+    for (user, password, expected) in [
+        (CARL, "correct horse", 535),
+        ("nobody@ours.example", "correct horse", 535),
+        // An empty password would be an anonymous bind, which succeeds: nobody is asked.
+        (ANNA, "", 501),
+        // Two entries: it is not known who he is.
+        ("boss@ours.example", "third horse", 454),
+    ] {
+        assert_eq!(log_in(&by_search, user, password).await.1, expected, "{user}");
+    }
+    let mut client = Client::connect(by_search.gateway.address("submission").unwrap()).await;
+    assert!(client.say("EHLO again").await.octets.contains("AUTH PLAIN LOGIN\r\n"));
+    assert_eq!(client.say("AUTH SCRAM-SHA-256").await.code, 504);
+    assert_eq!(client.say("AUTH LOGIN").await.code, 334);
+    assert_eq!(client.say(&STANDARD.encode(CARL)).await.code, 334);
+    assert_eq!(client.say(&STANDARD.encode("other horse")).await.code, 235);
+    // By the name of his entry: what he calls himself there is not his address.
+    let by_name = with_keys(&users_by(slapd.address, "dn = \"cn={local},dc=example\"")).await;
+    let (mut client, code) = log_in(&by_name, "p1@anna.example", "other horse").await;
+    assert_eq!(code, 235);
+    assert_eq!(signed(&by_name, &mut client, &[ANNA, CARL]).await, [CARL]);
+    // The directory is away: nobody knows, and a right password is no wrong one.
+    drop(slapd);
+    assert_eq!(log_in(&by_search, ANNA, "correct horse").await.1, 454);
 }

@@ -15,13 +15,14 @@ mod server;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
-use server::{Postfix, free_ports, listening, peers_present, run};
+use server::{Postfix, free_ports, listening, peers_present, run, until};
+use socket2::{SockAddr, Socket};
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 use waxwing::pki::pkcs12::{Bundle, export};
 
@@ -42,7 +43,16 @@ fn waxwing(config: &Path) -> Command {
 
 /// Hands a mail in over SMTP; the final answer must be 250.
 fn submit(port: u16, from: &str, to: &str, mail: &[u8]) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    submit_from("127.0.0.1", port, from, to, mail);
+}
+
+/// The same, from an address of loopback.
+fn submit_from(source: &str, port: u16, from: &str, to: &str, mail: &[u8]) {
+    let address = |text: String| SockAddr::from(text.parse::<SocketAddr>().unwrap());
+    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&address(format!("{source}:0"))).unwrap();
+    socket.connect(&address(format!("127.0.0.1:{port}"))).unwrap();
+    let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut answers = BufReader::new(stream.try_clone().unwrap()).lines();
     let mut expect = |code: &str| loop {
@@ -211,4 +221,63 @@ fn postfix_waxwing_postfix_both_ways() {
     let arrived = our_postfix.mails(2);
     let text = arrived.iter().map(|mail| String::from_utf8_lossy(mail)).find(|mail| mail.contains("Agreed!")).unwrap();
     assert!(text.contains("smime=fail") && !text.contains("smime=pass"), "{text}");
+}
+
+/// A gateway that takes inbound mail from whom may say XFORWARD, passes it as it is, and tells its next hop likewise.
+fn start_filter(folder: &Path, delivery: &str, [listen, hop]: [u16; 2]) -> Waxwing {
+    fs::create_dir(folder).unwrap();
+    let here = folder.display();
+    let config = folder.join("waxwing.toml");
+    let text = format!(
+        "hostname = \"gw.example.org\"\ndomains = [\"example.org\"]\nstore = \"{here}/store\"\nkek = \"{here}/kek\"\nspool = \"{here}/spool\"\n\
+         delivery = \"{delivery}\"\n[[listener]]\nname = \"in\"\naddress = \"127.0.0.1:{listen}\"\ndirection = \"inbound\"\n\
+         xforward = [\"127.0.0.1\"]\n[next_hop.outbound]\nhost = \"127.0.0.1\"\nport = {hop}\n\
+         [next_hop.inbound]\nhost = \"127.0.0.1\"\nport = {hop}\nxforward = true\n[default]\nsign = \"never\"\nencrypt = \"never\"\n"
+    );
+    fs::write(&config, text).unwrap();
+    run(waxwing(&config).args(["kek", "init"]).arg(folder.join("kek")).arg("--store").arg(folder.join("store")));
+    let log = fs::File::create(folder.join("waxwing.log")).unwrap();
+    let child = Waxwing(waxwing(&config).arg("serve").stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    listening(listen);
+    child
+}
+
+/// Postfix with Waxwing as its content filter: the Postfix behind knows the client of the first, whether mail goes straight through or by the
+/// spool; and so does whoever reads Received or our log.
+#[test]
+fn a_content_filter_keeps_the_clients_address() {
+    if !peers_present(&["postfix"]) {
+        return;
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    run(Command::new("chmod").arg("755").arg(folder));
+    let [back_port, nowhere] = free_ports();
+    let trusting = "smtpd_authorized_xforward_hosts = 127.0.0.0/8\n";
+    let back = Postfix::start(&folder.join("back"), back_port, "example.org", nowhere, trusting);
+    for (number, (delivery, client)) in [("cut-through", "127.0.0.9"), ("queue", "127.0.0.10")].into_iter().enumerate()
+    {
+        let [front_port, listen] = free_ports();
+        let at = folder.join(delivery);
+        let _gateway = start_filter(&at, delivery, [listen, back_port]);
+        let more = format!("content_filter = smtp:[127.0.0.1]:{listen}\nsmtp_send_xforward_command = yes\n");
+        let front =
+            Postfix::start(&folder.join(format!("front-{delivery}")), front_port, "front.example", nowhere, &more);
+        let mail = format!("From: b@else.example\r\nTo: anna@example.org\r\nSubject: {delivery}\r\n\r\nhello\r\n");
+        submit_from(client, front.port, "b@else.example", "anna@example.org", mail.as_bytes());
+        let arrived = back.mails(number + 1);
+        let text = arrived.iter().map(|mail| String::from_utf8_lossy(mail).into_owned());
+        let text = text.into_iter().find(|mail| mail.contains(&format!("Subject: {delivery}"))).unwrap();
+        let received =
+            format!("Received: from test.example ([{client}])\n\t(forwarded by [127.0.0.1])\n\tby gw.example.org");
+        assert!(text.contains(&received), "{text}");
+        until("the client in the log of the second Postfix", || {
+            let log = fs::read_to_string(back.folder.join("log")).ok()?;
+            log.lines().find(|line| line.contains("orig_queue_id=") && line.contains(&format!("[{client}]"))).map(drop)
+        });
+        until("the client in our log", || {
+            let log = fs::read_to_string(at.join("waxwing.log")).ok()?;
+            log.lines().find(|line| line.contains("client=") && line.contains(&format!("[{client}]"))).map(drop)
+        });
+    }
 }

@@ -435,6 +435,45 @@ async fn a32_encrypted_in_name_only_does_not_leave() {
     }
 }
 
+/// A cloud that many share: mail without the tenant's secret is refused, the secret goes no further, and nothing is signed for other domains.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a31_of_a_shared_cloud_only_the_tenants_mail_is_taken_and_signed_as_his() {
+    const EVE: &str = "eve@other.example";
+    let policy = "[default]\nsign = \"if-key\"\n[[listener]]\nname = \"cloud\"\naddress = \"127.0.0.1:0\"\ndirection = \"outbound\"\n\
+                  trusted_networks = [\"127.0.0.0/8\"]\ntenant_header = \"X-Tenant: correct-horse-battery\"\nsenders = [\"ours.example\"]\n";
+    let house = House::with_policy(policy).await;
+    house.user(ANNA);
+    house.user(EVE);
+    let mut client = Client::connect(house.gateway.address("cloud").unwrap()).await;
+    let good = plain(ANNA, BERT, "x", "y");
+    let right = "x-tenant: correct-horse-battery\r\n";
+    let many = "X-Other: y\r\n".repeat(300);
+    for refused in [
+        good.clone(),
+        format!("X-Tenant: correct-horse-batter\r\n{good}"),
+        format!("X-Tenant:\r\n{good}"),
+        format!("X-Tenants: correct-horse-battery\r\n{good}"),
+        format!("{many}{right}{good}"),
+        // In the body it is nobody's word.
+        format!("{good}{right}"),
+    ] {
+        let said = client.send(ANNA, &[BERT], refused.as_bytes()).await;
+        assert!(said.code == 550 && said.octets.contains("5.7.1"), "{}", said.octets);
+    }
+    assert!(house.world.mails().is_empty());
+    let twice = format!("X-Tenant: guessed\r\n{right}{good}");
+    for (at, message) in [format!("{right}{good}"), twice].iter().enumerate() {
+        let said = client.send(ANNA, &[BERT], message.as_bytes()).await;
+        assert_eq!(said.code, 250, "{}", said.octets);
+        let mail = house.world.wait(at + 1).await.remove(at);
+        assert_eq!(essence(&mail.message), "multipart/signed");
+        assert!(!mail.text().to_ascii_lowercase().contains("x-tenant"), "{}", mail.text());
+    }
+    let others = format!("{right}{}", plain(EVE, BERT, "x", "y"));
+    assert_eq!(client.send(EVE, &[BERT], others.as_bytes()).await.code, 250);
+    assert_eq!(essence(&house.world.wait(3).await[2].message), "text/plain", "another domain's author: not signed");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a04_the_answer_says_nothing_of_what_a_key_found() {
     let house = House::new().await;
@@ -625,4 +664,29 @@ async fn a_hidden_subject_comes_back_at_the_recipients_gateway() {
     assert_eq!(said.code, 250, "{said:?}");
     let came = house.server.wait(1).await.remove(0).text();
     assert!(came.contains("Subject: the eagle\r\n") && came.contains("smime=pass"), "{came}");
+}
+
+/// Over the rate it is 451 with the time to wait; trusted networks are not counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_brings_more_than_the_rate_is_told_when_to_come_back() {
+    let policy = "[limits]\nmails_per_client = \"2/day\"\nrecipients_per_client = \"3/day\"\n[default]\npass = true\n";
+    let house = House::with_policy(policy).await;
+    let text = plain(BERT, ANNA, "rate", "x");
+    assert_eq!(house.send_in(BERT, &[ANNA], text.as_bytes()).await.code, 250);
+    let mut client = house.outside().await;
+    assert_eq!(client.say(&format!("MAIL FROM:<{BERT}>")).await.code, 250);
+    for code in [250, 250, 451] {
+        let said = client.say(&format!("RCPT TO:<{ANNA}>")).await;
+        assert_eq!(said.code, code, "{}", said.octets);
+    }
+    assert_eq!(client.data(text.as_bytes()).await.code, 250);
+    let said = client.say(&format!("MAIL FROM:<{BERT}>")).await;
+    assert!(
+        said.code == 451 && said.octets.contains("4.7.1") && said.octets.contains("come back in "),
+        "{}",
+        said.octets
+    );
+    for _ in 0..5 {
+        assert_eq!(house.send_out(ANNA, &[BERT], &plain(ANNA, BERT, "free", "x")).await.code, 250);
+    }
 }

@@ -54,6 +54,7 @@ static BODIES: &[(&str, Body)] = &[
     ("store_record", waxwing::store::record::fuzz_store_record),
     ("strip", waxwing::smime::verdict::fuzz_strip),
     ("users", waxwing::config::fuzz_users),
+    ("xforward", waxwing::smtp::xforward::fuzz_xforward),
 ];
 
 static BODY: LazyLock<Body> = LazyLock::new(|| {

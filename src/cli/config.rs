@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::{CommandResult, Context, Failure, NOT_GOOD, read_config, shown};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
-use crate::config::{Config, ConfigError, KekSources, ListenTls};
+use crate::config::{Config, ConfigError, KekSources, ListenTls, Listener, shared_cloud};
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -124,8 +124,15 @@ fn warnings(config: &Config) -> Vec<String> {
                 }
             }
         }
+        for file in listener.ldap_users.iter().flat_map(|users| users.files()) {
+            if let Err(error) = std::fs::File::open(file) {
+                let (name, file) = (&listener.name, file.display());
+                warnings.push(format!("listener {name:?}: ldap_users: {file} cannot be read: {error}"));
+            }
+        }
+        warnings.extend(doubts_of_tenants(listener));
         let outbound = listener.direction == crate::config::Direction::Outbound;
-        if outbound && listener.trusted_networks.is_empty() {
+        if outbound && listener.trusted_networks.is_empty() && !listener.has_users() {
             let name = &listener.name;
             warnings.push(format!(
                 "listener {name:?} is outbound and trusts nobody: it will refuse all mail; set trusted_networks"
@@ -149,10 +156,35 @@ fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// A cloud that many share is trusted, and nothing tells its customers apart (A31); or what tells them apart falls short.
+fn doubts_of_tenants(listener: &Listener) -> Vec<String> {
+    let name = &listener.name;
+    let mut warnings = Vec::new();
+    let cloud = listener.trusted_networks.iter().find_map(|network| Some((network, shared_cloud(network)?)));
+    match (&listener.tenant, cloud) {
+        (None, Some((network, cloud))) => warnings.push(format!(
+            "listener {name:?} trusts {network}, from where {cloud} sends the mail of all its customers: any of them may send and sign as you; \
+             set tenant_header or tenant_certificate, and senders (docs/listeners.md)"
+        )),
+        (Some(_), _) if listener.senders.is_empty() => warnings.push(format!(
+            "listener {name:?} is for a tenant, and its mail is signed whoever its author is: set senders"
+        )),
+        _ => {}
+    }
+    let Some(tenant) = &listener.tenant else { return warnings };
+    if tenant.header.is_some() && listener.tls == ListenTls::Off && !listener.address.ip().is_loopback() {
+        warnings.push(format!("listener {name:?}: the secret of tenant_header comes in clear without tls"));
+    }
+    if let Some(Err(error)) = tenant.certificate.as_ref().map(|certificate| Roots::file(&certificate.ca)) {
+        warnings.push(format!("listener {name:?}: tenant_ca: {error}; the gateway will not start"));
+    }
+    warnings
+}
+
 /// Rules that ask for what no listener has.
 fn rules_that_disappoint(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let nobody = config.listeners.iter().all(|listener| listener.users.is_none() && listener.xclient.is_empty());
+    let nobody = config.listeners.iter().all(|listener| !listener.has_users() && listener.xclient.is_empty());
     for rule in config.policy.rules.iter().chain([&config.policy.default]) {
         let name = &rule.name;
         if nobody && !rule.matches.user.is_empty() {

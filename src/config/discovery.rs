@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::reader::{Section, boolean, choice, duration, integer, list, parsed, size, text};
 use crate::address::{Domain, Mailbox};
-use crate::discovery::ldap::Filter;
+use crate::discovery::ldap::{Filter, escaped};
 use crate::policy::Pattern;
 
 /// What becomes of certificates that a source brings (A10).
@@ -82,6 +82,47 @@ pub enum LdapTls {
     StartTls,
     /// `ldaps://`.
     Implicit,
+}
+
+/// A directory that says who may authenticate: by a bind with his password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LdapUsers {
+    /// Servers, and where and how a user's entry is searched.
+    pub ldap: Ldap,
+    /// The name of a user's entry, in the place of a search: `{address}`, `{local}`, `{domain}` and `{dc}` stand for what he says.
+    pub dn: Option<String>,
+    /// For one login; default 5 s.
+    pub timeout: Duration,
+    /// Octets of one answer; default 64 KiB.
+    pub size: u64,
+}
+
+impl LdapUsers {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        self.ldap.ca.as_deref().into_iter().chain(self.ldap.bind.as_ref().map(|(_, file)| file.as_path()))
+    }
+
+    /// The name of a user's entry, where it is made and not searched; nothing of what he says ends a value in it.
+    pub fn dn_for(&self, user: &Mailbox) -> Option<String> {
+        let domain = user.domain().as_str();
+        let components: Vec<String> = domain.split('.').map(|label| format!("dc={}", escaped(label))).collect();
+        let mut rest = self.dn.as_deref()?;
+        let mut name = String::new();
+        while let Some((before, after)) = rest.split_once('{') {
+            let (word, after) = after.split_once('}')?;
+            name.push_str(before);
+            name.push_str(&match word {
+                "address" => escaped(&user.to_string()),
+                "local" => escaped(user.local()),
+                "domain" => escaped(domain),
+                _ => components.join(","),
+            });
+            rest = after;
+        }
+        name.push_str(rest);
+        Some(name)
+    }
 }
 
 /// The DNS.
@@ -257,6 +298,56 @@ fn ldap(section: &Section<'_, '_>, mode: DiscoveryMode) -> Option<Ldap> {
         );
     }
     Some(Ldap { servers, ca, bind, base: base?, bases, filter, aliases })
+}
+
+/// `[listener.ldap_users]`.
+pub(super) fn ldap_users(section: Section<'_, '_>) -> Option<LdapUsers> {
+    let start = section.get("tls", choice(&[("starttls", LdapTls::StartTls), ("off", LdapTls::Off)]));
+    let start = start.unwrap_or(LdapTls::StartTls);
+    let expected = "the directory's servers, such as [\"ldaps://directory.example\"]";
+    let servers = section.require("servers", expected, list(|text| server(text, start)));
+    let ca = section.get("ca", text).map(PathBuf::from);
+    let bind = section.get("bind_dn", text).zip(section.get("password_file", text).map(PathBuf::from));
+    if bind.is_none() && (section.has("bind_dn") || section.has("password_file")) {
+        section.complain("bind_dn", "one of bind_dn and password_file", "expected both, or neither");
+    }
+    let dn = section.get("dn", user_dn);
+    let base = section.get("base", place);
+    if dn.is_some() == base.is_some() {
+        section.complain(
+            "base",
+            "both or none of dn and base",
+            "expected where to search, base = \"ou=people,{dc}\", or the entry's name, dn = \"uid={local},ou=people,{dc}\"",
+        );
+    }
+    let filter = section.get("filter", parsed(Filter::parse)).unwrap_or_default();
+    let seconds = Duration::from_secs;
+    let timeout = section.get("timeout", duration(Duration::from_millis(100), seconds(30))).unwrap_or(seconds(5));
+    let octets = section.get("size", size(4_096)).unwrap_or(64 << 10);
+    let servers = servers.unwrap_or_default();
+    if servers.is_empty() {
+        section.complain("servers", "no server", "expected at least one");
+    }
+    if servers.iter().any(|server| server.tls == LdapTls::Off && !server.is_here()) {
+        section.complain("tls", "\"off\" to another machine", "expected \"starttls\" or ldaps://: passwords are sent");
+    }
+    section.finish();
+    let ldap = Ldap { servers, ca, bind, base: base.unwrap_or_default(), bases: Vec::new(), filter, aliases: false };
+    Some(LdapUsers { ldap, dn, timeout, size: octets })
+}
+
+/// The name of a user's entry with its placeholders.
+fn user_dn(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    let named = ["{address}", "{local}"].iter().any(|word| name.contains(word));
+    let rest =
+        ["{address}", "{local}", "{domain}", "{dc}"].iter().fold(name.clone(), |rest, word| rest.replace(word, ""));
+    if !named || rest.contains(['{', '}']) {
+        return Err(
+            "expected {address} or {local} in it, and no other placeholders than those, {domain} and {dc}".into()
+        );
+    }
+    Ok(name)
 }
 
 /// A base with its placeholders.

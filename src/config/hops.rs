@@ -49,6 +49,11 @@ impl Route {
         &self.best.hop
     }
 
+    /// Whether one of them is told from which client a mail came.
+    pub fn forwards(&self) -> bool {
+        self.hops().any(|one| one.hop.xforward)
+    }
+
     /// All of them, by preference.
     pub fn hops(&self) -> impl Iterator<Item = &RouteHop> {
         std::iter::once(&self.best).chain(&self.others)
@@ -199,7 +204,8 @@ fn hop(section: &Section<'_, '_>) -> Option<NextHop> {
     if ca.is_some() && tls != HopTls::Verified {
         section.complain("ca", "CAs beside a `tls` that asks for none", "expected tls = \"verified\", or no ca");
     }
-    Some(NextHop { host: host?, port, tls, ca, lmtp })
+    let xforward = section.get("xforward", boolean).unwrap_or(false);
+    Some(NextHop { host: host?, port, tls, ca, lmtp, xforward })
 }
 
 fn host(text: &str) -> Result<String, String> {

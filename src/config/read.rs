@@ -171,12 +171,27 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
     let trusted_networks = section.get("trusted_networks", list(network)).unwrap_or_default();
     let proxies = section.get("proxies", list(network)).unwrap_or_default();
     let xclient = section.get("xclient", list(network)).unwrap_or_default();
+    let xforward = section.get("xforward", list(network)).unwrap_or_default();
     let users = section.get("users", parsed(|file| users(file, read_file)));
+    let ldap_users = section.section("ldap_users").and_then(super::discovery::ldap_users).map(Arc::new);
+    if users.is_some() && ldap_users.is_some() {
+        section.complain("users", "a file beside a directory", "expected one of users and [listener.ldap_users]");
+    }
     let auth_without_tls = section.get("auth_without_tls", boolean).unwrap_or(false);
     let lmtp = section.get("lmtp", boolean).unwrap_or(false);
     let repair_line_ends = section.get("repair_line_ends", boolean).unwrap_or(false);
     let tls = listen_tls(section);
-    if users.is_some() && tls == Some(ListenTls::Off) && !auth_without_tls {
+    let greeting_delay = greeting_delay(section, tls.as_ref());
+    let tenant = super::tenant::tenant(section, read_file);
+    let senders = section.get("senders", list(domain)).unwrap_or_default();
+    if tls == Some(ListenTls::Off) && tenant.as_ref().is_some_and(|tenant| tenant.certificate.is_some()) {
+        section.complain(
+            "tenant_certificate",
+            "a client's certificate without TLS",
+            "expected tls = \"starttls\", \"starttls-required\" or \"implicit\" beside it",
+        );
+    }
+    if (users.is_some() || ldap_users.is_some()) && tls == Some(ListenTls::Off) && !auth_without_tls {
         section.complain(
             "users",
             "users without TLS",
@@ -191,11 +206,29 @@ fn listener(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Listen
         trusted_networks,
         proxies,
         xclient,
+        xforward,
+        tenant,
+        senders,
         users,
+        ldap_users,
         auth_without_tls,
         lmtp,
+        greeting_delay,
         repair_line_ends,
     })
+}
+
+/// RFC 5321 section 4.5.3.2.1 has clients wait for five minutes; few do.
+fn greeting_delay(section: &Section<'_, '_>, tls: Option<&ListenTls>) -> Duration {
+    let delay = section.get("greeting_delay", duration(Duration::ZERO, Duration::from_secs(60))).unwrap_or_default();
+    if !delay.is_zero() && matches!(tls, Some(ListenTls::Implicit { .. })) {
+        section.complain(
+            "greeting_delay",
+            "a delay beside tls = \"implicit\"",
+            "expected none: there the client speaks first, for TLS",
+        );
+    }
+    delay
 }
 
 fn users(file: &str, read_file: ReadFile<'_>) -> Result<Arc<Users>, String> {
@@ -273,6 +306,7 @@ fn limits(section: Section<'_, '_>) -> Limits {
         hop: super::hops::waits(&section),
         received_fields: count(&section, "received_fields", 10, default.received_fields),
         key_operations: count(&section, "key_operations", 1, default.key_operations),
+        rates: super::rates::rates(&section),
     };
     if limits.bytes_in_flight / 3 < limits.message_size {
         section.complain(

@@ -70,6 +70,35 @@ fn the_documented_etcd_section_is_read() {
     }
 }
 
+/// Users by a directory, for the last listener of the file; a password never goes in clear to another machine.
+#[test]
+fn users_of_a_directory_are_read() {
+    let with = |lines: &str| {
+        parse(&format!(
+            "{DOCUMENTED}\n[[listener]]\naddress = \"127.0.0.1:2527\"\ndirection = \"outbound\"\nauth_without_tls = true\n[listener.ldap_users]\n{lines}\n"
+        ))
+    };
+    let config = with("servers = [\"ldaps://a.example\"]\ndn = \"uid={local},ou={domain},{dc}\"").unwrap();
+    let users = config.listeners[2].ldap_users.clone().unwrap();
+    let dn = |user: &str| users.dn_for(&Mailbox::parse(user).unwrap()).unwrap();
+    assert_eq!(dn("anna@b.example"), "uid=anna,ou=b.example,dc=b,dc=example");
+    assert_eq!(dn("\"a,ou=admins{dc}\"@b.example").matches(",").count(), 4, "{}", dn("\"a,ou=admins{dc}\"@b.example"));
+    assert!(with("servers = [\"ldap://127.0.0.1\"]\ntls = \"off\"\nbase = \"{dc}\"").is_ok());
+    for (lines, key) in [
+        ("servers = [\"ldap://a.example\"]\ntls = \"off\"\nbase = \"{dc}\"", "tls"),
+        ("servers = [\"ldaps://a.example\"]", "base"),
+        ("servers = [\"ldaps://a.example\"]\nbase = \"{dc}\"\ndn = \"uid={local}\"", "base"),
+        ("servers = [\"ldaps://a.example\"]\ndn = \"uid=x\"", "dn"),
+        ("servers = [\"ldaps://a.example\"]\ndn = \"uid={local},{dn}\"", "dn"),
+        ("servers = [\"ldaps://a.example\"]\nbase = \"{dc}\"\nbind_dn = \"cn=x\"", "bind_dn"),
+        ("base = \"{dc}\"", "servers"),
+    ] {
+        let errors = with(lines).unwrap_err();
+        let key = format!("listener[3].ldap_users.{key}");
+        assert!(errors.iter().any(|error| error.key == key), "{lines}: {errors:?}");
+    }
+}
+
 /// The commented examples of `[metrics]` and `[audit]` are ones.
 #[test]
 fn the_documented_metrics_and_audit_sections_are_read() {
@@ -121,12 +150,19 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
         ("address = \"127.0.0.1:2525\"", "address = \"localhost\""),
         ("# message_size = \"50 MiB\"", "message_size = \"50 MiBB\""),
         ("# message_size = \"50 MiB\"", "message_size = \"600 MiB\""),
+        ("# message_size = \"50 MiB\"", "mails_per_client = \"many\""),
+        ("# message_size = \"50 MiB\"", "rates_for_trusted = true"),
         ("# first = \"1 min\"", "first = \"2 h\""),
         ("# first = \"1 min\"", "first = \"fast\""),
         ("domains = [\"example.org\", \"example.net\"]", "domains = [\"exa mple.org\"]"),
         ("host = \"127.0.0.1\"", "host = \"[127.0.0.1]\""),
         ("trusted_networks = [\"127.0.0.0/8\", \"::1/128\"]", "trusted_networks = [\"127.0.0.0/33\"]"),
         ("# tls = \"off\"", "tls = \"starttls\""),
+        ("# tls = \"off\"", "greeting_delay = \"2 min\""),
+        ("# tls = \"off\"", "tenant_header = \"X-Tenant: short\""),
+        ("# tls = \"off\"", "tenant_certificate = [\"a.example\"]"),
+        ("# tls = \"off\"", "tenant_certificate = [\"a.example\"]\ntenant_ca = \"ca.pem\""),
+        ("# tls = \"off\"", "tls = \"implicit\"\ncertificate = \"c\"\nkey = \"k\"\ngreeting_delay = \"2 s\""),
         ("name = \"internet\"", "name = \"submission\""),
         ("recipient = [\"vault@example.org\"]", "recipient = []"),
         ("recipient = [\"vault@example.org\"]", "recipient = [\"vault\"]"),
@@ -358,7 +394,7 @@ fn sources_are_read_and_what_is_dangerous_of_them_is_refused() {
         (servers, "servers = [\"ldap://x\"]\ntls = \"off\"\nbind_dn = \"cn=a\"\npassword_file = \"b\""),
         (servers, "servers = [\"ldap://x\"]\nbind_dn = \"cn=a\""),
         (servers, "servers = [\"ldap://x\"]\nfilter = \"(mail=x)\""),
-        ("base = \"ou=people,{dc}\"", "base = \"ou={address}\""),
+        ("\nbase = \"ou=people,{dc}\"", "\nbase = \"ou={address}\""),
         ("match = [\"@directory.example\"]", ""),
         ("name = \"partner-directory\"", "name = \"two words\""),
         ("name = \"partner-directory\"", "name = \"smimea-2\""),

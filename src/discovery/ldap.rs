@@ -17,7 +17,7 @@ use crate::pki::certificate::Certificate;
 
 pub use filter::{Filter, fuzz_ldap_filter};
 
-/// Attributes asked for.
+/// Attributes asked for: certificates, and the addresses that they are of.
 const ATTRIBUTES: [&str; 6] = [
     "userCertificate;binary",
     "userSMIMECertificate",
@@ -26,6 +26,15 @@ const ATTRIBUTES: [&str; 6] = [
     "proxyAddresses",
     "mailAlternateAddress",
 ];
+/// Addresses alone.
+const ADDRESSES: [&str; 3] = ["mail", "proxyAddresses", "mailAlternateAddress"];
+/// Addresses of one entry, at most.
+const MAX_ADDRESSES: usize = 64;
+/// A search of the whole subtree, and one of the entry that is named.
+const SUBTREE: u8 = 2;
+const BASE: u8 = 0;
+/// A filter that asks whether an attribute is there.
+const PRESENT: u8 = 0x87;
 /// Attributes of one entry that are looked at.
 const MAX_ATTRIBUTES: usize = 64;
 /// Values of one attribute that are looked at.
@@ -70,24 +79,53 @@ pub fn unbind(id: u32) -> Vec<u8> {
 
 /// A search for the entries of one address below `base`: certificates and addresses; `seconds` is how long the server may take.
 pub fn search(id: u32, base: &str, filter: &Filter, mailbox: &Mailbox, seconds: u32) -> Vec<u8> {
-    let enumerated = |value: u8| write::element(ENUMERATED, &[&[value]]);
-    let attributes: Vec<Vec<u8>> = ATTRIBUTES.iter().map(|name| write::octet_string(name.as_bytes())).collect();
-    let attributes: Vec<&[u8]> = attributes.iter().map(Vec::as_slice).collect();
     // The whole subtree; aliases of the directory are followed by the server.
+    request(id, (base, SUBTREE), &filter.encode(mailbox), &ATTRIBUTES, seconds)
+}
+
+/// As [`search`], for addresses alone.
+pub fn search_addresses(id: u32, base: &str, filter: &Filter, mailbox: &Mailbox, seconds: u32) -> Vec<u8> {
+    request(id, (base, SUBTREE), &filter.encode(mailbox), &ADDRESSES, seconds)
+}
+
+/// Asks for the addresses of the entry of this name.
+pub fn addresses_of(id: u32, name: &str, seconds: u32) -> Vec<u8> {
+    request(id, (name, BASE), &write::element(PRESENT, &[b"objectClass"]), &ADDRESSES, seconds)
+}
+
+fn request(id: u32, (base, scope): (&str, u8), filter: &[u8], attributes: &[&str], seconds: u32) -> Vec<u8> {
+    let enumerated = |value: u8| write::element(ENUMERATED, &[&[value]]);
+    let attributes: Vec<Vec<u8>> = attributes.iter().map(|name| write::octet_string(name.as_bytes())).collect();
+    let attributes: Vec<&[u8]> = attributes.iter().map(Vec::as_slice).collect();
     let request = write::element(
         SEARCH,
         &[
             &write::octet_string(base.as_bytes()),
-            &enumerated(2),
+            &enumerated(scope),
             &enumerated(3),
             &write::integer(MAX_ENTRIES),
             &write::integer(seconds),
             &write::element(BOOLEAN, &[&[0]]),
-            &filter.encode(mailbox),
+            filter,
             &write::sequence(&attributes),
         ],
     );
     message(id, &request)
+}
+
+/// A value within a distinguished name (RFC 4514 section 2.4): nothing in it ends the value.
+pub fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for (at, character) in value.char_indices() {
+        let at_an_end = at == 0 || at + character.len_utf8() == value.len();
+        match character {
+            '"' | '+' | ',' | ';' | '<' | '>' | '\\' | '=' => out.extend(['\\', character]),
+            ' ' | '#' if at_an_end => out.extend(['\\', character]),
+            control if control.is_ascii_control() => out.push_str(&format!("\\{:02X}", u32::from(control))),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// What came back.
@@ -117,8 +155,10 @@ pub struct Outcome {
 /// An entry of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entry {
-    /// Its name.
+    /// Its name, for people: escaped, cut to 200 characters.
     pub name: String,
+    /// Its name as sent; what is not UTF-8 is replaced.
+    pub dn: String,
     /// Attribute descriptions as sent, with their values.
     pub attributes: Vec<(String, Vec<Bytes>)>,
 }
@@ -183,7 +223,8 @@ fn outcome(operation: &Element<'_>) -> Result<Outcome, CmsError> {
 fn entry(operation: &Element<'_>, octets: &Bytes) -> Result<Entry, CmsError> {
     let mut fields = operation.reader();
     let name = fields.string(tag::OCTET_STRING, "objectName")?.octets("objectName")?;
-    let name = String::from_utf8_lossy(&name).chars().take(200).flat_map(char::escape_default).collect();
+    let dn = String::from_utf8_lossy(&name).into_owned();
+    let name = dn.chars().take(200).flat_map(char::escape_default).collect();
     let mut list = fields.expect(tag::SEQUENCE, "attributes")?.reader();
     let mut attributes = Vec::new();
     while !list.is_empty() {
@@ -203,7 +244,7 @@ fn entry(operation: &Element<'_>, octets: &Bytes) -> Result<Entry, CmsError> {
         }
         attributes.push((description, values));
     }
-    Ok(Entry { name, attributes })
+    Ok(Entry { name, dn, attributes })
 }
 
 /// The certificates of an entry.
@@ -247,6 +288,23 @@ impl Entry {
         let mail = self.texts("mail").filter_map(|text| Mailbox::parse(&text).ok());
         let primary = self.texts("proxyAddresses").filter_map(|text| Mailbox::parse(text.strip_prefix("SMTP:")?).ok());
         mail.chain(primary).collect()
+    }
+
+    /// All addresses that it says are its own, each once: those of [`Entry::mailboxes`] first, then proxyAddresses (`smtp:`) and
+    /// mailAlternateAddress. 64 at most.
+    pub fn addresses(&self) -> Vec<Mailbox> {
+        let proxies = self.texts("proxyAddresses").filter_map(|text| {
+            let (kind, address) = text.split_once(':')?;
+            kind.eq_ignore_ascii_case("smtp").then(|| Mailbox::parse(address).ok())?
+        });
+        let alternate = self.texts("mailAlternateAddress").filter_map(|text| Mailbox::parse(&text).ok());
+        let mut addresses: Vec<Mailbox> = Vec::new();
+        for one in self.mailboxes().into_iter().chain(proxies).chain(alternate) {
+            if addresses.len() < MAX_ADDRESSES && !addresses.iter().any(|known| known.key() == one.key()) {
+                addresses.push(one);
+            }
+        }
+        addresses
     }
 
     /// Whether it says that the address belongs to it.
@@ -294,5 +352,6 @@ pub fn fuzz_ldap_answer(data: &[u8]) {
         for mailbox in entry.mailboxes() {
             let _ = entry.has_alias(&mailbox.key());
         }
+        assert!(entry.addresses().len() <= MAX_ADDRESSES);
     }
 }

@@ -12,6 +12,8 @@
 mod decide;
 /// Directories over LDAP.
 mod ldap;
+/// Directories that say who a user is.
+pub mod login;
 /// The DNS, with DNSSEC validated here.
 mod smimea;
 #[cfg(test)]

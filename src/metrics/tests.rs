@@ -30,6 +30,7 @@ fn every_label_has_a_number_of_its_own() {
     metrics.mail(Way::of_all([Direction::Inbound, Direction::Outbound].into_iter()), Fate::Rejected, 1);
     metrics.key(KeyUse::Agree, false, Duration::ZERO);
     metrics.turned_away(true);
+    metrics.too_fast(Whose::User, Metered::Recipients);
     let text = written(&metrics);
     for expected in [
         "waxwing_verdicts_total{result=\"none\"} 1",
@@ -41,6 +42,8 @@ fn every_label_has_a_number_of_its_own() {
         "waxwing_key_operations_total{operation=\"agree\",outcome=\"failed\"} 1",
         "waxwing_turned_away_total{outcome=\"deferred\"} 1",
         "waxwing_turned_away_total{outcome=\"rejected\"} 0",
+        "waxwing_too_fast_total{whose=\"client\",what=\"recipients\"} 0",
+        "waxwing_too_fast_total{whose=\"user\",what=\"recipients\"} 1",
     ] {
         assert!(text.contains(&format!("{expected}\n")), "{expected}: {text}");
     }

@@ -527,6 +527,7 @@ pub(super) fn new_entry(entry: QueueEntry) -> NewEntry {
     NewEntry {
         listener: entry.listener,
         user: entry.user,
+        sends_as: entry.sends_as,
         trusted: entry.trusted,
         log_id: entry.id,
         encrypted: entry.encrypted,

@@ -164,6 +164,9 @@ impl Hops {
         };
         parameters.size = Some(u64::try_from(content.encoded_len()).unwrap_or(u64::MAX));
         parameters.body = if content.is_ascii() { Body::SevenBit } else { Body::EightBitMime };
+        if hop.xforward {
+            connection.client.forward(parameters.client.as_deref());
+        }
         if let Err(refusal) = connection.client.mail(&envelope.reverse_path, &parameters) {
             self.give_back(hop, connection);
             return Ok(said(vec![refusal; envelope.recipients.len()]));

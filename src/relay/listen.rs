@@ -15,13 +15,15 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
+use crate::discovery::sources::login::Logins;
 use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::{AuthOffer, Settings};
+use crate::smtp::xforward::{Forwarded, Source};
 use connection::Context;
 
 mod auth;
@@ -48,12 +50,29 @@ pub struct Peer {
     pub trusted: bool,
     /// Who authenticated: by AUTH, or by a proxy's word (XCLIENT LOGIN).
     pub user: Option<String>,
+    /// Addresses of his that a directory tells, beside those that the store knows.
+    pub sends_as: Arc<[Mailbox]>,
+    /// Its TLS certificate is one of the tenant that the listener is for.
+    pub certified: bool,
 }
 
 impl Peer {
     /// Whether it may send to anywhere: from a trusted network, or authenticated.
     pub fn may_relay(&self) -> bool {
         self.trusted || self.user.is_some()
+    }
+
+    /// As a next hop is told of it.
+    pub fn as_client(&self) -> Forwarded {
+        Forwarded {
+            name: None,
+            address: Some(self.address.ip()),
+            port: Some(self.address.port()).filter(|port| *port != 0),
+            protocol: Some(if self.extended { "ESMTP" } else { "SMTP" }.to_owned()),
+            helo: Some(self.helo.clone()).filter(|helo| !helo.is_empty()),
+            ident: None,
+            source: Some(Source::Remote),
+        }
     }
 }
 
@@ -115,6 +134,14 @@ pub enum ListenError {
         /// What was found, and what to do.
         why: String,
     },
+    /// The directory of its users cannot be asked.
+    #[error("listener {name}: ldap_users: {why}")]
+    Directory {
+        /// The listener's name.
+        name: String,
+        /// What was found.
+        why: String,
+    },
 }
 
 /// What a listener offers its clients: settings, limits, TLS. No address is taken yet.
@@ -123,6 +150,7 @@ pub struct Offer {
     settings: Arc<Settings>,
     limits: Limits,
     tls: Option<tokio_rustls::TlsAcceptor>,
+    directory: Option<Arc<Logins>>,
 }
 
 /// What connections get that are accepted from now on.
@@ -175,28 +203,31 @@ pub fn offer(
     limits: &Limits,
 ) -> Result<Offer, ListenError> {
     let tls = tls::acceptor(&listener)?;
+    let directory = listener.ldap_users.as_ref().map(|users| Logins::new(users).map(Arc::new)).transpose();
+    let directory = directory.map_err(|why| ListenError::Directory { name: listener.name.clone(), why })?;
     let settings = Arc::new(Settings {
         hostname,
         postmaster,
         lmtp: listener.lmtp,
         starttls: matches!(listener.tls, ListenTls::StartTls { .. }),
         tls_required: matches!(listener.tls, ListenTls::StartTls { required: true, .. }),
-        auth: match (&listener.users, listener.auth_without_tls) {
-            (None, _) => AuthOffer::Off,
-            (Some(_), false) => AuthOffer::WithinTls,
-            (Some(_), true) => AuthOffer::Always,
+        auth: match (listener.has_users(), listener.auth_without_tls) {
+            (false, _) => AuthOffer::Off,
+            (true, false) => AuthOffer::WithinTls,
+            (true, true) => AuthOffer::Always,
         },
+        scram: listener.users.is_some(),
         message_size: limits.message_size,
         recipients: limits.recipients,
     });
-    Ok(Offer { listener, settings, limits: limits.clone(), tls })
+    Ok(Offer { listener, settings, limits: limits.clone(), tls, directory })
 }
 
 impl Offer {
     /// With who is asked at each step.
     pub fn with<R: Relay>(self, relay: Arc<R>) -> Terms<R> {
-        let Offer { listener, settings, limits, tls } = self;
-        Terms(Arc::new(Context { relay, listener, settings, limits, tls }))
+        let Offer { listener, settings, limits, tls, directory } = self;
+        Terms(Arc::new(Context { relay, listener, settings, limits, tls, directory }))
     }
 }
 
@@ -249,6 +280,8 @@ pub struct Counts {
     pub turned_away: AtomicU64,
     /// Of those that were accepted, ended.
     pub ended: AtomicU64,
+    /// Of those that were accepted, refused since they talked before the greeting.
+    pub early: AtomicU64,
 }
 
 impl Handle {
@@ -352,7 +385,15 @@ async fn attend<R: Relay>(
         return;
     };
     let _ = stream.set_nodelay(true);
-    let early = context.tls_from_start().is_none() && talks_already(&stream);
+    let delay = context.listener.greeting_delay;
+    let mut early = context.tls_from_start().is_none() && talks_already(&stream);
+    if !early && !delay.is_zero() && context.tls_from_start().is_none() && !context.listener.trusts(address.ip()) {
+        early = talks_within(delay, &stream, stopping.clone()).await;
+    }
+    if early {
+        counted.0.early.fetch_add(1, Ordering::Relaxed);
+        info!(listener = %context.listener.name, %address, "refused: it talked before the greeting");
+    }
     if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
         debug!(%address, %error, "connection lost");
     }
@@ -362,6 +403,17 @@ async fn attend<R: Relay>(
 /// whether the socket is readable.
 fn talks_already(stream: &TcpStream) -> bool {
     SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]).is_ok_and(|octets| octets > 0)
+}
+
+/// Whether the client sends something within the delay. One that goes away, and a server that stops, end the wait.
+async fn talks_within(delay: Duration, stream: &TcpStream, mut stopping: watch::Receiver<bool>) -> bool {
+    let mut octet = [0; 1];
+    tokio::select! {
+        biased;
+        peeked = stream.peek(&mut octet) => peeked.is_ok_and(|octets| octets > 0),
+        _ = stopping.wait_for(|stops| *stops) => false,
+        () = tokio::time::sleep(delay) => false,
+    }
 }
 
 /// 421 without waiting for the client, whose socket buffer is empty yet.
@@ -421,7 +473,7 @@ impl Drop for Place {
 }
 
 /// One client is an IPv4 address or an IPv6 /64, which is what one customer is given.
-fn client_of(address: IpAddr) -> IpAddr {
+pub(super) fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),

@@ -14,6 +14,7 @@ mod inbound;
 mod outbound;
 mod paths;
 mod quoted;
+mod tenant;
 mod threads;
 mod trace;
 
@@ -32,6 +33,7 @@ use super::budget::{Budget, Reservation};
 use super::deliver::OpenedMail;
 use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
+use super::rates::Rates;
 use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
@@ -40,7 +42,7 @@ use crate::config::{Config, Delivery, Direction, Source, SourceKind};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
-use crate::metrics::{Asked, KeyUse, Metrics, Ruled, Stage, Way};
+use crate::metrics::{Asked, KeyUse, Metered, Metrics, Ruled, Stage, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Need;
@@ -48,6 +50,7 @@ use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
+use crate::smtp::xforward::Forwarded;
 use crate::store::CertStore;
 
 pub use again::{Again, Submitted};
@@ -86,6 +89,8 @@ struct Inner {
     /// Ids of messages: start time and a count.
     ids: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
+    /// How much everybody brought.
+    rates: Arc<Rates>,
     /// Where it is written down what keys were used for.
     audit: Option<AuditLog>,
 }
@@ -220,6 +225,7 @@ impl Pipeline {
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             metrics: Arc::default(),
+            rates: Arc::default(),
             audit,
             config,
             keys,
@@ -253,6 +259,7 @@ impl Pipeline {
             pool: before.pool.clone(),
             ids: before.ids.clone(),
             metrics: before.metrics.clone(),
+            rates: before.rates.clone(),
             audit: before.audit.clone(),
             config,
         };
@@ -295,6 +302,8 @@ impl Pipeline {
         parameters: MailParameters,
     ) -> Result<Transaction, Reply> {
         let inner = &self.inner;
+        tenant::certified(peer).map_err(|refusal| refusal.reply())?;
+        inner.within_rate(peer, Metered::Mails).map_err(|refusal| refusal.reply())?;
         if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
             return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
         }
@@ -335,6 +344,9 @@ impl Relay for Pipeline {
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
         let inner = &self.inner;
+        if let Err(refusal) = inner.within_rate(&transaction.peer, Metered::Recipients) {
+            return refusal.reply();
+        }
         let direction = match route::direction(&inner.config, &transaction.peer, &recipient.mailbox) {
             Ok(direction) => direction,
             Err(refusal) => return refusal.reply(),
@@ -376,6 +388,19 @@ fn answer(lmtp: bool, recipients: usize, reply: Reply) -> Answer {
 }
 
 impl Inner {
+    /// Counts one more of this peer; `Err`: it brought too many.
+    fn within_rate(&self, peer: &Peer, what: Metered) -> Result<(), Refusal> {
+        let rates = &self.config.limits.rates;
+        if rates.are_none() {
+            return Ok(());
+        }
+        self.rates.take(peer, what, rates, Instant::now()).map_err(|(whose, refusal)| {
+            self.metrics.too_fast(whose, what);
+            tracing::debug!(address = %peer.address, user = ?peer.user, what = what.word(), "too fast");
+            refusal
+        })
+    }
+
     /// RCPT's answer: the next hop's, where the message may go straight through (R2).
     async fn ask_next_hop(&self, transaction: &mut Transaction, direction: Direction, recipient: &Recipient) -> Reply {
         let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
@@ -383,7 +408,8 @@ impl Inner {
             transaction.cut = Cut::Spool;
         }
         if matches!(transaction.cut, Cut::NotBegun) {
-            let parameters = MailParameters { size: None, ..transaction.parameters.clone() };
+            let client = self.told_of(&transaction.peer, &transaction.parameters, &transaction.id, direction);
+            let parameters = MailParameters { size: None, client, ..transaction.parameters.clone() };
             let (route, reverse_path) = (self.config.route(direction), transaction.reverse_path.clone());
             transaction.cut = match self.hops.begin(route, reverse_path, parameters).await {
                 Begun::Open(begun) => Cut::Open(begun, direction),
@@ -410,6 +436,22 @@ impl Inner {
         good()
     }
 
+    /// The client that the next hops of a direction are told of, where one of them wants to know: who is at the other end, or whom he says that
+    /// the mail came from.
+    fn told_of(
+        &self,
+        peer: &Peer,
+        parameters: &MailParameters,
+        id: &str,
+        direction: Direction,
+    ) -> Option<Arc<Forwarded>> {
+        if !self.config.route(direction).forwards() {
+            return parameters.client.clone();
+        }
+        let client = parameters.client.as_deref().cloned().unwrap_or_else(|| peer.as_client());
+        Some(Arc::new(Forwarded { ident: Some(id.to_owned()), ..client }))
+    }
+
     /// Whether a sender of ours asks to hear of success.
     fn reports_success(&self, reverse_path: &ReversePath, recipient: &Recipient) -> bool {
         let ours = |sender: &Mailbox| self.config.domains.contains(sender.domain());
@@ -423,7 +465,9 @@ impl Inner {
         let Transaction { peer, reverse_path, parameters, recipients, reservation, cut, id } = transaction;
         let (count, lmtp, size) = (recipients.len(), peer.listener.lmtp, content.len());
         let mut event = event::Event::new(self.metrics.clone(), &id, &peer, &reverse_path, &recipients, size);
-        let entity = match self.admit(&recipients, content) {
+        event.client(parameters.client.as_deref());
+        let admitted = self.admit(&recipients, content);
+        let entity = match admitted.and_then(|entity| tenant::admitted(&peer.listener, entity)) {
             Ok(entity) => entity,
             Err(refusal) => {
                 event.refused(&refusal, began);
@@ -624,7 +668,7 @@ impl Message {
     }
 
     fn received(&self, inner: &Inner, only: Option<&Mailbox>) -> String {
-        trace::received(&inner.config.hostname, &self.peer, self.parameters.smtputf8, &self.id, only, self.at)
+        trace::received(&inner.config.hostname, &self.peer, &self.parameters, &self.id, only, self.at)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The one table from an error to the words on the wire: code, enhanced code (RFC 3463), for whom, what was looked for, and
 //! what mends it.
 
+use std::time::Duration;
+
 use crate::address::Mailbox;
 use crate::cms::error::CmsError;
 use crate::keys::KeyError;
@@ -27,6 +29,8 @@ pub struct Unserved {
 pub enum Refusal {
     /// The recipient is not ours, and the peer may not send to anywhere (A21).
     RelayDenied(Mailbox),
+    /// The mail does not prove that it is of the tenant its listener is for (A31); says what is missing.
+    NoTenant(&'static str),
     /// A route hidden in the local part, from outside (A21).
     HiddenRoute(Mailbox),
     /// More Received fields than the limit (A23).
@@ -37,6 +41,8 @@ pub enum Refusal {
     TooLarge { limit: u64 },
     /// The budget of bytes in flight is used up.
     Busy,
+    /// The client or the user brought more than he may in this time.
+    TooFast { whose: &'static str, what: &'static str, wait: Duration },
     /// The spool cannot take mail now (R7); the reason goes to the log.
     Spool,
     /// The spool's disk did not answer in time; nothing was taken.
@@ -75,6 +81,7 @@ impl Refusal {
                 (5, 7, 1),
                 format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted-networks"),
             ),
+            Self::NoTenant(missing) => one(550, (5, 7, 1), (*missing).to_owned()),
             Self::HiddenRoute(recipient) => {
                 one(550, (5, 7, 1), format!("<{recipient}>: a route in the local part is not followed"))
             }
@@ -88,6 +95,10 @@ impl Refusal {
             ),
             Self::TooLarge { limit } => one(552, (5, 3, 4), format!("message larger than {limit} octets")),
             Self::Busy => one(452, (4, 3, 1), "too many bytes in flight, try again".into()),
+            Self::TooFast { whose, what, wait } => {
+                let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+                one(451, (4, 7, 1), format!("too many {what} of this {whose}, come back in {seconds} s"))
+            }
             Self::Spool => one(452, (4, 3, 1), "the spool cannot take mail now, try again".into()),
             Self::SpoolTimeout => one(451, (4, 3, 0), "the spool did not answer in time, try again".into()),
             Self::Malformed(why) => {
@@ -216,10 +227,12 @@ mod tests {
     #[test]
     fn codes_agree_with_their_classes() {
         let all = [
+            Refusal::NoTenant("x"),
             Refusal::TooManyHops { found: 101, limit: 100 },
             Refusal::Loop,
             Refusal::TooLarge { limit: 1 },
             Refusal::Busy,
+            Refusal::TooFast { whose: "client", what: "mails", wait: Duration::from_millis(1) },
             Refusal::Spool,
             Refusal::SpoolTimeout,
             Refusal::Malformed("x".into()),

@@ -101,6 +101,7 @@ impl Releaser {
             envelope: entry.remaining(),
             listener: entry.listener.clone(),
             user: entry.user.clone(),
+            sends_as: entry.sends_as.clone(),
             trusted: entry.trusted,
             log_id: entry.log_id.clone(),
             content: self.spool.content(id).await?,

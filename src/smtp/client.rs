@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::address::{Domain, ReversePath};
 use crate::smtp::command::{Body, Enhanced, MailParameters, Recipient, Reply, Ret};
+use crate::smtp::xforward::{Forwarded, Offer};
 pub use reply::{ReplyReader, fuzz_reply};
 pub use stuff::DotStuffer;
 
@@ -94,6 +95,8 @@ pub struct Offers {
     pub pipelining: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
+    /// XFORWARD, and of what.
+    pub xforward: Offer,
 }
 
 impl Offers {
@@ -107,6 +110,7 @@ impl Offers {
                 "SMTPUTF8" => offers.smtputf8 = true,
                 "DSN" => offers.dsn = true,
                 "STARTTLS" => offers.starttls = true,
+                "XFORWARD" => offers.xforward = Offer::read(words),
                 "SIZE" => {
                     offers.size_declared = true;
                     offers.size = words.next().and_then(|size| size.parse().ok()).filter(|size| *size > 0);
@@ -158,6 +162,7 @@ enum Expect {
     Ehlo,
     Helo,
     StartTls,
+    XForward,
     Mail,
     Rcpt,
     Data,
@@ -173,6 +178,7 @@ impl Expect {
             Expect::Ehlo => "EHLO",
             Expect::Helo => "HELO",
             Expect::StartTls => "STARTTLS",
+            Expect::XForward => "XFORWARD",
             Expect::Mail => "MAIL",
             Expect::Rcpt => "RCPT",
             Expect::Data => "DATA",
@@ -260,6 +266,16 @@ impl Client {
         self.offers = Offers::default();
         self.reader = ReplyReader::default();
         self.hello(Expect::Ehlo);
+    }
+
+    /// Tells the server of the client that the next mail came from, if it wants to know; `None`: it was written here. What it answers
+    /// changes nothing for the mail.
+    pub fn forward(&mut self, client: Option<&Forwarded>) {
+        if self.offers.xforward.is_any() {
+            for line in Forwarded::commands(client, self.offers.xforward) {
+                self.queue(Expect::XForward, format!("{line}\r\n").into_bytes());
+            }
+        }
     }
 
     /// MAIL. `Err` is a refusal of our own, without asking the server: 5.6.7 where SMTPUTF8 is needed and not offered, 5.3.4 where the size is
@@ -366,8 +382,12 @@ impl Client {
 
     /// After 421 every command that is open is answered by it.
     fn closed(&mut self, reply: Reply) -> Event {
-        let next = self.expected.pop_front().or_else(|| self.held.pop_front().map(|(expect, _)| expect));
-        match next {
+        let mut next = || self.expected.pop_front().or_else(|| self.held.pop_front().map(|(expect, _)| expect));
+        let mut command = next();
+        while command == Some(Expect::XForward) {
+            command = next();
+        }
+        match command {
             Some(Expect::Mail) => Event::Mail(reply),
             Some(Expect::Rcpt) => Event::Rcpt(reply),
             Some(Expect::Data) => Event::DataRefused(reply),
@@ -389,6 +409,7 @@ impl Client {
             _ if !judged => return wrong(),
             Expect::Data if fine => return wrong(),
             Expect::Data => return Ok(Some(Event::DataRefused(reply))),
+            Expect::XForward => {}
             Expect::Mail => return Ok(Some(Event::Mail(reply))),
             Expect::Rcpt => return Ok(Some(Event::Rcpt(reply))),
             Expect::Final if fine && self.spoke_early => {
@@ -476,9 +497,9 @@ impl Client {
     /// Sends what may be sent: with PIPELINING all up to and including DATA, else one command at a time.
     fn release(&mut self) {
         while let Some((expect, _)) = self.held.front() {
-            let grouped = matches!(expect, Expect::Mail | Expect::Rcpt | Expect::Data | Expect::Rset | Expect::Quit);
-            let within_group =
-                self.expected.iter().all(|before| matches!(before, Expect::Mail | Expect::Rcpt | Expect::Rset));
+            use Expect::{Data, Mail, Quit, Rcpt, Rset, XForward};
+            let grouped = matches!(expect, XForward | Mail | Rcpt | Data | Rset | Quit);
+            let within_group = self.expected.iter().all(|before| matches!(before, XForward | Mail | Rcpt | Rset));
             let pipelined = self.offers.pipelining && grouped && within_group;
             if !self.expected.is_empty() && !pipelined {
                 return;
@@ -497,7 +518,7 @@ pub fn no_smtputf8() -> Reply {
 }
 
 /// xtext (RFC 3461 section 4).
-fn xtext(text: &str) -> String {
+pub(super) fn xtext(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for octet in text.bytes() {
         match octet {

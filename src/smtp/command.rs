@@ -1,12 +1,14 @@
 //! Commands, parameters and replies (RFC 5321, RFC 2034, RFC 3461, RFC 1870, RFC 6152, RFC 6531).
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use zeroize::Zeroizing;
 
 use crate::address::{Mailbox, ReversePath};
 use crate::smtp::xclient::ClientAttributes;
+use crate::smtp::xforward::{Forwarded, Said};
 
 pub(super) mod parse;
 
@@ -48,12 +50,15 @@ pub enum Command {
     Help,
     /// STARTTLS (RFC 3207).
     StartTls,
-    /// BDAT (RFC 3030), which is not offered: what follows it would be content.
-    Bdat,
+    /// BDAT (RFC 3030): the octets that follow, and whether they are the last; `None`: it does not say so that it can be read, and what
+    /// follows would be content.
+    Bdat(Option<(u64, bool)>),
     /// AUTH (RFC 4954): the mechanism's name, and the initial response as sent.
     Auth(String, Option<Zeroizing<String>>),
     /// XCLIENT (Postfix, XCLIENT_README).
     XClient(ClientAttributes),
+    /// XFORWARD (Postfix, XFORWARD_README).
+    XForward(Said),
     /// The first line of an HTTP request: a browser or a forged request talks to us.
     Http,
 }
@@ -188,6 +193,8 @@ pub struct MailParameters {
     pub ret: Option<Ret>,
     /// ENVID=, xtext decoded.
     pub envid: Option<String>,
+    /// What XFORWARD says of the client that the mail came from: no parameter on the wire, and with it all the way.
+    pub client: Option<Arc<Forwarded>>,
 }
 
 /// NOTIFY= of RCPT (RFC 3461 section 4.1).

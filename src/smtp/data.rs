@@ -1,4 +1,4 @@
-//! DATA framing (RFC 5321 section 4.1.1.4): the dots undone, line ends and size checked, nothing copied.
+//! Framing of DATA (RFC 5321 section 4.1.1.4) and BDAT (RFC 3030): the dots undone, line ends and size checked, nothing copied.
 
 use memchr::memchr3;
 
@@ -34,7 +34,7 @@ pub enum ContentFault {
 pub enum Piece<'a> {
     /// Octets of the content, in order.
     Content(&'a [u8]),
-    /// CRLF.CRLF: the octets handed on, or why the message is refused.
+    /// CRLF.CRLF, or the end of counted content: the octets handed on, or why the message is refused.
     End(Result<u64, ContentFault>),
     /// All input was eaten.
     More,
@@ -66,12 +66,43 @@ pub struct Framing {
     octets: u64,
     fault: Option<ContentFault>,
     discarding: bool,
+    /// Dots at the start of lines have a meaning.
+    dotted: bool,
 }
 
 impl Framing {
     /// A machine at the octet after the CRLF of DATA; `limit` is in octets of content.
     pub fn new(line_ends: LineEnds, limit: u64) -> Self {
-        Framing { place: Place::LineStart, line_ends, limit, octets: 0, fault: None, discarding: false }
+        Framing { place: Place::LineStart, line_ends, limit, octets: 0, fault: None, discarding: false, dotted: true }
+    }
+
+    /// A machine at the first octet of content that comes in chunks (BDAT). Where it ends its owner knows: see [`Framing::finish`]. Lines and
+    /// their ends are judged as in DATA, by which it goes on.
+    pub fn counted(line_ends: LineEnds, limit: u64) -> Self {
+        Framing { dotted: false, ..Framing::new(line_ends, limit) }
+    }
+
+    /// The end of counted content: [`Piece::Content`] is to be put on it, so that its last line ends as in DATA, and then it is called again;
+    /// [`Piece::End`] is the end.
+    pub fn finish(&mut self) -> Piece<'static> {
+        let end = match self.place {
+            Place::Middle => self.hand_on(b"\r\n"),
+            Place::Cr => self.bare(ContentFault::BareCr),
+            Place::Lf => self.bare(ContentFault::BareLf),
+            _ => None,
+        };
+        self.place = Place::Ended;
+        end.map_or_else(|| Piece::End(self.fault.map_or(Ok(self.octets), Err)), Piece::Content)
+    }
+
+    /// Octets handed on so far.
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Why the content will be refused, as far as is known.
+    pub fn fault(&self) -> Option<ContentFault> {
+        self.fault
     }
 
     /// Hands no more content on, and still finds the end.
@@ -86,7 +117,7 @@ impl Framing {
         while let Some(&octet) = input.get(at) {
             let mut eat = || at += 1;
             let found = match (self.place, octet) {
-                (Place::LineStart, b'.') => {
+                (Place::LineStart, b'.') if self.dotted => {
                     eat();
                     self.place = Place::Dot;
                     None
@@ -338,6 +369,53 @@ mod tests {
         assert_eq!((eaten, piece.as_ptr(), piece.len()), (wire.len(), wire.as_ptr(), wire.len()));
     }
 
+    /// By BDAT: content, and how it ended.
+    fn read_counted(line_ends: LineEnds, content: &[u8], chunk: usize) -> (Vec<u8>, Result<u64, ContentFault>) {
+        let mut framing = Framing::counted(line_ends, 1 << 20);
+        let mut got = Vec::new();
+        for mut part in content.chunks(chunk) {
+            while let (octets, Piece::Content(piece)) = framing.step(part) {
+                got.extend_from_slice(piece);
+                part = &part[octets..];
+            }
+        }
+        loop {
+            match framing.finish() {
+                Piece::Content(piece) => got.extend_from_slice(piece),
+                Piece::End(end) => return (got, end),
+                Piece::More => panic!("more"),
+            }
+        }
+    }
+
+    /// Dots have no meaning; line ends are judged as in DATA, at the end too; a last line that does not end is ended.
+    #[test]
+    fn a18_counted_content_keeps_its_dots_and_obeys_the_line_rules() {
+        for chunk in [1, 2, 3, usize::MAX] {
+            for (content, expected) in [
+                (&b""[..], &b""[..]),
+                (b".\r\n", b".\r\n"),
+                (b"..\r\n.\r\nx\r\n", b"..\r\n.\r\nx\r\n"),
+                (b"a\r\n.", b"a\r\n.\r\n"),
+                (b"a", b"a\r\n"),
+            ] {
+                let length = expected.len() as u64;
+                assert_eq!(
+                    read_counted(LineEnds::Refuse, content, chunk),
+                    (expected.to_vec(), Ok(length)),
+                    "{content:?}"
+                );
+            }
+            for (content, repaired) in
+                [(&b"a\r"[..], &b"a\r\n"[..]), (b"a\n", b"a\r\n"), (b"\n.\nb\r\n", b"\r\n.\r\nb\r\n")]
+            {
+                assert!(read_counted(LineEnds::Refuse, content, chunk).1.is_err(), "{content:?}");
+                assert_eq!(read_counted(LineEnds::Repair, content, chunk).0, repaired, "{content:?}");
+            }
+            assert_eq!(read_counted(LineEnds::Repair, b"a\0\r\n", chunk).1, Err(ContentFault::Nul));
+        }
+    }
+
     #[test]
     fn a16_foreign_end_of_data_sequences() {
         let Some(folder) = crate::outside::corpora() else { return };
@@ -352,6 +430,8 @@ mod tests {
                 .collect();
             let wire = [b"Subject: x\r\n\r\nfirst", &sequence[..], b"MAIL FROM:<evil@x>\r\n.\r\n"].concat();
             let (_, end, eaten) = read(&wire);
+            // By BDAT none of them ends anything (A18), and the same are refused.
+            assert_eq!(read_counted(LineEnds::Refuse, &wire, 7).1.is_ok(), columns[0] == "valid", "{}", columns[0]);
             if columns[0] == "valid" {
                 assert_eq!((end, eaten), (Some(Ok(21)), 24));
             } else {

@@ -14,8 +14,12 @@ use crate::smtp::command::{Command, Enhanced, ForwardPath, MailParameters, RcptP
 use crate::smtp::data::{ContentFault, Framing, LineEnds, Piece};
 use crate::smtp::sasl::Exchange;
 use crate::smtp::xclient::{self, ClientAttributes};
+use crate::smtp::xforward::{self, Forwarded, Said};
+use chunk::Chunk;
 
 mod auth;
+/// BDAT.
+mod chunk;
 pub use auth::{AuthOffer, Verdict};
 
 /// Octets of a command line with its CRLF: 512 (RFC 5321 section 4.5.3.1.4) and what the extensions add, with room.
@@ -40,6 +44,8 @@ pub struct Settings {
     pub tls_required: bool,
     /// AUTH.
     pub auth: AuthOffer,
+    /// SCRAM-SHA-256 is offered, for which verifiers are kept; else passwords alone.
+    pub scram: bool,
     /// Octets of a message, announced in SIZE.
     pub message_size: u64,
     /// Recipients of a message.
@@ -70,11 +76,11 @@ pub enum Event<'a> {
     Mail(ReversePath, MailParameters),
     /// RCPT; wants [`Session::answer`].
     Rcpt(Recipient),
-    /// DATA was taken, with the SIZE that MAIL declared.
+    /// DATA or a first BDAT was taken: content begins, with the octets that are announced. Also before the octets of a BDAT that is refused.
     ContentStart(Option<u64>),
     /// Octets of the content.
     Content(&'a [u8]),
-    /// The final dot of content without fault; wants [`Session::answer_message`].
+    /// The final dot, or the end of the last chunk, of content without fault; wants [`Session::answer_message`].
     Message,
     /// The transaction is no more: RSET, or its content was refused.
     Reset,
@@ -108,6 +114,8 @@ enum State {
     },
     WaitRcpt,
     Content(Box<Framing>),
+    /// Octets of a BDAT.
+    Chunk(Box<Chunk>),
     WaitMessage,
     /// A response of AUTH is to come.
     Auth(Box<Exchange>),
@@ -123,6 +131,10 @@ struct Transaction {
     accepted: usize,
     /// Why the content is refused, whatever it is.
     refusal: Option<Reply>,
+    /// Content comes by BDAT.
+    chunks: Option<Box<Framing>>,
+    /// A chunk was refused: the owner has dropped what there was.
+    failed: bool,
 }
 
 /// The machine.
@@ -135,6 +147,10 @@ pub struct Session {
     authenticated: bool,
     /// XCLIENT is offered to this peer.
     xclient: bool,
+    /// XFORWARD is offered to this peer.
+    xforward: bool,
+    /// What it said of the client of the next mail.
+    forwarded: Option<Arc<Forwarded>>,
     /// `Some(extended)` after a greeting.
     hello: Option<bool>,
     transaction: Option<Transaction>,
@@ -156,6 +172,8 @@ impl Session {
             tls,
             authenticated: false,
             xclient: false,
+            xforward: false,
+            forwarded: None,
             hello: None,
             transaction: None,
             output: BytesMut::new(),
@@ -169,6 +187,11 @@ impl Session {
     /// This peer may say who its client is (XCLIENT).
     pub fn allow_xclient(&mut self) {
         self.xclient = true;
+    }
+
+    /// This peer may say from which client a mail came (XFORWARD).
+    pub fn allow_xforward(&mut self) {
+        self.xforward = true;
     }
 
     /// Line ends from now on: the peer is another than it seemed.
@@ -206,9 +229,10 @@ impl Session {
         self.transaction.is_some() || matches!(self.state, State::WaitMail { .. })
     }
 
-    /// Whether content is being read.
+    /// Whether content is being read, or more chunks of it are to come.
     pub fn in_content(&self) -> bool {
-        matches!(self.state, State::Content(_))
+        matches!(self.state, State::Content(_) | State::Chunk(_))
+            || self.transaction.as_ref().is_some_and(|transaction| transaction.chunks.is_some())
     }
 
     /// Eats from `input`. While an answer is due it eats nothing.
@@ -216,6 +240,12 @@ impl Session {
         let mut eaten = 0;
         loop {
             let rest = input.get(eaten..).unwrap_or_default();
+            if matches!(&self.state, State::Chunk(chunk) if chunk.left == 0) {
+                match self.chunk_end() {
+                    None => continue,
+                    event => return Step { eaten, event },
+                }
+            }
             if rest.is_empty() {
                 return Step { eaten, event: None };
             }
@@ -230,6 +260,7 @@ impl Session {
                     (octets, Piece::More) => (octets, None),
                     (octets, Piece::End(end)) => (octets, Some(self.content_end(end))),
                 },
+                State::Chunk(_) => self.chunk(rest),
                 State::Closed => (rest.len(), None),
                 State::Fresh
                 | State::WaitMail { .. }
@@ -316,7 +347,9 @@ impl Session {
                 self.auth(&mechanism, initial.as_ref().map(|initial| initial.as_str()))
             }
             Command::XClient(attributes) => self.client(attributes),
+            Command::XForward(said) => self.forward(said),
             Command::Rset => {
+                self.forwarded = None;
                 let event = self.transaction.take().map(|_| Event::Reset);
                 self.idle(Reply::new(250, Enhanced(2, 0, 0), "reset")).or(event)
             }
@@ -327,8 +360,9 @@ impl Session {
             Command::Quit => {
                 self.close_with(&Reply::new(221, Enhanced(2, 0, 0), format!("{} bye", self.settings.hostname)))
             }
+            Command::Bdat(Some((octets, last))) => self.bdat(octets, last),
             // What follows would be content and must not be read as commands.
-            Command::Bdat => self.close_with(&Reply::new(502, Enhanced(5, 5, 1), "CHUNKING was not offered")),
+            Command::Bdat(None) => self.close_with(&Reply::new(501, Enhanced(5, 5, 4), "write BDAT octets [LAST]")),
             Command::Http => self.close_with(&Reply::new(554, Enhanced(5, 5, 1), "this is SMTP, not HTTP")),
         }
     }
@@ -339,19 +373,25 @@ impl Session {
             return self.error(Reply::new(500, Enhanced(5, 5, 1), format!("say {verb}")));
         }
         self.hello = Some(extended);
-        self.transaction = None;
+        (self.transaction, self.forwarded) = (None, None);
         let mut lines = vec![self.settings.hostname.to_string()];
         if extended {
-            lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"].map(String::from));
+            lines.extend(
+                ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(String::from),
+            );
             lines.push(format!("SIZE {}", self.settings.message_size));
             if self.settings.starttls && !self.tls {
                 lines.push("STARTTLS".into());
             }
             if self.offers_auth() {
-                lines.push("AUTH SCRAM-SHA-256 PLAIN LOGIN".into());
+                let scram = if self.settings.scram { "SCRAM-SHA-256 " } else { "" };
+                lines.push(format!("AUTH {scram}PLAIN LOGIN"));
             }
             if self.xclient {
                 lines.push(xclient::OFFER.into());
+            }
+            if self.xforward {
+                lines.push(xforward::OFFER.into());
             }
         }
         self.push(&Reply { code: 250, enhanced: None, lines });
@@ -360,7 +400,12 @@ impl Session {
         Some(Event::Hello { name, extended })
     }
 
-    fn mail<'a>(&mut self, reverse_path: ReversePath, parameters: MailParameters, ascii: bool) -> Option<Event<'a>> {
+    fn mail<'a>(
+        &mut self,
+        reverse_path: ReversePath,
+        mut parameters: MailParameters,
+        ascii: bool,
+    ) -> Option<Event<'a>> {
         let Some(extended) = self.hello else {
             let verb = if self.settings.lmtp { "LHLO" } else { "EHLO" };
             return self.error(Reply::new(503, Enhanced(5, 5, 1), format!("say {verb} first")));
@@ -381,6 +426,7 @@ impl Session {
             return self.idle(too_big(self.settings.message_size));
         }
         self.state = State::WaitMail { smtputf8: parameters.smtputf8, size: parameters.size };
+        parameters.client.clone_from(&self.forwarded);
         Some(Event::Mail(reverse_path, parameters))
     }
 
@@ -388,6 +434,9 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return self.refuse(Reply::new(503, Enhanced(5, 5, 1), "say MAIL first"));
         };
+        if transaction.chunks.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "content has begun; say RSET first"));
+        }
         if !ascii && !transaction.smtputf8 {
             return self.error(Reply::new(
                 553,
@@ -421,6 +470,9 @@ impl Session {
             // RFC 2033 section 4.2 names 503, RFC 5321 section 3.3 either.
             return self.refuse(Reply::new(503, Enhanced(5, 5, 1), "no recipient was accepted"));
         }
+        if transaction.chunks.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "content has begun by BDAT; go on so, or say RSET"));
+        }
         let size = transaction.size;
         self.state = State::Content(Box::new(Framing::new(self.line_ends, self.settings.message_size)));
         self.push(&Reply::plain(354, "end with CRLF.CRLF"));
@@ -435,9 +487,21 @@ impl Session {
         if self.transaction.is_some() {
             return self.error(Reply::new(503, Enhanced(5, 5, 1), "a transaction is open; say RSET first"));
         }
-        self.hello = None;
+        (self.hello, self.forwarded) = (None, None);
         self.push_greeting();
         Some(Event::Client(Box::new(attributes)))
+    }
+
+    /// It holds for the next mail that is taken, or until RSET.
+    fn forward<'a>(&mut self, said: Said) -> Option<Event<'a>> {
+        if !self.xforward {
+            return self.error(Reply::new(550, Enhanced(5, 7, 0), "you may not say who your client is"));
+        }
+        if self.hello.is_none() || self.transaction.is_some() {
+            return self.error(Reply::new(503, Enhanced(5, 5, 1), "XFORWARD comes after EHLO and before MAIL"));
+        }
+        Arc::make_mut(self.forwarded.get_or_insert_default()).merge(said);
+        self.idle(Reply::new(250, Enhanced(2, 0, 0), "ok"))
     }
 
     fn starttls<'a>(&mut self) -> Option<Event<'a>> {
@@ -457,7 +521,7 @@ impl Session {
             self.tls = true;
             self.authenticated = false;
             self.hello = None;
-            self.transaction = None;
+            (self.transaction, self.forwarded) = (None, None);
             self.output.clear();
             self.client_waits = false;
         }
@@ -496,10 +560,13 @@ impl Session {
 
     /// Refuses the content that is being read: it is eaten up to its end, then `reply` is given.
     pub fn refuse_content(&mut self, reply: &Reply) {
-        if let (State::Content(framing), Some(transaction)) = (&mut self.state, &mut self.transaction) {
-            framing.discard();
-            transaction.refusal.get_or_insert(passable(reply));
+        let Some(transaction) = &mut self.transaction else { return };
+        match &mut self.state {
+            State::Content(framing) => framing.discard(),
+            State::Chunk(_) => {}
+            _ => return,
         }
+        transaction.refusal.get_or_insert(passable(reply));
     }
 
     fn content_end(&mut self, end: Result<u64, ContentFault>) -> Event<'static> {
@@ -525,6 +592,7 @@ impl Session {
         }
         self.state = State::Commands;
         let recipients = self.transaction.take().map_or(1, |transaction| transaction.accepted);
+        self.forwarded = None;
         let missing = Reply::new(451, Enhanced(4, 3, 0), "no answer; try again");
         if replies.iter().any(Reply::is_positive) {
             (self.errors, self.idle_commands, self.refused) = (0, 0, 0);

@@ -22,32 +22,40 @@ pub struct ClientAttributes {
 /// Reads what follows the verb. `Err` is the reply, 501.
 pub(super) fn attributes(rest: &str) -> Result<ClientAttributes, Reply> {
     let mut found = ClientAttributes::default();
-    let mut seen = Vec::new();
+    for (name, value) in pairs(rest, "write XCLIENT NAME=value …")? {
+        match (name.as_str(), value) {
+            ("ADDR", Some(value)) => found.address = Some(address(&value)?),
+            ("PORT", Some(value)) => {
+                found.port = Some(value.parse().map_err(|_| argument("PORT is a number of up to 65535"))?);
+            }
+            ("LOGIN", value) => found.login = Some(value.filter(|value| !value.is_empty())),
+            // A host name decides nothing here, nor does where the client connected to; what EHLO says next holds for the others.
+            ("NAME" | "DESTADDR" | "DESTPORT" | "ADDR" | "PORT" | "HELO" | "PROTO", _) => {}
+            _ => return Err(argument("an attribute that was not offered")),
+        }
+    }
+    Ok(found)
+}
+
+/// The attributes of a command, at least one and each once: names in capitals, values decoded; `None`: the peer does not have it. `Err` is
+/// the reply, 501.
+pub(super) fn pairs(rest: &str, form: &'static str) -> Result<Vec<(String, Option<String>)>, Reply> {
+    let mut pairs: Vec<(String, Option<String>)> = Vec::new();
     for word in rest.split(' ').filter(|word| !word.is_empty()) {
-        let (name, value) = word.split_once('=').ok_or_else(|| argument("write XCLIENT NAME=value …"))?;
+        let (name, value) = word.split_once('=').ok_or_else(|| argument(form))?;
         let name = name.to_ascii_uppercase();
         let value = xtext(value).filter(|value| value.len() <= 255 && !value.chars().any(char::is_control));
         let value = value.ok_or_else(|| argument("a value is xtext of up to 255 printable characters"))?;
         let given = !matches!(value.to_ascii_uppercase().as_str(), "[UNAVAILABLE]" | "[TEMPUNAVAIL]");
-        match name.as_str() {
-            "ADDR" if given => found.address = Some(address(&value)?),
-            "PORT" if given => {
-                found.port = Some(value.parse().map_err(|_| argument("PORT is a number of up to 65535"))?);
-            }
-            "LOGIN" => found.login = Some(Some(value).filter(|value| given && !value.is_empty())),
-            // A host name decides nothing here, nor does where the client connected to; what EHLO says next holds for the others.
-            "NAME" | "DESTADDR" | "DESTPORT" | "ADDR" | "PORT" | "HELO" | "PROTO" => {}
-            _ => return Err(argument("an attribute that was not offered")),
-        }
-        if seen.contains(&name) {
+        if pairs.iter().any(|(known, _)| *known == name) {
             return Err(argument("an attribute twice"));
         }
-        seen.push(name);
+        pairs.push((name, given.then_some(value)));
     }
-    if seen.is_empty() { Err(argument("write XCLIENT NAME=value …")) } else { Ok(found) }
+    if pairs.is_empty() { Err(argument(form)) } else { Ok(pairs) }
 }
 
-fn address(value: &str) -> Result<IpAddr, Reply> {
+pub(super) fn address(value: &str) -> Result<IpAddr, Reply> {
     let plain = match value.split_at_checked(5) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case("IPV6:") => rest,
         _ => value,

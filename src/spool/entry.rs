@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::address::ReversePath;
+use crate::address::{Mailbox, ReversePath};
 use crate::config::{Direction, NextHop};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, MailParameters, Recipient};
@@ -150,6 +151,8 @@ pub struct NewEntry {
     pub listener: String,
     /// The authenticated user who submitted it.
     pub user: Option<String>,
+    /// His addresses, where a directory told them.
+    pub sends_as: Arc<[Mailbox]>,
     /// It came from a trusted network: what policy asks when it is treated anew.
     pub trusted: bool,
     /// The id of the mail in the log; empty: none.
@@ -183,6 +186,7 @@ impl NewEntry {
             origin: Origin::of(direction),
             listener: String::new(),
             user: None,
+            sends_as: Arc::default(),
             trusted: false,
             log_id: String::new(),
             treatment: Treatment::Finished,
@@ -214,6 +218,7 @@ impl NewEntry {
             origin: self.origin,
             listener: self.listener,
             user: self.user,
+            sends_as: self.sends_as,
             trusted: self.trusted,
             log_id: self.log_id,
             treatment: self.treatment,
@@ -252,6 +257,8 @@ pub struct Entry {
     pub listener: String,
     /// The authenticated user who submitted it.
     pub user: Option<String>,
+    /// His addresses, where a directory told them.
+    pub sends_as: Arc<[Mailbox]>,
     /// It came from a trusted network.
     pub trusted: bool,
     /// The id of the mail in the log; empty: none.

@@ -9,6 +9,7 @@
 //! what entries and their states were written as before that, and are only read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -17,12 +18,15 @@ use super::entry::{Entry, EntryId, Origin, RecipientState, SpooledRecipient, Tre
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Direction, HopTls, NextHop};
 use crate::smtp::command::{Body, MailParameters, Notify, RcptParameters, Recipient, Ret};
+use crate::smtp::xforward::{Forwarded, Source};
 
 pub(super) const MAGIC: u32 = 0x3152_5857;
 pub(super) const HEADER: usize = 24;
 pub(super) const CHECKSUM: usize = 16;
 /// The version of an entry's fields.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// In the place of a port that is not known.
+const NO_PORT: u32 = u32::MAX;
 /// Octets of one payload.
 pub(super) const PAYLOAD_MAX: usize = 128 << 20;
 
@@ -277,6 +281,8 @@ impl Payload {
         self.u8(entry.origin.number());
         self.text(&entry.listener);
         self.option(entry.user.as_deref());
+        self.len(entry.sends_as.len());
+        entry.sends_as.iter().for_each(|one| self.text(&one.to_string()));
         self.u8(entry.trusted.into());
         self.text(&entry.log_id);
         self.u8(entry.treatment.number());
@@ -314,6 +320,7 @@ impl Payload {
         // A path that is not UTF-8 fits no file: what was to be verified is then verified by nothing, never by less.
         self.option(hop.ca.as_deref().map(|ca| ca.to_str().unwrap_or("\u{fffd}")));
         self.u8(hop.lmtp.into());
+        self.u8(hop.xforward.into());
     }
 
     fn parameters(&mut self, parameters: &MailParameters) {
@@ -327,6 +334,21 @@ impl Payload {
             Some(Ret::Headers) => 2,
         });
         self.option(parameters.envid.as_deref());
+        self.client(parameters.client.as_deref());
+    }
+
+    fn client(&mut self, client: Option<&Forwarded>) {
+        self.u8(client.is_some().into());
+        let Some(client) = client else { return };
+        self.option(client.name.as_deref());
+        self.option(client.address.map(|address| address.to_string()).as_deref());
+        self.u32(client.port.map_or(NO_PORT, u32::from));
+        [&client.protocol, &client.helo, &client.ident].into_iter().for_each(|one| self.option(one.as_deref()));
+        self.u8(match client.source {
+            None => 0,
+            Some(Source::Local) => 1,
+            Some(Source::Remote) => 2,
+        });
     }
 }
 
@@ -390,7 +412,8 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
             5 => {
                 let layout = match fields.u8()? {
                     1 => Layout::Version1,
-                    VERSION => Layout::Version2,
+                    2 => Layout::Version2,
+                    VERSION => Layout::Version3,
                     _ => return None,
                 };
                 let entry = fields.entry(layout)?;
@@ -418,13 +441,16 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<Vec<Change>> {
 }
 
 /// Which fields an entry has.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layout {
     /// As before entries told their version.
     Unversioned,
     /// Without the time of its release.
     Version1,
+    /// Without what is told of the client that the mail came from, without what a next hop wants to know of it, and without the addresses of
+    /// the user.
     Version2,
+    Version3,
 }
 
 struct Fields<'a> {
@@ -514,21 +540,25 @@ impl<'a> Fields<'a> {
             None => ReversePath::Null,
             Some(text) => ReversePath::Mailbox(Mailbox::parse(&text).ok()?),
         };
-        let (parameters, next_hop) = (self.parameters()?, self.next_hop()?);
+        let (parameters, next_hop) = (self.parameters(layout)?, self.next_hop(layout)?);
         let direction =
             *[Direction::Outbound, Direction::Inbound, Direction::ByRecipient].get(usize::from(self.u8()?))?;
         let (mut origin, mut listener, mut user, mut trusted, mut log_id) =
             (Origin::of(direction), String::new(), None, false, String::new());
+        let mut sends_as = Arc::default();
         if versioned {
             origin = Origin::from_number(self.u8()?)?;
             (listener, user) = (self.text()?.to_owned(), self.option()?);
+            if layout >= Layout::Version3 {
+                sends_as = self.mailboxes()?;
+            }
             (trusted, log_id) = (self.flag()?, self.text()?.to_owned());
         }
         let treatment = Treatment::from_number(self.u8()?)?;
         let (private_key_tried, encrypted) = (self.flag()?, versioned && self.flag()?);
         let (attempts, next_attempt, created) = (self.u32()?, self.time()?, self.time()?);
         let delay_told = if versioned { self.optional_time()? } else { None };
-        let released = if layout == Layout::Version2 { self.optional_time()? } else { None };
+        let released = if layout >= Layout::Version2 { self.optional_time()? } else { None };
         let (held, size) = (self.option()?, self.u64()?);
         let count = self.u32()?;
         let mut recipients = Vec::new();
@@ -545,6 +575,7 @@ impl<'a> Fields<'a> {
             origin,
             listener,
             user,
+            sends_as,
             trusted,
             log_id,
             treatment,
@@ -560,13 +591,14 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn next_hop(&mut self) -> Option<NextHop> {
+    fn next_hop(&mut self, layout: Layout) -> Option<NextHop> {
         let host = self.text()?.to_owned();
         let port = u16::try_from(self.u32()?).ok()?;
         let tls =
             *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
         let ca = self.option()?.map(PathBuf::from);
-        Some(NextHop { host, port, tls, ca, lmtp: self.flag()? })
+        let lmtp = self.flag()?;
+        Some(NextHop { host, port, tls, ca, lmtp, xforward: layout >= Layout::Version3 && self.flag()? })
     }
 
     fn recipient(&mut self) -> Option<SpooledRecipient> {
@@ -581,12 +613,38 @@ impl<'a> Fields<'a> {
         Some(SpooledRecipient { recipient: Recipient { mailbox, parameters }, state, last })
     }
 
-    fn parameters(&mut self) -> Option<MailParameters> {
+    fn mailboxes(&mut self) -> Option<Arc<[Mailbox]>> {
+        let count = self.u32()?;
+        let mut mailboxes = Vec::new();
+        for _ in 0..count {
+            mailboxes.push(Mailbox::parse(self.text()?).ok()?);
+        }
+        Some(mailboxes.into())
+    }
+
+    fn client(&mut self) -> Option<Option<Arc<Forwarded>>> {
+        if !self.flag()? {
+            return Some(None);
+        }
+        let (name, address, port) = (self.option()?, self.option()?, self.u32()?);
+        let (protocol, helo, ident) = (self.option()?, self.option()?, self.option()?);
+        let source = *[None, Some(Source::Local), Some(Source::Remote)].get(usize::from(self.u8()?))?;
+        let address = match address {
+            None => None,
+            Some(text) => Some(text.parse().ok()?),
+        };
+        let port = if port == NO_PORT { None } else { Some(u16::try_from(port).ok()?) };
+        Some(Some(Arc::new(Forwarded { name, address, port, protocol, helo, ident, source })))
+    }
+
+    fn parameters(&mut self, layout: Layout) -> Option<MailParameters> {
         let (sized, size) = (self.flag()?, self.u64()?);
         let body = if self.flag()? { Body::EightBitMime } else { Body::SevenBit };
         let smtputf8 = self.flag()?;
         let ret = *[None, Some(Ret::Full), Some(Ret::Headers)].get(usize::from(self.u8()?))?;
-        Some(MailParameters { size: sized.then_some(size), body, smtputf8, ret, envid: self.option()? })
+        let envid = self.option()?;
+        let client = if layout >= Layout::Version3 { self.client()? } else { None };
+        Some(MailParameters { size: sized.then_some(size), body, smtputf8, ret, envid, client })
     }
 }
 

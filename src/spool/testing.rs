@@ -14,6 +14,7 @@ use crate::address::{Mailbox, ReversePath};
 use crate::config::{Direction, HopTls, NextHop};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Envelope, MailParameters, RcptParameters, Recipient};
+use crate::smtp::xforward::{Forwarded, Source};
 
 /// A disk in memory.
 #[derive(Clone, Default)]
@@ -262,7 +263,18 @@ pub(in crate::spool) fn new_entry(text: &str) -> NewEntry {
         |address: &str| Recipient { mailbox: Mailbox::parse(address).unwrap(), parameters: RcptParameters::default() };
     let envelope = Envelope {
         reverse_path: ReversePath::Mailbox(Mailbox::parse("from@a.example").unwrap()),
-        parameters: MailParameters { size: Some(9), envid: Some("e".into()), ..MailParameters::default() },
+        parameters: MailParameters {
+            size: Some(9),
+            envid: Some("e".into()),
+            client: Some(Arc::new(Forwarded {
+                address: Some("2001:db8::7".parse().unwrap()),
+                port: Some(25),
+                helo: Some("a.example".into()),
+                source: Some(Source::Remote),
+                ..Forwarded::default()
+            })),
+            ..MailParameters::default()
+        },
         recipients: vec![recipient("one@b.example"), recipient("\"two words\"@b.example")],
     };
     let next_hop = NextHop {
@@ -271,6 +283,7 @@ pub(in crate::spool) fn new_entry(text: &str) -> NewEntry {
         tls: HopTls::Verified,
         ca: Some("/etc/ca.pem".into()),
         lmtp: false,
+        xforward: true,
     };
     NewEntry::new(envelope, next_hop, Direction::Outbound, Rope::from(Bytes::from(text.to_owned())))
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::record::Payload;
 use super::testing::{SMALL, Simulated, later, new_entry, open, text};
 use super::*;
-use crate::address::ReversePath;
+use crate::address::{Mailbox, ReversePath};
 use crate::smtp::command::{Notify, RcptParameters};
 
 #[tokio::test]
@@ -118,6 +118,7 @@ async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone(
         treatment: Treatment::AsSubmitted,
         listener: "submission".into(),
         user: Some("anna".into()),
+        sends_as: [Mailbox::parse("anna@a.example").unwrap()].into(),
         trusted: true,
         log_id: "1a".into(),
         ..new_entry("in clear")
@@ -130,6 +131,7 @@ async fn what_policy_has_not_treated_is_never_due_and_goes_by_replacement_alone(
     let Listed { state, entry } = spool.get(id).unwrap();
     assert_eq!((state, entry.listener.as_str(), entry.user.as_deref()), (EntryState::Held, "submission", Some("anna")));
     assert_eq!((entry.trusted, entry.log_id.as_str()), (true, "1a"));
+    assert_eq!(entry.sends_as[0].to_string(), "anna@a.example");
     let both = tokio::join!(
         spool.replace(&entry, vec![new_entry("sealed"), new_entry(&text(1, 5000))]),
         spool.replace(&entry, vec![new_entry("sealed twice"), new_entry(&text(2, 5000))]),
@@ -495,25 +497,44 @@ async fn a_hold_or_an_end_that_races_a_release_is_answered_truly() {
     assert_eq!(spool.entries().len(), 3);
 }
 
-/// Version 1 is version 2 without the time of the release: a spool that an older program wrote is read, and what it held is tried from its
-/// beginning.
+/// Version 2 is version 3 without what is told of clients, version 1 is version 2 without the time of the release: a spool that an older
+/// program wrote is read, and what it held is tried from its beginning.
 #[test]
-fn records_of_version_1_are_read() {
-    let (content, entry) = new_entry("content").into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
-    let written = |released| {
+fn records_of_versions_1_and_2_are_read() {
+    let (content, mut entry) = new_entry("content").into_entry(EntryId(77), Timestamp::UNIX_EPOCH, 7);
+    (entry.parameters.client, entry.next_hop.xforward) = (None, false);
+    let written = |entry: &Entry| {
         let mut payload = Payload::default();
-        payload.put(&Entry { released, ..entry.clone() }, None, None, content.chunks(10));
+        payload.put(entry, None, None, content.chunks(10));
         payload.0
     };
-    let mut octets = written(None);
-    let at = octets.iter().zip(&written(Some(entry::micros(later(3))))).position(|(one, other)| one != other).unwrap();
+    let mut octets = written(&entry);
+    let whole = octets.clone();
+    let place = |change: &dyn Fn(&mut Entry)| {
+        let mut other = entry.clone();
+        change(&mut other);
+        whole.iter().zip(&written(&other)).position(|(one, other)| one != other).unwrap()
+    };
+    let read = |octets: &[u8]| match record::read_payload(octets).unwrap().remove(0) {
+        Change::Put { entry, .. } => entry,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(octets[1], 3);
     // Whether there is one, and when.
-    assert!(octets[1] == 2 && octets.drain(at..at + 9).all(|octet| octet == 0));
+    let released = place(&|entry| entry.released = Some(entry::micros(later(3))));
+    let forwards = place(&|entry| entry.next_hop.xforward = true);
+    let client = place(&|entry| entry.parameters.client = Some(Default::default()));
+    let sends_as = place(&|entry| entry.sends_as = [Mailbox::parse("a@b.example").unwrap()].into());
+    assert!(client < forwards && forwards < sends_as && sends_as < released);
+    assert!(octets.drain(sends_as..sends_as + 4).all(|octet| octet == 0));
+    assert!(octets.remove(forwards) == 0 && octets.remove(client) == 0);
+    octets[1] = 2;
+    assert_eq!(read(&octets), entry);
+    let released = released - 6;
+    assert!(octets.drain(released..released + 9).all(|octet| octet == 0));
     octets[1] = 1;
-    let changes = record::read_payload(&octets).unwrap();
-    let [Change::Put { entry: read, .. }] = changes.as_slice() else { panic!("{changes:?}") };
-    assert_eq!((read, read.tried_since()), (&entry, entry.created));
-    octets[1] = 3;
+    assert_eq!((read(&octets), read(&octets).tried_since()), (entry.clone(), entry.created));
+    octets[1] = 4;
     assert!(record::read_payload(&octets).is_none(), "of a version that is not known yet");
 }
 

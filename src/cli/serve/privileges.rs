@@ -165,6 +165,9 @@ impl Folders {
                 reads(certificate);
                 reads(key);
             }
+            let tenant = listener.tenant.as_ref().and_then(|tenant| tenant.certificate.as_ref());
+            tenant.into_iter().for_each(|certificate| reads(&certificate.ca));
+            listener.ldap_users.iter().flat_map(|users| users.files()).for_each(&mut reads);
         }
         let hops = config.outbound.hops().chain(config.inbound.hops());
         hops.filter_map(|hop| hop.hop.ca.as_deref()).for_each(&mut reads);

@@ -51,6 +51,34 @@ fn an_address_is_a_value_and_never_a_filter() {
 }
 
 #[test]
+fn nothing_in_a_value_ends_it_within_a_name() {
+    for (value, expected) in [
+        ("anna", "anna"),
+        ("a,ou=admins", r"a\,ou\=admins"),
+        (" a b ", r"\ a b\ "),
+        ("#1", r"\#1"),
+        (" ", r"\ "),
+        (r#"a+b"c\<>;"#, r#"a\+b\"c\\\<\>\;"#),
+        ("a\0", r"a\00"),
+        ("\u{fc}", "\u{fc}"),
+    ] {
+        assert_eq!(escaped(value), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn all_addresses_of_an_entry_are_read_once_and_the_primary_ones_first() {
+    let entry = entry_of(&[
+        ("proxyAddresses", &[b"smtp:second@a.example", b"SMTP:Anna@a.example", b"sip:anna@a.example"]),
+        ("mail", &[b"anna@a.example"]),
+        ("mailAlternateAddress", &[b"third@a.example", b"nonsense"]),
+    ]);
+    let addresses: Vec<String> = entry.addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["anna@a.example", "second@a.example", "third@a.example"]);
+    assert_eq!(entry.dn, "cn=x");
+}
+
+#[test]
 fn filters_are_read_as_rfc_4515_writes_them() {
     let anna = mailbox("Anna@a.example");
     let coded = |text: &str| Filter::parse(text).unwrap_or_else(|why| panic!("{text}: {why}")).encode(&anna);

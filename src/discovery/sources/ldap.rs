@@ -1,5 +1,7 @@
 //! Directories over LDAP (RFC 4511): one connection a look-up, one server after the other until one answers.
 
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +26,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Why there is no answer.
-enum Trouble {
+pub(super) enum Trouble {
     /// The server is not to be had: the next one may be.
     Server(String),
     /// The directory answered, and it is no answer: the next server has the same.
@@ -32,7 +34,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn server(error: impl std::fmt::Display) -> Self {
+    pub(super) fn server(error: impl std::fmt::Display) -> Self {
         Self::Server(error.to_string())
     }
 }
@@ -75,34 +77,26 @@ impl Directory {
     }
 
     pub(super) async fn ask(&self, mailbox: &Mailbox, source: &Source) -> Result<Found, String> {
+        let mut turns = self.turns(source.timeout);
+        while let Some((server, time)) = turns.next_one() {
+            let asked = tokio::time::timeout(time, self.one(server, mailbox, source, time)).await;
+            if let ControlFlow::Break(answer) = turns.heard(asked.map_err(|_| time)) {
+                return answer;
+            }
+        }
+        Err(turns.why)
+    }
+
+    /// The servers that are not known to be silent, one after the other, within the time for all of them.
+    pub(super) fn turns(&self, time: Duration) -> Turns<'_> {
         let servers = &self.settings.servers;
         let first = self.first.load(Ordering::Acquire);
         let order = (0..servers.len()).map(|at| (first.saturating_add(at)) % servers.len().max(1));
         let order: Vec<usize> = order
             .filter(|at| servers.get(*at).is_some_and(|server| !self.stalled.holds(&server.to_string())))
             .collect();
-        let began = Instant::now();
-        let mut why = "its servers did not answer just now".to_owned();
-        for (place, at) in order.iter().enumerate() {
-            let Some(server) = servers.get(*at) else { continue };
-            self.asked.store(*at, Ordering::Release);
-            let left = u32::try_from(order.len().saturating_sub(place)).unwrap_or(1).max(1);
-            let time = source.timeout.saturating_sub(began.elapsed()) / left;
-            let asked = tokio::time::timeout(time, self.one(server, mailbox, source, time)).await;
-            match asked.unwrap_or_else(|_| Err(Trouble::Server(format!("no answer within {time:?}")))) {
-                Ok(found) => {
-                    self.first.store(*at, Ordering::Release);
-                    return Ok(found);
-                }
-                Err(Trouble::Answer(why)) => return Err(format!("{server}: {why}")),
-                Err(Trouble::Server(trouble)) => {
-                    self.stalled.note(&server.to_string());
-                    why = format!("{server}: {trouble}");
-                    tracing::warn!(%server, why = trouble, "a directory server is not to be had");
-                }
-            }
-        }
-        Err(why)
+        let why = "its servers did not answer just now".to_owned();
+        Turns { directory: self, order: order.into(), asked: None, began: Instant::now(), time, why }
     }
 
     /// One look-up at one server.
@@ -113,7 +107,24 @@ impl Directory {
         source: &Source,
         time: Duration,
     ) -> Result<Found, Trouble> {
-        let mut connection = Connection { stream: self.connect(server).await?, id: AtomicU32::new(10) };
+        let mut connection = self.connection(server).await?;
+        self.introduce(&mut connection).await?;
+        let seconds = seconds(time);
+        let base = self.settings.base_for(mailbox.domain());
+        let id = connection.next();
+        connection.send(&ldap::search(id, &base, &self.settings.filter, mailbox, seconds)).await?;
+        let entries = connection.entries(id, source.size).await?;
+        // No answer to it, and none is needed.
+        let _ = connection.send(&ldap::unbind(connection.next())).await;
+        Ok(found(&entries, mailbox, server, source.certificates))
+    }
+
+    pub(super) async fn connection(&self, server: &LdapServer) -> Result<Connection, Trouble> {
+        Ok(Connection { stream: self.connect(server).await?, id: AtomicU32::new(10) })
+    }
+
+    /// Says who asks, where that is configured.
+    pub(super) async fn introduce(&self, connection: &mut Connection) -> Result<(), Trouble> {
         if let Some((name, file)) = &self.settings.bind {
             let password = tokio::fs::read_to_string(file).await.map(Zeroizing::new);
             let password = password.map_err(|error| Trouble::Answer(format!("{}: {error}", file.display())))?;
@@ -122,20 +133,9 @@ impl Directory {
             if password.is_empty() {
                 return Err(Trouble::Answer(format!("{} has no password", file.display())));
             }
-            let id = connection.next();
-            match connection.short(id, &ldap::bind(id, name, password.as_bytes())).await? {
-                Response::Bound(outcome) => good(&outcome, "bind")?,
-                _ => return Err(Trouble::server("answered a bind with something else")),
-            }
+            good(&connection.bind(name, password.as_bytes()).await?, "bind")?;
         }
-        let seconds = u32::try_from(time.as_secs()).unwrap_or(1).max(1);
-        let base = self.settings.base_for(mailbox.domain());
-        let id = connection.next();
-        connection.send(&ldap::search(id, &base, &self.settings.filter, mailbox, seconds)).await?;
-        let entries = connection.entries(id, source.size).await?;
-        // No answer to it, and none is needed.
-        let _ = connection.send(&ldap::unbind(connection.next())).await;
-        Ok(found(&entries, mailbox, server, source.certificates))
+        Ok(())
     }
 
     async fn connect(&self, server: &LdapServer) -> Result<Box<dyn Stream>, Trouble> {
@@ -161,18 +161,75 @@ impl Directory {
     }
 }
 
+/// The servers of a directory in turn.
+pub(super) struct Turns<'d> {
+    directory: &'d Directory,
+    order: VecDeque<usize>,
+    /// The one whose turn it is.
+    asked: Option<usize>,
+    began: Instant,
+    time: Duration,
+    /// Why there is no answer so far.
+    pub(super) why: String,
+}
+
+impl<'d> Turns<'d> {
+    /// The next server, and how long it may take.
+    pub(super) fn next_one(&mut self) -> Option<(&'d LdapServer, Duration)> {
+        let left = u32::try_from(self.order.len()).unwrap_or(1).max(1);
+        let at = self.order.pop_front()?;
+        self.asked = Some(at);
+        self.directory.asked.store(at, Ordering::Release);
+        let time = self.time.saturating_sub(self.began.elapsed()) / left;
+        self.directory.settings.servers.get(at).map(|server| (server, time))
+    }
+
+    /// What came of it; `Err` outside: nothing within that time. `Break`: that is the directory's answer.
+    pub(super) fn heard<T>(&mut self, asked: Result<Result<T, Trouble>, Duration>) -> ControlFlow<Result<T, String>> {
+        let at = self.asked.unwrap_or_default();
+        let Some(server) = self.directory.settings.servers.get(at) else { return ControlFlow::Continue(()) };
+        match asked.unwrap_or_else(|time| Err(Trouble::Server(format!("no answer within {time:?}")))) {
+            Ok(answer) => {
+                self.directory.first.store(at, Ordering::Release);
+                ControlFlow::Break(Ok(answer))
+            }
+            Err(Trouble::Answer(why)) => ControlFlow::Break(Err(format!("{server}: {why}"))),
+            Err(Trouble::Server(trouble)) => {
+                self.directory.stalled.note(&server.to_string());
+                self.why = format!("{server}: {trouble}");
+                tracing::warn!(%server, why = trouble, "a directory server is not to be had");
+                ControlFlow::Continue(())
+            }
+        }
+    }
+}
+
+/// As a server wants it.
+pub(super) fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(1).max(1)
+}
+
 /// A connection to a server.
-struct Connection {
+pub(super) struct Connection {
     stream: Box<dyn Stream>,
     id: AtomicU32,
 }
 
 impl Connection {
-    fn next(&self) -> u32 {
+    pub(super) fn next(&self) -> u32 {
         self.id.fetch_add(1, Ordering::AcqRel)
     }
 
-    async fn send(&mut self, message: &[u8]) -> Result<(), Trouble> {
+    /// A simple bind: what the server says to it.
+    pub(super) async fn bind(&mut self, name: &str, password: &[u8]) -> Result<Outcome, Trouble> {
+        let id = self.next();
+        match self.short(id, &Zeroizing::new(ldap::bind(id, name, password))).await? {
+            Response::Bound(outcome) => Ok(outcome),
+            _ => Err(Trouble::server("answered a bind with something else")),
+        }
+    }
+
+    pub(super) async fn send(&mut self, message: &[u8]) -> Result<(), Trouble> {
         self.stream.write_all(message).await.map_err(Trouble::server)?;
         self.stream.flush().await.map_err(Trouble::server)
     }
@@ -188,7 +245,7 @@ impl Connection {
     }
 
     /// The entries of a search, all of them within so many octets.
-    async fn entries(&mut self, id: u32, size: u64) -> Result<Vec<Entry>, Trouble> {
+    pub(super) async fn entries(&mut self, id: u32, size: u64) -> Result<Vec<Entry>, Trouble> {
         let (mut left, mut entries) = (size, Vec::new());
         loop {
             match receive(&mut self.stream, &mut left).await? {
@@ -232,7 +289,7 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin), left: &mut u64) -> Resul
     ldap::read(&Bytes::from(octets)).map_err(|error| Trouble::Answer(format!("an answer that cannot be read: {error}")))
 }
 
-fn good(outcome: &Outcome, what: &str) -> Result<(), Trouble> {
+pub(super) fn good(outcome: &Outcome, what: &str) -> Result<(), Trouble> {
     // busy, unavailable, unwillingToPerform: another server may.
     match outcome.code {
         0 => Ok(()),

@@ -79,7 +79,7 @@ struct Bench {
 }
 
 fn hop(host: &str) -> NextHop {
-    NextHop { host: host.into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false }
+    NextHop { host: host.into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false, xforward: false }
 }
 
 fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync + 'static) -> Bench {

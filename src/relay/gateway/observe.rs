@@ -115,14 +115,15 @@ impl Observer {
         let counts = self.core.connections();
         let name = "waxwing_connections";
         text.family(name, Kind::Gauge, "Connections that are open.");
-        for (listener, [accepted, _, ended]) in &counts {
+        for (listener, [accepted, _, ended, _]) in &counts {
             text.sample(name, &[("listener", listener)], accepted.saturating_sub(*ended) as f64);
         }
         let name = "waxwing_connections_total";
-        text.family(name, Kind::Counter, "Connections accepted, and turned away since there were too many.");
-        for (listener, [accepted, turned_away, _]) in &counts {
+        text.family(name, Kind::Counter, "Connections accepted, turned away, and refused for talking early.");
+        for (listener, [accepted, turned_away, _, early]) in &counts {
             text.sample(name, &[("listener", listener), ("outcome", "accepted")], *accepted as f64);
             text.sample(name, &[("listener", listener), ("outcome", "turned_away")], *turned_away as f64);
+            text.sample(name, &[("listener", listener), ("outcome", "early")], *early as f64);
         }
     }
 
@@ -269,15 +270,15 @@ impl Core {
         listeners.serving.iter().filter(|one| one.handle.has_ended()).map(|one| one.name.clone()).collect()
     }
 
-    /// Of each listener: connections accepted, turned away, ended.
-    fn connections(&self) -> Vec<(String, [u64; 3])> {
+    /// Of each listener: connections accepted, turned away, ended, refused for talking early.
+    fn connections(&self) -> Vec<(String, [u64; 4])> {
         let listeners = lock(&self.listeners);
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = listeners.serving.iter().map(|one| {
             let counts = one.handle.counts();
             // Ended first, so that it is never ahead.
             let ended = of(&counts.ended);
-            (one.name.clone(), [of(&counts.accepted), of(&counts.turned_away), ended])
+            (one.name.clone(), [of(&counts.accepted), of(&counts.turned_away), ended, of(&counts.early)])
         });
         counts.collect()
     }

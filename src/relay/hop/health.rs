@@ -349,7 +349,7 @@ mod tests {
     use crate::config::HopTls;
 
     fn hop(host: &str, preference: u16) -> RouteHop {
-        let hop = NextHop { host: host.into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false };
+        let hop = NextHop { host: host.into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false, xforward: false };
         RouteHop { preference, connections: 3, spool_connections: 2, ..RouteHop::from(hop) }
     }
 

@@ -26,6 +26,7 @@ async fn server(scripts: Vec<Script>) -> (NextHop, JoinHandle<Vec<Vec<u8>>>) {
         tls: HopTls::Off,
         ca: None,
         lmtp: false,
+        xforward: false,
     };
     let task = tokio::spawn(async move {
         let mut contents = Vec::new();
@@ -414,6 +415,7 @@ async fn a_refusal_in_the_middle_of_the_content_is_heard() {
         tls: HopTls::Off,
         ca: None,
         lmtp: false,
+        xforward: false,
     };
     let server = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();

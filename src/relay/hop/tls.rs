@@ -49,6 +49,11 @@ impl Roots {
         (!store.is_empty()).then(|| Self(Arc::new(store)))
     }
 
+    /// For whoever judges clients by them.
+    pub(crate) fn store(self) -> Arc<RootCertStore> {
+        self.0
+    }
+
     /// TLS whose peer has to have a certificate by these CAs; fails where there is none.
     pub(crate) fn verifying(self) -> Result<Arc<ClientConfig>, String> {
         if self.0.is_empty() {

@@ -121,6 +121,9 @@ impl HopTransaction {
         if self.mail == Mail::Unsent {
             let smtputf8 = self.parameters.smtputf8 && !self.ascii_only;
             let parameters = MailParameters { smtputf8, ..self.parameters.clone() };
+            if self.hop.xforward {
+                connection.client.forward(parameters.client.as_deref());
+            }
             if let Err(refusal) = connection.client.mail(&self.reverse_path, &parameters) {
                 self.mail = Mail::Refused(refusal.clone());
                 self.connection = Some(connection);

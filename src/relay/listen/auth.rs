@@ -13,7 +13,9 @@ use aws_lc_rs::rand;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use crate::address::Mailbox;
 use crate::config::Users;
+use crate::discovery::sources::login::{Login, Logins};
 use crate::smtp::command::{Enhanced, Reply};
 use crate::smtp::sasl::Verifier;
 use crate::smtp::session::Verdict;
@@ -25,6 +27,8 @@ const WINDOW: Duration = Duration::from_secs(600);
 const KEPT: usize = 100_000;
 /// Passwords that are looked at at once: each takes the memory that its hash asks for.
 const AT_ONCE: usize = 2;
+/// Logins that directories are asked for at once.
+const ASKED_AT_ONCE: usize = 32;
 /// KiB that a hash may ask for.
 const MEMORY: u32 = 1 << 20;
 /// Iterations that a user hears of who does not exist: what `waxwing user set` gives to those who do.
@@ -38,6 +42,7 @@ static NOBODY: LazyLock<String> = LazyLock::new(|| {
 });
 static GUESSES: LazyLock<Guesses> = LazyLock::new(Guesses::default);
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
+static ASKING: Semaphore = Semaphore::const_new(ASKED_AT_ONCE);
 
 /// A PHC string of Argon2id with the parameters that RFC 9106 recommends second (64 MiB, 3 passes).
 pub fn hash(password: &[u8]) -> Option<String> {
@@ -58,12 +63,16 @@ pub fn verifier(password: &str) -> Option<Verifier> {
     Some(Verifier::of(password, &salt, ITERATIONS))
 }
 
-/// Whether the password is the user's. Takes the time of Argon2id, on another thread, whether he exists or not.
-pub(super) async fn judge(users: &Arc<Users>, client: IpAddr, user: &str, password: Zeroizing<String>) -> Verdict {
-    if let Err(reply) = GUESSES.allow(client, user) {
-        return Verdict::Later(reply);
-    }
-    let Ok(place) = PLACES.acquire().await else { return Verdict::Later(later()) };
+/// Whether the password is the user's; `Err` says why it is not taken. Takes the time of Argon2id, on another thread, whether he exists or
+/// not.
+pub(super) async fn judge(
+    users: &Arc<Users>,
+    client: IpAddr,
+    user: &str,
+    password: Zeroizing<String>,
+) -> Result<(), Verdict> {
+    GUESSES.allow(client, user).map_err(Verdict::Later)?;
+    let Ok(place) = PLACES.acquire().await else { return Err(Verdict::Later(later())) };
     let known = users.get(user).map(|user| user.argon2.clone());
     let right = tokio::task::spawn_blocking(move || {
         let _place = place;
@@ -71,12 +80,43 @@ pub(super) async fn judge(users: &Arc<Users>, client: IpAddr, user: &str, passwo
         fits(&known.unwrap_or_else(|| NOBODY.clone()), password.as_bytes()) && exists
     });
     match right.await {
-        Ok(true) => Verdict::Right,
+        Ok(true) => Ok(()),
         Ok(false) => {
             failed(client, user);
-            Verdict::Wrong
+            Err(Verdict::Wrong)
         }
-        Err(_) => Verdict::Later(later()),
+        Err(_) => Err(Verdict::Later(later())),
+    }
+}
+
+/// Whether the password is the user's by the word of a directory: who he is, and his addresses. A name that is no address is nobody's.
+pub(super) async fn judge_by(
+    directory: &Logins,
+    client: IpAddr,
+    user: &str,
+    password: Zeroizing<String>,
+) -> Result<(String, Option<Arc<[Mailbox]>>), Verdict> {
+    GUESSES.allow(client, user).map_err(Verdict::Later)?;
+    let Ok(_place) = ASKING.acquire().await else { return Err(Verdict::Later(later())) };
+    let wrong = || {
+        failed(client, user);
+        Err(Verdict::Wrong)
+    };
+    let Ok(mailbox) = Mailbox::parse(user) else { return wrong() };
+    let may_try = |entry: &str| GUESSES.allow(client, entry).is_ok();
+    match directory.log_in(&mailbox, password.as_bytes(), may_try).await {
+        Ok(Login::Yes { user, addresses }) => Ok((user, Some(addresses))),
+        Ok(Login::No(entry)) => {
+            if !entry.is_empty() {
+                count(&GUESSES.users, entry.to_ascii_lowercase());
+            }
+            wrong()
+        }
+        Ok(Login::NotNow) => Err(Verdict::Later(too_many())),
+        Err(why) => {
+            tracing::warn!(why, "the directory of users does not say who it is");
+            Err(Verdict::Later(later()))
+        }
     }
 }
 
@@ -110,6 +150,10 @@ fn later() -> Reply {
     Reply::new(454, Enhanced(4, 7, 0), "authentication cannot be judged now; try again later")
 }
 
+fn too_many() -> Reply {
+    Reply::new(454, Enhanced(4, 7, 0), "too many failures; try again in ten minutes")
+}
+
 /// Failures of the last ten minutes.
 #[derive(Default)]
 struct Guesses {
@@ -127,8 +171,7 @@ impl Guesses {
     fn allow(&self, client: IpAddr, user: &str) -> Result<(), Reply> {
         let over =
             is_over(&self.clients, &super::client_of(client)) || is_over(&self.users, &user.to_ascii_lowercase());
-        let text = "too many failures; try again in ten minutes";
-        if over { Err(Reply::new(454, Enhanced(4, 7, 0), text)) } else { Ok(()) }
+        if over { Err(too_many()) } else { Ok(()) }
     }
 
     fn failed(&self, client: IpAddr, user: &str) {
@@ -179,15 +222,15 @@ mod tests {
             let password = Zeroizing::new(password.to_owned());
             async move { judge(&users, client, &user, password).await }
         };
-        let is_later = |verdict| matches!(verdict, Verdict::Later(reply) if reply.code == 454);
-        assert_eq!(say("198.51.100.1", "Anna@example.org", "geheim").await, Verdict::Right);
+        let is_later = |verdict| matches!(verdict, Err(Verdict::Later(reply)) if reply.code == 454);
+        assert_eq!(say("198.51.100.1", "Anna@example.org", "geheim").await, Ok(()));
         for _ in 0..5 {
-            assert_eq!(say("198.51.100.1", "nobody@example.org", "geheim").await, Verdict::Wrong);
+            assert_eq!(say("198.51.100.1", "nobody@example.org", "geheim").await, Err(Verdict::Wrong));
         }
         assert!(is_later(say("198.51.100.1", "anna@example.org", "geheim").await), "the client has guessed enough");
         assert!(is_later(say("198.51.100.9", "nobody@example.org", "geheim").await), "the user was guessed enough");
         assert!(kept(&users, "198.51.100.1".parse().unwrap(), "anna@example.org").is_err());
-        assert_eq!(say("198.51.100.2", "anna@example.org", "geheim").await, Verdict::Right);
+        assert_eq!(say("198.51.100.2", "anna@example.org", "geheim").await, Ok(()));
     }
 
     #[test]

@@ -13,9 +13,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 use zeroize::Zeroizing;
 
-use super::{Answer, Peer, Relay, auth};
-use crate::address::ReversePath;
+use super::{Answer, Peer, Relay, auth, tls};
+use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
+use crate::discovery::sources::login::Logins;
 use crate::relay::polls::watched;
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
@@ -49,6 +50,8 @@ pub(super) struct Context<R> {
     pub(super) settings: Arc<Settings>,
     pub(super) limits: Limits,
     pub(super) tls: Option<TlsAcceptor>,
+    /// Who may authenticate, where a directory says it.
+    pub(super) directory: Option<Arc<Logins>>,
 }
 
 impl<R> Context<R> {
@@ -118,8 +121,12 @@ struct Conversation<R: Relay> {
     address: SocketAddr,
     /// Who authenticated.
     user: Option<Box<str>>,
+    /// His addresses, by a directory.
+    sends_as: Option<Arc<[Mailbox]>>,
     trusted: bool,
     tls: bool,
+    /// The client's certificate is the tenant's.
+    certified: bool,
     peer: Option<Arc<Peer>>,
     transaction: Option<R::Transaction>,
     content: Content,
@@ -170,14 +177,19 @@ impl<R: Relay> Conversation<R> {
         if context.listener.believes(address.ip()) {
             session.allow_xclient();
         }
+        if context.listener.hears_of_clients_from(address.ip()) {
+            session.allow_xforward();
+        }
         let deadline = Instant::now() + context.limits.command_timeout;
         Conversation {
             session,
             context,
             address,
             user: None,
+            sends_as: None,
             trusted,
             tls,
+            certified: false,
             peer: None,
             transaction: None,
             content: Content::new(0),
@@ -188,7 +200,6 @@ impl<R: Relay> Conversation<R> {
     }
 
     async fn refuse_early_talker<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
-        debug!(address = %self.address, "talked before the greeting");
         let _ = self.session.step(b"\r\n");
         self.flush(stream).await
     }
@@ -200,8 +211,9 @@ impl<R: Relay> Conversation<R> {
         let mut stream =
             timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.tls = true;
+        self.certified = tls::is_tenants(&self.context.listener, stream.get_ref().1.peer_certificates());
         self.peer = None;
-        self.user = None;
+        (self.user, self.sends_as) = (None, None);
         self.session.tls_established();
         self.run(&mut stream).await?;
         close(&mut stream).await
@@ -320,22 +332,35 @@ impl<R: Relay> Conversation<R> {
             listener: Arc::clone(&self.context.listener),
             trusted: self.trusted,
             user: self.user.as_deref().map(str::to_owned),
+            sends_as: self.sends_as.clone().unwrap_or_default(),
+            certified: self.certified,
         }));
     }
 
     async fn password(&mut self, user: String, password: Zeroizing<String>) {
-        let users = self.context.listener.users.clone().unwrap_or_default();
-        let verdict = Box::pin(auth::judge(&users, self.address.ip(), &user, password)).await;
-        self.session.answer_password(&verdict);
-        if verdict == Verdict::Right {
-            self.authenticated(user);
+        let client = self.address.ip();
+        let judged = match &self.context.directory {
+            Some(directory) => Box::pin(auth::judge_by(directory, client, &user, password)).await,
+            None => {
+                let users = self.context.listener.users.clone().unwrap_or_default();
+                Box::pin(auth::judge(&users, client, &user, password)).await.map(|()| (user, None))
+            }
+        };
+        match judged {
+            Ok((user, sends_as)) => {
+                self.session.answer_password(&Verdict::Right);
+                self.sends_as = sends_as;
+                self.authenticated(user);
+            }
+            Err(verdict) => self.session.answer_password(&verdict),
         }
     }
 
     /// Holds until the connection ends: what EHLO said stays.
     fn authenticated(&mut self, user: String) {
         if let Some(peer) = &self.peer {
-            self.peer = Some(Arc::new(Peer { user: Some(user.clone()), ..Peer::clone(peer) }));
+            let sends_as = self.sends_as.clone().unwrap_or_default();
+            self.peer = Some(Arc::new(Peer { user: Some(user.clone()), sends_as, ..Peer::clone(peer) }));
         }
         self.user = Some(user.into_boxed_str());
     }
@@ -352,6 +377,7 @@ impl<R: Relay> Conversation<R> {
         }
         if let Some(login) = attributes.login {
             self.session.set_authenticated(login.is_some());
+            self.sends_as = None;
             self.user = login.map(String::into_boxed_str);
         }
     }

@@ -75,6 +75,7 @@ fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context
         starttls: false,
         tls_required: false,
         auth: if listener.users.is_some() { AuthOffer::Always } else { AuthOffer::Off },
+        scram: true,
         message_size: limits.message_size,
         recipients: limits.recipients,
     };
@@ -84,6 +85,7 @@ fn context(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> Arc<Context
         settings: Arc::new(settings),
         limits,
         tls: None,
+        directory: None,
     })
 }
 
@@ -165,6 +167,45 @@ async fn content_is_refused_while_it_grows() {
     assert_eq!(relay.dropped.load(Ordering::SeqCst), 1);
     say(&mut client, ENVELOPE, "354 ").await;
     say(&mut client, b".\r\n", "250 ").await;
+}
+
+const TO_ONE: &[u8] = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n";
+
+/// Chunks are handed on as DATA is, and what is refused while it grows, or cut off, brings nothing.
+#[tokio::test]
+async fn a18_chunks_are_handed_on_whole_or_not_at_all() {
+    let relay = Arc::new(Kept { growth_limit: Some(216_000), ..Kept::default() });
+    let (mut client, _stop) = in_memory(&relay, listener(), Limits::default());
+    read_to(&mut client, "220 ").await;
+    say(&mut client, b"EHLO client\r\n", "250 ").await;
+    // The fourth is refused however it is read: what is told lags by less than a chunk.
+    let chunk = b"line\r\n".repeat(12_000);
+    let (mut reader, mut writer) = tokio::io::split(client);
+    for (number, expected) in
+        [(3, ["250"; 6].to_vec()), (5, ["250", "250", "250", "250", "250", "452", "452", "452"].to_vec())]
+    {
+        let chunks = [format!("BDAT {}\r\n", chunk.len()).as_bytes(), &chunk].concat().repeat(number);
+        let wire = [TO_ONE, &chunks, b"BDAT 0 LAST\r\n"].concat();
+        let read = async {
+            let mut said = String::new();
+            while said.lines().count() < expected.len() {
+                said.push_str(&read_to(&mut reader, "").await);
+            }
+            said.lines().map(|line| line.split([' ', '-']).next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let (_, codes) = tokio::join!(writer.write_all(&wire), read);
+        assert_eq!(codes, expected);
+    }
+    let mut client = reader.unsplit(writer);
+    client.write_all(TO_ONE).await.unwrap();
+    client.write_all(b"BDAT 9 LAST\r\nhalf\r\n").await.unwrap();
+    drop(client);
+    while relay.dropped.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let messages = relay.messages.lock().unwrap();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].1, chunk.repeat(3));
 }
 
 #[tokio::test]
@@ -413,6 +454,41 @@ async fn a19_an_early_talker_is_refused() {
     client.read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "554 5.5.1 you talked before the greeting\r\n");
     assert!(relay.peers.lock().unwrap().is_empty());
+}
+
+/// With a delay before the greeting, who does not wait is refused at once; who waits is greeted, and so is who is trusted, without a delay.
+#[tokio::test]
+async fn a19_who_does_not_wait_for_a_delayed_greeting_is_refused() {
+    let relay = Arc::new(Kept::default());
+    let slow = Listener { greeting_delay: Duration::from_secs(3600), ..listener() };
+    let handle = start(slow.clone(), Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    let mut client = TcpStream::connect(handle.address()).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    // The server waits already.
+    while handle.counts().accepted.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    client.write_all(b"EHLO early\r\n").await.unwrap();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "554 5.5.1 you talked before the greeting\r\n");
+    assert_eq!(handle.counts().early.load(Ordering::Relaxed), 1);
+    // One that waits for its greeting does not hold up the end.
+    let waits = TcpStream::connect(handle.address()).await.unwrap();
+    while handle.counts().accepted.load(Ordering::Relaxed) == 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(handle.shut_down(Duration::from_secs(60)).await);
+    drop(waits);
+    let trusted = Listener { trusted_networks: vec!["127.0.0.0/8".parse().unwrap()], ..slow };
+    let short = Listener { greeting_delay: Duration::from_millis(20), ..listener() };
+    for listener in [trusted, short] {
+        let handle = start(listener, Limits::default(), &relay).await.serve(Arc::clone(&relay));
+        let mut client = TcpStream::connect(handle.address()).await.unwrap();
+        to_content(&mut client).await;
+        say(&mut client, b"x\r\n.\r\n", "250 ").await;
+        assert_eq!(handle.counts().early.load(Ordering::Relaxed), 0);
+    }
 }
 
 #[tokio::test]

@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::verify_server_name;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ServerConfig, crypto::aws_lc_rs};
 use tokio_rustls::TlsAcceptor;
 
 use super::ListenError;
-use crate::config::{ListenTls, Listener};
+use crate::config::{ListenTls, Listener, TenantCertificate};
+use crate::relay::hop::Roots;
 
 /// The acceptor of a listener that offers TLS.
 pub(super) fn acceptor(listener: &Listener) -> Result<Option<TlsAcceptor>, ListenError> {
@@ -46,12 +49,33 @@ pub(super) fn acceptor(listener: &Listener) -> Result<Option<TlsAcceptor>, Liste
         }
         Err(why) => return Err(error(certificate, format!("the first certificate cannot be used ({why})"))),
     }
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|why| error(certificate, why.to_string()))?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        .map_err(|why| error(certificate, why.to_string()))?;
+    let wanted = listener.tenant.as_ref().and_then(|tenant| tenant.certificate.as_ref());
+    let builder = match wanted {
+        None => builder.with_no_client_auth(),
+        // Without one TLS is done too, so that it is SMTP that says what is missing.
+        Some(TenantCertificate { ca, .. }) => {
+            let roots = Roots::file(ca).map_err(|why| error(ca, why.to_string()))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.store(), provider);
+            let verifier = verifier.allow_unauthenticated().build().map_err(|why| error(ca, why.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+/// Whether a client's certificate, which its CAs were checked for in the handshake, bears a name of the listener's tenant.
+pub(super) fn is_tenants(listener: &Listener, chain: Option<&[CertificateDer<'_>]>) -> bool {
+    let wanted = listener.tenant.as_ref().and_then(|tenant| tenant.certificate.as_ref());
+    let (Some(wanted), Some(first)) = (wanted, chain.and_then(<[_]>::first)) else { return false };
+    let Ok(certificate) = ParsedCertificate::try_from(first) else { return false };
+    wanted.names.iter().any(|name| {
+        ServerName::try_from(name.as_str()).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
+    })
 }
 
 fn explain(error: &PemError, wanted: &str) -> String {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Accepted, Content, Message, Output, Pipeline, QueueEntry};
+use crate::address::Mailbox;
 use crate::config::{Direction, Listener};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
@@ -25,6 +26,8 @@ pub struct Submitted {
     pub listener: String,
     /// The authenticated user who submitted it.
     pub user: Option<String>,
+    /// His addresses, by a directory.
+    pub sends_as: Arc<[Mailbox]>,
     /// It came from a trusted network.
     pub trusted: bool,
     /// The id of the mail in the log.
@@ -100,6 +103,8 @@ impl Pipeline {
             listener: Arc::new(Listener { lmtp: true, ..listener }),
             trusted: submitted.trusted,
             user: submitted.user.clone(),
+            sends_as: submitted.sends_as.clone(),
+            certified: true,
         };
         let outbound = |recipient: &crate::smtp::command::Recipient| Accepted {
             recipient: recipient.clone(),

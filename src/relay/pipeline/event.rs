@@ -10,6 +10,7 @@ use crate::mime::entity::Entity;
 use crate::relay::listen::{Answer, Peer};
 use crate::relay::refusal::Refusal;
 use crate::smtp::command::Reply;
+use crate::smtp::xforward::Forwarded;
 
 /// What is told of a message, gathered on its way.
 pub struct Event {
@@ -17,6 +18,8 @@ pub struct Event {
     way: Way,
     id: String,
     peer: String,
+    /// The client that the peer says it came from.
+    client: String,
     listener: String,
     from: String,
     to: String,
@@ -45,6 +48,7 @@ impl Event {
             way: Way::of_all(recipients.iter().map(|accepted| accepted.direction)),
             id: id.to_owned(),
             peer: peer.address.to_string(),
+            client: String::new(),
             listener: peer.listener.name.clone(),
             from: from.to_string(),
             to: to.join(","),
@@ -56,6 +60,11 @@ impl Event {
             spooled: 0,
             treat: Duration::ZERO,
         }
+    }
+
+    /// The peer says that it came from there.
+    pub fn client(&mut self, client: Option<&Forwarded>) {
+        self.client = client.map(ToString::to_string).unwrap_or_default();
     }
 
     pub fn message_id(&mut self, entity: &Entity) {
@@ -110,6 +119,7 @@ impl Event {
             target: "waxwing::message",
             id = self.id,
             peer = self.peer,
+            client = self.client,
             listener = self.listener,
             from = self.from,
             to = self.to,

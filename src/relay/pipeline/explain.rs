@@ -207,6 +207,8 @@ fn arrived(config: &Config, question: &Question) -> Result<Peer, ExplainError> {
             listener: Arc::new(listener.clone()),
             trusted: listener.trusts(address),
             user: None,
+            sends_as: Arc::default(),
+            certified: true,
         }
     };
     let takes =

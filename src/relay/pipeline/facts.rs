@@ -343,10 +343,16 @@ impl Lookup {
             Ok(from) => from,
             Err(why) => return MaySign::No(format!("there is no single author: {why}")),
         };
+        let senders = &peer.listener.senders;
+        if !senders.is_empty() && !senders.contains(from.domain()) {
+            return MaySign::No(format!("<{from}> is of no domain in `senders` of listener {}", peer.listener.name));
+        }
         match &peer.user {
             None if peer.trusted => MaySign::Yes,
             None => MaySign::No("the peer is not trusted".into()),
-            Some(user) if self.owns(user, from) => MaySign::Yes,
+            Some(user) if peer.sends_as.iter().any(|own| own.key() == from.key()) || self.owns(user, from) => {
+                MaySign::Yes
+            }
             Some(_) => MaySign::No(format!("<{from}> is no address of the authenticated user")),
         }
     }

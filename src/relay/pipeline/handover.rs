@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::event::Event;
 use super::{Content, Cut, Inner, Message, Output, Treated};
+use crate::address::Mailbox;
 use crate::config::{Direction, NextHop};
 use crate::mime::rope::Rope;
 use crate::relay::hop::{HopError, HopTransaction};
@@ -39,6 +41,8 @@ pub struct QueueEntry {
     pub listener: String,
     /// The authenticated user who submitted it.
     pub user: Option<String>,
+    /// His addresses, by a directory.
+    pub sends_as: Arc<[Mailbox]>,
     /// It came from a trusted network.
     pub trusted: bool,
     /// The content is CMS-encrypted as it is.
@@ -173,8 +177,14 @@ impl Inner {
             .map(|accepted| accepted.recipient.clone())
             .collect();
         let seven_bit = matches!(output.content, Content::Sealed(..));
+        // Of mail that is treated anew it is known already.
+        let client = match message.again {
+            true => message.parameters.client.clone(),
+            false => self.told_of(&message.peer, &message.parameters, &message.id, output.direction),
+        };
         let parameters = MailParameters {
             size: None,
+            client,
             body: if seven_bit { Body::SevenBit } else { message.parameters.body },
             ..message.parameters.clone()
         };
@@ -199,6 +209,7 @@ impl Inner {
             held,
             listener: message.peer.listener.name.clone(),
             user: message.peer.user.clone(),
+            sends_as: message.peer.sends_as.clone(),
             trusted: message.peer.trusted,
             encrypted,
             dup_possible,

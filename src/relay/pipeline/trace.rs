@@ -1,5 +1,7 @@
 //! Trace fields (RFC 5321 section 4.4), the loop token (A23), and the edits of a header on the way.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -10,6 +12,7 @@ use crate::address::{Domain, Mailbox};
 use crate::config::Direction;
 use crate::mime::header::{Header, HeaderWriter};
 use crate::relay::listen::Peer;
+use crate::smtp::command::MailParameters;
 
 /// The field that tells this gateway that a message passed it before.
 const LOOP_FIELD: &str = "X-Waxwing-Loop";
@@ -58,28 +61,40 @@ impl LoopTokens {
     }
 }
 
-/// The Received field. The recipient is named only where there is one: others may be blind copies.
+/// The Received field. The recipient is named only where there is one: others may be blind copies. Where the peer says that the mail came from
+/// a client of its own (XFORWARD), that client stands in the peer's place, and the peer beside it.
 pub fn received(
     hostname: &Domain,
     peer: &Peer,
-    smtputf8: bool,
+    parameters: &MailParameters,
     id: &str,
     only: Option<&Mailbox>,
     at: Timestamp,
 ) -> String {
-    let helo: String =
-        peer.helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
-    let helo = if helo.is_empty() { "unknown" } else { &helo };
-    let address = match peer.address.ip().to_canonical() {
-        std::net::IpAddr::V4(address) => format!("[{address}]"),
-        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    let at_peer = (peer.helo.as_str(), peer.address.ip());
+    let told = parameters.client.as_deref().and_then(|client| Some((client.helo.as_deref(), client.address?)));
+    let ((helo, address), by) = match told {
+        None => (at_peer, String::new()),
+        Some((helo, address)) => {
+            ((helo.unwrap_or_default(), address), format!("\r\n\t(forwarded by {})", literal(at_peer.1)))
+        }
     };
+    let helo: String = helo.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(*c)).take(255).collect();
+    let helo = if helo.is_empty() { "unknown" } else { &helo };
     let only = only.map(|mailbox| format!("\r\n\tfor <{mailbox}>")).unwrap_or_default();
     let date = at.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000");
     format!(
-        "Received: from {helo} ({address})\r\n\tby {hostname} (Waxwing) with {} id {id}{only};\r\n\t{date}\r\n",
-        protocol(peer, smtputf8)
+        "Received: from {helo} ({}){by}\r\n\tby {hostname} (Waxwing) with {} id {id}{only};\r\n\t{date}\r\n",
+        literal(address),
+        protocol(peer, parameters.smtputf8)
     )
+}
+
+fn literal(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    }
 }
 
 /// RFC 3848 and RFC 6531 section 4.3.
@@ -151,11 +166,14 @@ mod tests {
     use super::*;
     use crate::config::Listener;
     use crate::mime::entity::{Entity, MimeLimits};
+    use crate::smtp::xforward::Forwarded;
 
     fn peer(helo: &str, extended: bool, tls: bool, lmtp: bool) -> Peer {
         let listener = Listener { lmtp, ..Listener::new("l", "127.0.0.1:0".parse().unwrap(), Direction::Inbound) };
         let address = "[::ffff:192.0.2.1]:25".parse().unwrap();
-        Peer { address, helo: helo.into(), extended, tls, listener: Arc::new(listener), trusted: false, user: None }
+        let (helo, listener) = (helo.into(), Arc::new(listener));
+        let (trusted, user, sends_as, certified) = (false, None, Arc::default(), false);
+        Peer { address, helo, extended, tls, listener, trusted, user, sends_as, certified }
     }
 
     fn header(fields: &str) -> Header {
@@ -163,10 +181,14 @@ mod tests {
     }
 
     fn field(peer: &Peer, smtputf8: bool, only: Option<&Mailbox>) -> String {
+        field_of(peer, &MailParameters { smtputf8, ..MailParameters::default() }, only)
+    }
+
+    fn field_of(peer: &Peer, parameters: &MailParameters, only: Option<&Mailbox>) -> String {
         received(
             &Domain::parse("gw.example").unwrap(),
             peer,
-            smtputf8,
+            parameters,
             "1f",
             only,
             "2026-06-01T08:09:10Z".parse().unwrap(),
@@ -201,6 +223,20 @@ mod tests {
     fn a15_a_helo_cannot_break_out_of_received() {
         let text = field(&peer("x) by evil (\r\nBcc: y\0ü", true, false, false), false, None);
         assert!(text.starts_with("Received: from xbyevilBcc:y ([192.0.2.1])\r\n"), "{text}");
+        let client = Forwarded {
+            address: Some("2001:db8::7".parse().unwrap()),
+            helo: Some("x) by evil (\r\nBcc: y\0ü".into()),
+            ..Forwarded::default()
+        };
+        let parameters = MailParameters { client: Some(Arc::new(client)), ..MailParameters::default() };
+        let text = field_of(&peer("mail.example", true, false, false), &parameters, None);
+        let expected =
+            "Received: from xbyevilBcc:y ([IPv6:2001:db8::7])\r\n\t(forwarded by [192.0.2.1])\r\n\tby gw.example ";
+        assert!(text.starts_with(expected), "{text}");
+        // Who forwards without an address tells nothing that stands in Received.
+        let parameters = MailParameters { client: Some(Default::default()), ..MailParameters::default() };
+        let text = field_of(&peer("mail.example", true, false, false), &parameters, None);
+        assert!(text.starts_with("Received: from mail.example ([192.0.2.1])\r\n\tby gw.example "), "{text}");
     }
 
     #[test]

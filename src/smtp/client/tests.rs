@@ -67,6 +67,34 @@ fn pipelines_where_offered_and_waits_where_not() {
     assert_eq!(sent(&mut plain), "RCPT TO:<c@d.example>\r\n");
 }
 
+/// What is said of the client goes ahead of MAIL, in its group; a refusal of it refuses no mail.
+#[test]
+fn the_client_is_told_ahead_of_mail_where_that_is_offered() {
+    let address = Some("192.0.2.7".parse().unwrap());
+    let known = Forwarded { address, helo: Some("a.example".into()), ..Forwarded::default() };
+    let mut client = ready(&["PIPELINING", "XFORWARD ADDR HELO"]);
+    client.forward(Some(&known));
+    client.mail(&ReversePath::Null, &MailParameters::default()).unwrap();
+    client.rcpt(&to("c@d.example")).unwrap();
+    client.data();
+    assert_eq!(
+        sent(&mut client),
+        "XFORWARD ADDR=192.0.2.7\r\nXFORWARD HELO=a.example\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
+    );
+    let events = says(&mut client, "250 ok\r\n550 not you\r\n250 ok\r\n250 ok\r\n354 go\r\n").unwrap();
+    assert!(matches!(events.as_slice(), [Event::Mail(_), Event::Rcpt(_), Event::GoAhead]), "{events:?}");
+    // 421 answers MAIL, and not what went ahead of it.
+    let mut client = ready(&["PIPELINING", "XFORWARD ADDR"]);
+    client.forward(None);
+    client.mail(&ReversePath::Null, &MailParameters::default()).unwrap();
+    client.take_output();
+    client.input().extend_from_slice(b"421 4.3.2 later\r\n");
+    assert!(matches!(client.next_event(), Ok(Some(Event::Mail(reply))) if reply.code == 421));
+    let mut client = ready(&["PIPELINING"]);
+    client.forward(Some(&known));
+    assert_eq!(sent(&mut client), "");
+}
+
 #[test]
 fn nothing_follows_data_before_its_reply() {
     let mut client = ready(&["PIPELINING"]);
@@ -85,6 +113,7 @@ fn parameters_are_passed_on_where_offered_and_else_left_out() {
         smtputf8: false,
         ret: Some(Ret::Headers),
         envid: Some("a b+=é".into()),
+        client: None,
     };
     let mut recipient = to("c@d.example");
     recipient.parameters.notify = Some(Notify { success: false, failure: true, delay: true });

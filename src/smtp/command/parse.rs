@@ -2,7 +2,7 @@
 
 use super::{Body, Command, Enhanced, ForwardPath, MailParameters, Notify, RcptParameters, Reply, Ret};
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::smtp::xclient;
+use crate::smtp::{xclient, xforward};
 use zeroize::Zeroizing;
 
 /// Octets of a name in EHLO.
@@ -48,7 +48,8 @@ impl Command {
             b"VRFY" | b"EXPN" => Err(argument("an argument is missing")),
             b"AUTH" => auth(rest),
             b"XCLIENT" => xclient::attributes(rest).map(Command::XClient),
-            b"BDAT" => Ok(Command::Bdat),
+            b"XFORWARD" => xforward::attributes(rest).map(Command::XForward),
+            b"BDAT" => Ok(Command::Bdat(bdat(rest))),
             b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" => Ok(Command::Http),
             _ => Err(syntax("command not recognised")),
         }
@@ -74,6 +75,16 @@ fn name(rest: &str) -> Result<String, Reply> {
     } else {
         Err(argument("give your name as one domain or address literal"))
     }
+}
+
+/// `chunk-size [SP "LAST"]`, nothing else (RFC 3030 section 2).
+fn bdat(rest: &str) -> Option<(u64, bool)> {
+    let (size, last) = match rest.split_once(' ') {
+        None => (rest, false),
+        Some((size, last)) => (size, last.eq_ignore_ascii_case("LAST").then_some(true)?),
+    };
+    let digits = (1..=20).contains(&size.len()) && size.bytes().all(|octet| octet.is_ascii_digit());
+    Some((digits.then(|| size.parse().ok())??, last))
 }
 
 fn auth(rest: &str) -> Result<Command, Reply> {
@@ -324,7 +335,13 @@ mod tests {
         assert_eq!(parse("STARTTLS"), Ok(Command::StartTls));
         assert_eq!(parse("NOOP whatever"), Ok(Command::Noop));
         assert_eq!(parse("VRFY user"), Ok(Command::Vrfy));
-        assert_eq!(parse("BDAT 5 LAST"), Ok(Command::Bdat));
+        assert_eq!(parse("BDAT 5 last"), Ok(Command::Bdat(Some((5, true)))));
+        assert_eq!(parse("bdat 0"), Ok(Command::Bdat(Some((0, false)))));
+        for wrong in
+            ["BDAT", "BDAT LAST", "BDAT -1", "BDAT +1", "BDAT 1 LAST x", "BDAT 1  LAST", "BDAT 18446744073709551616"]
+        {
+            assert_eq!(parse(wrong), Ok(Command::Bdat(None)), "{wrong}");
+        }
         assert_eq!(parse("GET / HTTP/1.1"), Ok(Command::Http));
     }
 
@@ -342,6 +359,7 @@ mod tests {
             smtputf8: true,
             ret: Some(Ret::Headers),
             envid: Some("QQ+314".into()),
+            client: None,
         };
         assert_eq!(parameters, expected);
         assert_eq!(parse("MAIL FROM:<>"), Ok(Command::Mail(ReversePath::Null, MailParameters::default())));

@@ -50,8 +50,10 @@ impl Session {
         if self.hello != Some(true) || self.transaction.is_some() || self.authenticated {
             return self.error(Reply::new(503, Enhanced(5, 5, 1), "AUTH comes once, after EHLO and before MAIL"));
         }
-        let Some(mechanism) = Mechanism::parse(mechanism) else {
-            return self.error(Reply::new(504, Enhanced(5, 5, 4), "SCRAM-SHA-256, PLAIN and LOGIN are offered"));
+        let scram = self.settings.scram;
+        let offered = |mechanism: &Mechanism| scram || *mechanism != Mechanism::ScramSha256;
+        let Some(mechanism) = Mechanism::parse(mechanism).filter(offered) else {
+            return self.error(Reply::new(504, Enhanced(5, 5, 4), "EHLO tells the mechanisms that are offered"));
         };
         let initial = match initial {
             None => None,

@@ -27,6 +27,7 @@ pub(super) fn settings(lmtp: bool) -> Option<Settings> {
         starttls: true,
         tls_required: false,
         auth: AuthOffer::Always,
+        scram: true,
         message_size: 1000,
         recipients: 3,
     })

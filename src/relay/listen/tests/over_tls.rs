@@ -1,9 +1,10 @@
 use super::*;
-use crate::pki::authority::{NewKey, Recipe, issue_cached};
+use crate::config::{Tenant, TenantCertificate};
+use crate::pki::authority::{Issued, NewKey, Recipe, issue_cached};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use std::path::Path;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -62,12 +63,23 @@ impl ServerCertVerifier for Anybody {
 }
 
 async fn shake_hands(stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    shake_hands_as(stream, None).await
+}
+
+/// With a certificate of the client's own.
+async fn shake_hands_as(stream: TcpStream, client: Option<&Issued>) -> io::Result<TlsStream<TcpStream>> {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Anybody));
+    let config = match client {
+        None => config.with_no_client_auth(),
+        Some(client) => {
+            let chain = vec![CertificateDer::from(client.certificate.der().to_vec())];
+            config.with_client_auth_cert(chain, PrivateKeyDer::try_from(client.pkcs8.to_vec()).unwrap()).unwrap()
+        }
+    };
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("mx.example.org").unwrap(), stream).await
 }
 
@@ -103,6 +115,28 @@ async fn starttls_then_a_mail() {
     assert!(rest.starts_with("221 "));
 }
 
+/// After close_notify, which anybody may cut in front of what he sends, nothing more is heard.
+#[tokio::test]
+async fn a18_octets_after_close_notify_are_not_handled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = write_pair(folder.path(), "one");
+    let relay = Arc::new(Kept::default());
+    let handle = serve(ListenTls::Implicit { certificate, key }, &relay).await;
+    let mut client = shake_hands(TcpStream::connect(handle.address()).await.unwrap()).await.unwrap();
+    read_to(&mut client, "220 ").await;
+    say(&mut client, b"EHLO client\r\n", "250 ").await;
+    let (mut stream, mut tls) = client.into_inner();
+    tls.send_close_notify();
+    let mut wire = Vec::new();
+    tls.write_tls(&mut wire).unwrap();
+    wire.extend_from_slice(TO_ONE);
+    stream.write_all(&wire).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(handle.shut_down(Duration::from_secs(10)).await);
+    assert!(relay.peers.lock().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn implicit_tls_greets_inside() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,6 +147,46 @@ async fn implicit_tls_greets_inside() {
     to_content(&mut client).await;
     say(&mut client, b"x\r\n.\r\n", "250 ").await;
     assert!(relay.peers.lock().unwrap()[0].tls);
+}
+
+/// A client is the tenant's with a certificate by the tenant's CA that bears one of the names, and not otherwise.
+#[tokio::test]
+async fn a31_a_client_is_the_tenants_by_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = write_pair(folder.path(), "one");
+    let now = jiff::Timestamp::now();
+    let ca = issue_cached(&Recipe::authority("tenant root", now, NewKey::P256), None);
+    let other_ca = issue_cached(&Recipe::authority("other root", now, NewKey::P256), None);
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, pem("CERTIFICATE", ca.certificate.der())).unwrap();
+    let client = |host: &str, ca: &Issued| {
+        let mut recipe = Recipe::authority(host, now, NewKey::P256);
+        (recipe.ca, recipe.hosts) = (None, vec![host.to_owned()]);
+        (recipe.key_usage, recipe.email_protection) = (vec!["digitalSignature"], None);
+        issue_cached(&recipe, Some(ca))
+    };
+    let relay = Arc::new(Kept::default());
+    let names = vec![Domain::parse("out.tenant.example").unwrap()];
+    let tenant = Tenant { header: None, certificate: Some(TenantCertificate { names, ca: file }) };
+    let tls = ListenTls::Implicit { certificate, key };
+    let listener = Listener { tls, tenant: Some(tenant), ..listener() };
+    let handle = start(listener, Limits::default(), &relay).await.serve(Arc::clone(&relay));
+    for (client, certified) in [
+        (None, false),
+        (Some(client("out.tenant.example", &ca)), true),
+        (Some(client("out.neighbour.example", &ca)), false),
+    ] {
+        let stream = TcpStream::connect(handle.address()).await.unwrap();
+        let mut tls = shake_hands_as(stream, client.as_ref()).await.unwrap();
+        to_content(&mut tls).await;
+        assert_eq!(relay.peers.lock().unwrap().pop().unwrap().certified, certified);
+    }
+    // By another CA there is no session at all; TLS 1.3 tells the client after its own side of the handshake.
+    let stream = TcpStream::connect(handle.address()).await.unwrap();
+    if let Ok(mut tls) = shake_hands_as(stream, Some(&client("out.tenant.example", &other_ca))).await {
+        assert!(tls.read_u8().await.is_err());
+    }
+    assert!(relay.peers.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
