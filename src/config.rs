@@ -21,6 +21,7 @@ mod operation;
 mod policy;
 mod read;
 pub(crate) mod reader;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -34,6 +35,7 @@ pub use operation::{Audit, Landlock, Metrics, Run};
 #[cfg(feature = "server")]
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use read::fuzz_config;
+pub use routes::{ByMx, Direct, DomainPattern, DomainRoute, Exchanger, SourceAddresses, Target, Via};
 pub use users::{User, Users, fuzz_users};
 
 /// What is wrong in a configuration: file, line, key, what was found, what is allowed.
@@ -133,8 +135,8 @@ impl Listener {
     }
 }
 
-/// TLS towards a next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// TLS towards a next hop; what asks for more is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum HopTls {
     Off,
     /// STARTTLS where offered, any certificate.
@@ -156,6 +158,25 @@ pub struct NextHop {
     /// PEM file of the CAs that `tls = "verified"` believes; `None`: the system's.
     pub ca: Option<PathBuf>,
     pub lmtp: bool,
+    /// Addresses of ours that connections to it come from.
+    pub source: SourceAddresses,
+    /// It stands in the MX of a domain: it is found and judged by what the DNS says. `None`: the configuration names it.
+    pub exchanger: Option<Arc<Exchanger>>,
+}
+
+impl NextHop {
+    /// One that the configuration could name, without further keys.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            tls: HopTls::default(),
+            ca: None,
+            lmtp: false,
+            source: SourceAddresses::default(),
+            exchanger: None,
+        }
+    }
 }
 
 /// Bounds; every one has a default.
@@ -211,6 +232,10 @@ pub struct Config {
     pub outbound: Arc<Route>,
     /// Next hops of inbound mail (the mail server).
     pub inbound: Arc<Route>,
+    /// Other ways for some domains: the first that takes a domain holds.
+    pub routes: Vec<DomainRoute>,
+    /// How the DNS is asked for routes by MX.
+    pub direct: Direct,
     pub limits: Limits,
     pub delivery: Delivery,
     /// Folder of the embedded store.

@@ -566,7 +566,8 @@ impl<'a> Fields<'a> {
         let tls =
             *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
         let ca = self.option()?.map(PathBuf::from);
-        Some(NextHop { host, port, tls, ca, lmtp: self.flag()? })
+        // Where connections come from, and what the DNS says, is found again at each attempt.
+        Some(NextHop { tls, ca, lmtp: self.flag()?, ..NextHop::new(host, port) })
     }
 
     fn recipient(&mut self) -> Option<SpooledRecipient> {
