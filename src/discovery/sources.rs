@@ -41,6 +41,7 @@ use crate::store::keyring::hex;
 use crate::store::{BY_SMIMEA, CertStore, CertificateRecord, Identity, Note, Owner, Provenance, Revision, StoreError};
 
 pub use decide::stands_alone;
+pub(crate) use smimea::server as name_server;
 
 /// Look-ups of different mailboxes at once.
 pub const AT_ONCE: usize = 32;

@@ -134,7 +134,7 @@ impl Resolver {
 }
 
 /// A resolver that is asked over UDP, and over TCP where the answer does not fit.
-fn server(address: SocketAddr) -> NameServerConfig {
+pub(crate) fn server(address: SocketAddr) -> NameServerConfig {
     let on_port = |mut connection: ConnectionConfig| {
         connection.port = address.port();
         connection

@@ -115,6 +115,7 @@ impl Pipeline {
             at: Timestamp::now(),
             began: Instant::now(),
             again: true,
+            authentication: String::new(),
         }
     }
 }
