@@ -50,7 +50,10 @@ fn every_configuration_in_the_guides_is_valid_and_every_misspelled_key_in_it_is_
                 let (told, line) = (config_check(&file), before.lines().count());
                 let words = String::from_utf8(told.stdout).unwrap();
                 assert_eq!(told.status.code(), Some(1), "{name}, line {line}, is taken: {words}");
-                assert!(words.contains(&format!("waxwing.toml:{line}: ")), "{name}, line {line}, is not named: {words}");
+                assert!(
+                    words.contains(&format!("waxwing.toml:{line}: ")),
+                    "{name}, line {line}, is not named: {words}"
+                );
                 tried += 1;
             }
         }

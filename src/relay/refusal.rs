@@ -73,7 +73,7 @@ impl Refusal {
             Self::RelayDenied(recipient) => one(
                 550,
                 (5, 7, 1),
-                format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted-networks"),
+                format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted_networks"),
             ),
             Self::HiddenRoute(recipient) => {
                 one(550, (5, 7, 1), format!("<{recipient}>: a route in the local part is not followed"))

@@ -63,6 +63,7 @@ async fn dovecot_behind_waxwing() {
             password: PASSWORD.to_owned(),
         },
         world: local(world),
+        gateway: local(world),
         inbox: folder.join("mail/anna@example.org"),
         sees_client: true,
         unknown: "User doesn't exist",

@@ -2,15 +2,16 @@
 
 use std::fs;
 
-use crate::foreign::{Server, chroot, own, root};
+use crate::foreign::{Server, chroot, own, root, servers};
 use crate::page::Page;
 use crate::server::{free_ports, run};
 use crate::site::{Door, Flow, Site, local};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exim_through_waxwing() {
+    let Some(servers) = servers() else { return };
     let (site, page) = (Site::new().await, Page::open("exim.md"));
-    let Some(root) = root("exim", site.folder.path()) else { return };
+    let root = root(&servers, "exim", site.folder.path());
     let [world, users, from_world, from_users, back] = free_ports();
     let lines = |file, changes: &[(&str, String)]| page.adapted(file, "", changes);
     let main = lines(
@@ -74,6 +75,7 @@ async fn exim_through_waxwing() {
         site: &site,
         users: Door::Local(local(users)),
         world: local(world),
+        gateway: local(from_world),
         inbox: root.join("home/anna/Maildir"),
         sees_client: false,
         unknown: "Unknown user",

@@ -42,17 +42,19 @@ impl Drop for Server {
     }
 }
 
-/// The root of a server, copied to a folder; `None`: it is not here, or we are not root.
-pub fn root(server: &str, folder: &Path) -> Option<PathBuf> {
-    if !peers_present(&["openssl"]) {
-        return None;
-    }
+/// Where the roots are; `None`: they are not here, or we are not root.
+pub fn servers() -> Option<PathBuf> {
+    if peers_present(&["openssl"]) { outside::mail_servers() } else { None }
+}
+
+/// The root of a server, copied to a folder.
+pub fn root(servers: &Path, server: &str, folder: &Path) -> PathBuf {
     let root = folder.join(server);
-    run(Command::new("cp").arg("-a").arg(outside::mail_servers()?.join(server)).arg(&root));
+    run(Command::new("cp").arg("-a").arg(servers.join(server)).arg(&root));
     run(Command::new("mknod").args(["-m", "666"]).arg(root.join("dev/null")).args(["c", "1", "3"]));
     run(Command::new("mknod").args(["-m", "666"]).arg(root.join("dev/urandom")).args(["c", "1", "9"]));
     own(&root, "anna", "home/anna");
-    Some(root)
+    root
 }
 
 /// Gives a file or folder below a root to one of its users.

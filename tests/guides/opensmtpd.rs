@@ -3,15 +3,16 @@
 use std::fs;
 use std::process::Command;
 
-use crate::foreign::{Server, chroot, own, root};
+use crate::foreign::{Server, chroot, own, root, servers};
 use crate::page::Page;
 use crate::server::{free_ports, run};
 use crate::site::{Door, Flow, Site, local};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opensmtpd_behind_waxwing() {
+    let Some(servers) = servers() else { return };
     let (site, page) = (Site::new().await, Page::open("opensmtpd.md"));
-    let Some(root) = root("opensmtpd", site.folder.path()) else { return };
+    let root = root(&servers, "opensmtpd", site.folder.path());
     let [world, users, from_users, back] = free_ports();
     fs::create_dir_all(root.join("etc/ssl/private")).unwrap();
     fs::copy(site.path("tls.pem"), root.join("etc/ssl/mx.example.org.pem")).unwrap();
@@ -57,6 +58,7 @@ async fn opensmtpd_behind_waxwing() {
         site: &site,
         users: Door::Local(local(users)),
         world: local(world),
+        gateway: local(world),
         inbox: root.join("home/anna/Maildir"),
         sees_client: true,
         unknown: "Invalid recipient",

@@ -119,10 +119,13 @@ impl Door {
                      refused = server.sendmail(sender, to.split(','), mail.encode())\n\
                      server.quit()\n\
                      sys.exit(str(refused) if refused else 0)";
-                run(Command::new("python3")
-                    .args(["-c", program, &port.to_string()])
-                    .arg(ca)
-                    .args([user, password, from, &to.join(","), mail]));
+                run(Command::new("python3").args(["-c", program, &port.to_string()]).arg(ca).args([
+                    user,
+                    password,
+                    from,
+                    &to.join(","),
+                    mail,
+                ]));
             }
         }
     }
@@ -134,6 +137,8 @@ pub struct Flow<'s> {
     pub users: Door,
     /// Where the world hands in.
     pub world: SocketAddr,
+    /// Where mail of the world comes into the gateway.
+    pub gateway: SocketAddr,
     /// Anna's maildir.
     pub inbox: PathBuf,
     /// Whether the gateway sees the world's address, or the server in front of it alone.
@@ -158,8 +163,11 @@ impl Flow<'_> {
         self.out().await;
         self.inward().await;
         self.turned_away().await;
-        self.nothing_doubled(&["1-sealed", "2-signed", "3-plain", "8-both"], &["4-sealed", "5-plain", "6-tampered", "8-both"])
-            .await;
+        self.nothing_doubled(
+            &["1-sealed", "2-signed", "3-plain", "8-both"],
+            &["4-sealed", "5-plain", "6-tampered", "8-both"],
+        )
+        .await;
     }
 
     async fn out(&self) {
@@ -200,6 +208,11 @@ impl Flow<'_> {
         let mail = self.arrived("6-tampered").await;
         assert!(mail.contains("Agreed, signet.") && mail.contains("smime=fail"), "{mail}");
         assert!(!mail.contains("smime=pass") && !mail.contains("X-Waxwing-Signature: valid"), "{mail}");
+
+        // What has passed inwards does not pass again.
+        let again = self.arrived("5-plain").await.replace('\n', "\r\n");
+        let said = Client::connect(self.gateway).await.send(BOB, &[ANNA], again.as_bytes()).await;
+        assert!(said.octets.starts_with("554 5.4.6"), "{}", said.octets);
 
         // Among us and out in one.
         self.users.send(ANNA, &[ANNA, DORA], &plain(ANNA, ANNA, "8-both", "To us and to you.")).await;
@@ -250,10 +263,7 @@ impl Flow<'_> {
 
     /// The mail of this subject that the world has.
     pub async fn left(&self, wanted: &str) -> Mail {
-        self.waited(wanted, || {
-            self.site.world.mails().into_iter().find(|mail| subject(&mail.text()) == wanted)
-        })
-        .await
+        self.waited(wanted, || self.site.world.mails().into_iter().find(|mail| subject(&mail.text()) == wanted)).await
     }
 
     /// The mail of this subject in Anna's maildir, with LF.
@@ -275,7 +285,8 @@ impl Flow<'_> {
 
     fn mails(&self) -> Vec<String> {
         let Ok(list) = fs::read_dir(self.inbox.join("new")) else { return Vec::new() };
-        list.map(|entry| String::from_utf8(fs::read(entry.unwrap().path()).unwrap()).unwrap().replace("\r\n", "\n")).collect()
+        list.map(|entry| String::from_utf8(fs::read(entry.unwrap().path()).unwrap()).unwrap().replace("\r\n", "\n"))
+            .collect()
     }
 }
 

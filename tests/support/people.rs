@@ -139,7 +139,9 @@ pub fn sealed_by_bob(folder: &Path, subject: &str, text: &str) -> String {
     signed_by_bob(folder, text);
     openssl(
         folder,
-        &format!("cms -encrypt -in signed.eml -aes256 -from {BOB} -to {ANNA} -subject {subject} -out sealed.eml anna.pem"),
+        &format!(
+            "cms -encrypt -in signed.eml -aes256 -from {BOB} -to {ANNA} -subject {subject} -out sealed.eml anna.pem"
+        ),
     );
     crlf(&fs::read_to_string(folder.join("sealed.eml")).unwrap())
 }

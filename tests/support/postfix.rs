@@ -85,8 +85,7 @@ impl Postfix {
     pub fn launch(folder: &Path, port: u16, main: &str, services: &str) -> Self {
         let at = |name: &str| folder.join(name);
         fs::write(at("etc/main.cf"), main).unwrap();
-        let mut master =
-            format!("{services}postlog unix-dgram n - n - 1 postlogd\nvirtual unix y n n - - virtual\n");
+        let mut master = format!("{services}postlog unix-dgram n - n - 1 postlogd\nvirtual unix y n n - - virtual\n");
         for (service, program) in [
             ("pickup", "pickup"),
             ("cleanup", "cleanup"),
