@@ -66,6 +66,7 @@ async fn dovecot_behind_waxwing() {
         gateway: local(world),
         inbox: folder.join("mail/anna@example.org"),
         sees_client: true,
+        among_us: true,
         unknown: "User doesn't exist",
     };
     flow.both_ways().await;

@@ -68,7 +68,7 @@ async fn exim_through_waxwing() {
     );
     run(chroot(&root).args(["/usr/sbin/exim4", "-bV"]));
     let _gateway = site.gateway(&toml, &[from_world, from_users]);
-    let log = root.join("var/log/exim4/mainlog");
+    let log = site.folder.path().join("exim.log");
     let _exim = Server::start(chroot(&root).args(["/usr/sbin/exim4", "-bdf", "-q1m"]), log, &[world, users, back]);
 
     let flow = Flow {
@@ -78,6 +78,7 @@ async fn exim_through_waxwing() {
         gateway: local(from_world),
         inbox: root.join("home/anna/Maildir"),
         sees_client: false,
+        among_us: true,
         unknown: "Unknown user",
     };
     flow.both_ways().await;

@@ -61,6 +61,7 @@ async fn opensmtpd_behind_waxwing() {
         gateway: local(world),
         inbox: root.join("home/anna/Maildir"),
         sees_client: true,
+        among_us: true,
         unknown: "Invalid recipient",
     };
     flow.both_ways().await;

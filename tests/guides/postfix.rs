@@ -80,6 +80,7 @@ async fn postfix_with_a_content_filter() {
         gateway: local(from_world),
         inbox: postfix.folder.join("mail/anna"),
         sees_client: false,
+        among_us: true,
         unknown: "5.1.1",
     };
     flow.both_ways().await;
@@ -131,6 +132,7 @@ async fn postfix_behind_waxwing() {
         gateway: local(world),
         inbox: postfix.folder.join("mail/anna"),
         sees_client: true,
+        among_us: false,
         unknown: "5.1.1",
     };
     flow.both_ways().await;
