@@ -79,12 +79,16 @@ async fn postfix_with_a_content_filter() {
         world: local(world),
         gateway: local(from_world),
         inbox: postfix.folder.join("mail/anna"),
-        sees_client: false,
+        sees_client: true,
         among_us: true,
         unknown: "5.1.1",
     };
     flow.both_ways().await;
     flow.forwarded("forward@example.org", 1).await;
+    // On both sides.
+    let log = fs::read_to_string(folder.join("log")).unwrap();
+    let told = log.lines().filter(|line| line.contains("/opened/") && line.contains("client=unknown[127.0.0.9]"));
+    assert!(told.count() >= 3, "{log}");
 
     // A machine of ours that relays through port 25.
     let mut machine = Client::connect_from("127.0.0.7".parse().unwrap(), local(world)).await;
