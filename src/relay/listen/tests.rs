@@ -470,7 +470,8 @@ async fn a19_who_does_not_wait_for_a_delayed_greeting_is_refused() {
     }
     client.write_all(b"EHLO early\r\n").await.unwrap();
     let mut rest = String::new();
-    client.read_to_string(&mut rest).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(60), client.read_to_string(&mut rest)).await;
+    heard.expect("who talks early waits for the whole delay").unwrap();
     assert_eq!(rest, "554 5.5.1 you talked before the greeting\r\n");
     assert_eq!(handle.counts().early.load(Ordering::Relaxed), 1);
     // One that waits for its greeting does not hold up the end.
