@@ -68,10 +68,10 @@ impl Day {
         Self { house, began: Timestamp::now(), users: Vec::new(), mails: 0, opened: 0 }
     }
 
-    /// A certificate that began `hour` hours after the day did, two days ago.
-    fn issue(&self, address: &str, hour: i64, ended: bool) -> Certificate {
+    /// A certificate that began so many minutes after the day did, two days ago.
+    fn issue(&self, address: &str, minutes: i64, ended: bool) -> Certificate {
         let mut recipe = Recipe::mailbox(address, self.began, NewKey::P256);
-        recipe.not_before = self.began - SignedDuration::from_hours(48 - hour);
+        recipe.not_before = self.began - SignedDuration::from_hours(48) + SignedDuration::from_mins(minutes);
         if ended {
             recipe.not_after = self.began - SignedDuration::from_hours(1);
         }
@@ -81,15 +81,16 @@ impl Day {
     /// A user comes with a certificate that is over, mail from that time, and one that is in use.
     fn comes(&mut self, hour: i64) {
         let address = format!("user{}@ours.example", self.users.len());
-        let ended = self.issue(&address, -100, true);
+        let ended = self.issue(&address, -6_000, true);
         let says = format!("before everything {address}");
         let old = Kept { message: sealed_to(&ended, &address, &says), says };
-        let current = self.issue(&address, hour, false);
+        let current = self.issue(&address, hour * 60, false);
         self.users.push(User { address, generations: vec![ended, current], disabled: false, mail: vec![old] });
     }
 
+    /// Half past the hour: who came in it has a certificate that began with it, and of two that began at once neither is the newest.
     fn rotates(&mut self, at: usize, hour: i64) {
-        let certificate = self.issue(&self.users[at].address.clone(), hour, false);
+        let certificate = self.issue(&self.users[at].address.clone(), hour * 60 + 30, false);
         self.users[at].generations.push(certificate);
     }
 
