@@ -75,7 +75,11 @@ pub struct TenantCertificate {
 }
 
 pub(super) fn tenant(section: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Tenant> {
-    let header = section.get("tenant_header", |value| TenantHeader::parse(&text(value)?, read_file));
+    let header = section.get("tenant_header", |value| Ok(TenantHeader::parse(&text(value)?, read_file)));
+    // What is wrong may be most of the secret: it is in no log.
+    let header = header.and_then(|read| {
+        read.map_err(|expected| section.complain("tenant_header", "a value that is not shown", expected)).ok()
+    });
     let names = section.get("tenant_certificate", list(|text| Domain::parse(text).map_err(|error| error.to_string())));
     let ca = section.get("tenant_ca", parsed(|text| Ok::<_, String>(PathBuf::from(text))));
     let certificate = match (names, ca) {

@@ -183,6 +183,16 @@ fn a_wrong_value_says_what_was_found_and_what_is_allowed() {
 }
 
 #[test]
+fn a31_an_error_never_shows_a_tenants_secret() {
+    for wrong in ["X-Tenant: almost-secret", "X-Tenant: almost-secret with a space", "X Tenant: almost-secret-and-long"]
+    {
+        let errors = with("# tls = \"off\"", &format!("tenant_header = \"{wrong}\""));
+        assert_eq!(errors[0].key, "listener[1].tenant_header");
+        assert!(!format!("{errors:?} {}", errors[0]).contains("almost-secret"), "{}", errors[0]);
+    }
+}
+
+#[test]
 fn what_is_asked_of_certificates_and_answers_is_read() {
     use crate::policy::SignWith;
     let changed = |line: &str, other: &str| {
