@@ -22,6 +22,7 @@ mod policy;
 mod rates;
 mod read;
 pub(crate) mod reader;
+mod routes;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use operation::{Audit, Landlock, Metrics, Run};
 pub(crate) use policy::{DERIVATIONS, DIGESTS, TRANSPORTS, WRITTEN};
 pub use rates::{Rate, Rates};
 pub use read::fuzz_config;
+pub use routes::{ByMx, Direct, DomainPattern, DomainRoute, Exchanger, SourceAddresses, Target, Via};
 pub use tenant::{Tenant, TenantCertificate, TenantHeader, shared_cloud};
 pub use users::{User, Users, fuzz_users};
 
@@ -162,8 +164,8 @@ impl Listener {
     }
 }
 
-/// TLS towards a next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// TLS towards a next hop; what asks for more is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum HopTls {
     Off,
     /// STARTTLS where offered, any certificate.
@@ -187,6 +189,26 @@ pub struct NextHop {
     pub lmtp: bool,
     /// It is told with XFORWARD from which client a mail came, where it offers that.
     pub xforward: bool,
+    /// Addresses of ours that connections to it come from.
+    pub source: SourceAddresses,
+    /// It stands in the MX of a domain: it is found and judged by what the DNS says. `None`: the configuration names it.
+    pub exchanger: Option<Arc<Exchanger>>,
+}
+
+impl NextHop {
+    /// One that the configuration could name, without further keys.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            tls: HopTls::default(),
+            ca: None,
+            lmtp: false,
+            xforward: false,
+            source: SourceAddresses::default(),
+            exchanger: None,
+        }
+    }
 }
 
 /// Bounds; every one has a default.
@@ -244,6 +266,10 @@ pub struct Config {
     pub outbound: Arc<Route>,
     /// Next hops of inbound mail (the mail server).
     pub inbound: Arc<Route>,
+    /// Other ways for some domains: the first that takes a domain holds.
+    pub routes: Vec<DomainRoute>,
+    /// How the DNS is asked for routes by MX.
+    pub direct: Direct,
     pub limits: Limits,
     pub delivery: Delivery,
     /// Folder of the embedded store.

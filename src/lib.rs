@@ -107,11 +107,14 @@ pub mod store;
 /// Outside sources of certificates: what they find enters the store with its provenance.
 pub mod discovery {
     #[cfg(feature = "server")]
+    /// The DNS, with DNSSEC validated here.
+    pub(crate) mod dnssec;
+    #[cfg(feature = "server")]
     /// Certificates and capabilities out of signed mail (A10).
     pub mod harvest;
     /// P: LDAP (RFC 4511): requests and answers, filters.
     pub mod ldap;
-    /// P: SMIMEA records (RFC 8162): where they stand, what they say of a certificate.
+    /// P: SMIMEA and TLSA records (RFC 8162, RFC 6698): where they stand, what they say of a certificate.
     pub mod smimea;
     #[cfg(feature = "server")]
     /// Directories and the DNS, asked when the store has nothing that may be used.
@@ -127,6 +130,8 @@ pub mod relay {
     pub mod current;
     /// Hands over what is spooled, with retries, and tells the sender when it fails for good.
     pub mod deliver;
+    /// Delivery by MX: what the DNS and a domain's policy say of where its mail goes, and how.
+    pub mod direct;
     /// Looks once a day whose certificates run out.
     pub mod expiry;
     /// CRLs and OCSP responses over HTTP.

@@ -187,7 +187,7 @@ async fn ten_thousand_entries_come_back_after_a_restart() {
                 parameters: RcptParameters::default(),
             }],
         };
-        let hop = NextHop { host: "mx".into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false, xforward: false };
+        let hop = NextHop { tls: HopTls::Off, ..NextHop::new("mx", 25) };
         NewEntry::new(envelope, hop, Direction::Outbound, Rope::from(Bytes::from(vec![b'x'; 10_000])))
     };
     for hundred in 0..100 {

@@ -12,23 +12,23 @@
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use support::Sink;
 use support::house::{House, Plan, plain};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use support::mx::{Mx, StartTls};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
 
 const ANNA: &str = "anna@ours.example";
@@ -62,148 +62,6 @@ fn write_certificate(folder: &Path, name: &str, issued: &Issued) -> PathBuf {
 }
 
 // ---- Next hops
-
-/// How a next hop answers STARTTLS.
-#[derive(Clone, Copy, PartialEq)]
-enum StartTls {
-    /// Offered and done.
-    Done,
-    /// Not offered: an old server, or one in between who took the line out.
-    Stripped,
-    /// Offered, then this reply.
-    Answer(&'static str),
-}
-
-/// A next hop with TLS, which keeps apart what came in clear and what came under TLS.
-#[derive(Clone)]
-struct Mx {
-    address: SocketAddr,
-    state: Arc<Mutex<MxState>>,
-}
-
-struct MxState {
-    identity: Option<Arc<ServerConfig>>,
-    start: StartTls,
-    clear: String,
-    sealed: String,
-    connections: usize,
-}
-
-impl Mx {
-    async fn start(start: StartTls, identity: Option<&Issued>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let state = MxState {
-            identity: identity.map(server),
-            start,
-            clear: String::new(),
-            sealed: String::new(),
-            connections: 0,
-        };
-        let mx = Self { address: listener.local_addr().unwrap(), state: Arc::new(Mutex::new(state)) };
-        let accepting = mx.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let mx = accepting.clone();
-                tokio::spawn(async move { mx.serve(stream).await });
-            }
-        });
-        mx
-    }
-
-    fn becomes(&self, start: StartTls, identity: &Issued) {
-        let mut state = self.state.lock().unwrap();
-        (state.start, state.identity) = (start, Some(server(identity)));
-    }
-
-    fn clear(&self) -> String {
-        self.state.lock().unwrap().clear.clone()
-    }
-
-    fn sealed(&self) -> String {
-        self.state.lock().unwrap().sealed.clone()
-    }
-
-    async fn until(&self, what: impl Fn(&MxState) -> bool) {
-        let waited = tokio::time::timeout(Duration::from_secs(60), async {
-            while !what(&self.state.lock().unwrap()) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        });
-        waited.await.unwrap_or_else(|_| panic!("clear: {}\nTLS: {}", self.clear(), self.sealed()));
-    }
-
-    async fn serve(&self, stream: TcpStream) -> Option<()> {
-        let (start, identity) = {
-            let mut state = self.state.lock().unwrap();
-            state.connections += 1;
-            (state.start, state.identity.clone())
-        };
-        let mut stream = BufReader::new(stream);
-        stream.write_all(b"220 mx.example ESMTP\r\n").await.ok()?;
-        let wants_tls = self.talk(&mut stream, start, false).await?;
-        if !wants_tls {
-            return None;
-        }
-        let stream = TlsAcceptor::from(identity?).accept(stream.into_inner()).await.ok()?;
-        self.talk(&mut BufReader::new(stream), StartTls::Stripped, true).await;
-        None
-    }
-
-    /// Till the end, or till TLS begins.
-    async fn talk<S: AsyncBufRead + AsyncWrite + Unpin>(
-        &self,
-        stream: &mut S,
-        start: StartTls,
-        tls: bool,
-    ) -> Option<bool> {
-        let mut in_data = false;
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).await.ok()? == 0 {
-                return Some(false);
-            }
-            {
-                let mut state = self.state.lock().unwrap();
-                let log = if tls { &mut state.sealed } else { &mut state.clear };
-                log.push_str(&line);
-            }
-            if in_data && line != ".\r\n" {
-                continue;
-            }
-            let reply: &str = match line.get(..4).unwrap_or_default() {
-                _ if in_data => {
-                    in_data = false;
-                    "250 2.0.0 taken\r\n"
-                }
-                "EHLO" if start == StartTls::Stripped => "250 mx.example\r\n",
-                "EHLO" => "250-mx.example\r\n250 STARTTLS\r\n",
-                "STAR" => match start {
-                    StartTls::Answer(reply) => reply,
-                    _ => "220 go\r\n",
-                },
-                "DATA" => {
-                    in_data = true;
-                    "354 go\r\n"
-                }
-                "QUIT" => "221 bye\r\n",
-                _ => "250 2.0.0 ok\r\n",
-            };
-            stream.write_all(reply.as_bytes()).await.ok()?;
-            if line.starts_with("STAR") && start == StartTls::Done {
-                return Some(true);
-            }
-        }
-    }
-}
-
-fn server(issued: &Issued) -> Arc<ServerConfig> {
-    let chain = vec![CertificateDer::from(issued.certificate.der().to_vec())];
-    let key = PrivateKeyDer::try_from(issued.pkcs8.to_vec()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap())
-}
 
 /// A gateway whose outbound mail goes to `mx` with this `tls`.
 async fn house(mx: &Mx, tls: &str, ca: Option<&Path>) -> House {

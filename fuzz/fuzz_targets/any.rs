@@ -53,6 +53,7 @@ static BODIES: &[(&str, Body)] = &[
     ("store_header", waxwing::store::keyring::fuzz_store_header),
     ("store_record", waxwing::store::record::fuzz_store_record),
     ("strip", waxwing::smime::verdict::fuzz_strip),
+    ("sts", waxwing::relay::direct::sts::fuzz_sts),
     ("users", waxwing::config::fuzz_users),
     ("xforward", waxwing::smtp::xforward::fuzz_xforward),
 ];

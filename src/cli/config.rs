@@ -8,7 +8,8 @@ use clap::Subcommand;
 use super::{CommandResult, Context, Failure, NOT_GOOD, read_config, shown};
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
-use crate::config::{Config, ConfigError, KekSources, ListenTls, Listener, shared_cloud};
+use crate::config::{Config, ConfigError, KekSources, ListenTls, Listener, SourceAddresses, shared_cloud};
+use crate::discovery::dnssec;
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -139,13 +140,7 @@ fn warnings(config: &Config) -> Vec<String> {
             ));
         }
     }
-    for (name, route) in [("outbound", &config.outbound), ("inbound", &config.inbound)] {
-        for ca in route.hops().filter_map(|one| one.hop.ca.as_ref()) {
-            if let Err(error) = Roots::file(ca) {
-                warnings.push(format!("next_hop.{name}: ca {}: {error}; the gateway will not start", ca.display()));
-            }
-        }
-    }
+    warnings.extend(ways_that_fail(config));
     warnings.extend(rules_that_disappoint(config));
     for place in config.kek.iter().filter(|place| KekSources::credential(place).is_none()) {
         if let Err(error) = std::fs::File::open(place) {
@@ -177,6 +172,33 @@ fn doubts_of_tenants(listener: &Listener) -> Vec<String> {
     }
     if let Some(Err(error)) = tenant.certificate.as_ref().map(|certificate| Roots::file(&certificate.ca)) {
         warnings.push(format!("listener {name:?}: tenant_ca: {error}; the gateway will not start"));
+    }
+    warnings
+}
+
+/// Next hops and routes that cannot be spoken to as they say.
+fn ways_that_fail(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut look = |name: &str, ca: Option<&Path>, source: &SourceAddresses| {
+        if let Some((ca, Err(error))) = ca.map(|ca| (ca, Roots::file(ca))) {
+            warnings.push(format!("{name}: ca {}: {error}; the gateway will not start", ca.display()));
+        }
+        for address in source.all() {
+            if let Err(error) = std::net::UdpSocket::bind((address, 0)) {
+                warnings.push(format!("{name}: source {address}: {error}; no mail goes from there"));
+            }
+        }
+    };
+    for (name, route) in config.named_hosts() {
+        route.hops().for_each(|one| look(&name, one.hop.ca.as_deref(), &one.hop.source));
+    }
+    config.by_mx().for_each(|(name, way)| look(&name, way.ca.as_deref(), &way.source));
+    if config.by_mx().next().is_some() {
+        look("direct", config.direct.mta_sts_ca.as_deref(), &SourceAddresses::default());
+        let anchors = config.direct.trust_anchor.as_deref().map(dnssec::anchors);
+        if let Some(Err(why)) = anchors {
+            warnings.push(format!("direct: {why}; the gateway will not start"));
+        }
     }
     warnings
 }

@@ -220,14 +220,7 @@ async fn pass_or_say(house: &mut House, sample: &Sample, result: &mut Passed) ->
 /// Sends through the gateway, as a mail server would.
 async fn send(hops: &Hops, to: SocketAddr, from: &str, recipients: &[&str], message: &Bytes) -> Result<(), String> {
     let mailbox = |text: &str| Mailbox::parse(text).map_err(|error| error.to_string());
-    let hop = NextHop {
-        host: to.ip().to_string(),
-        port: to.port(),
-        tls: HopTls::Off,
-        ca: None,
-        lmtp: false,
-        xforward: false,
-    };
+    let hop = NextHop { tls: HopTls::Off, ..NextHop::new(to.ip().to_string(), to.port()) };
     let mut list = Vec::new();
     for recipient in recipients {
         list.push(Recipient { mailbox: mailbox(recipient)?, parameters: RcptParameters::default() });

@@ -213,6 +213,7 @@ fn start_failure(error: StartError) -> Failure {
             "another program may have the address (look with: ss -ltnp), or the file is wrong; change the listener in the configuration"
         }
         StartError::Hop { .. } => "ca has to be a PEM file that we may read; look with: waxwing config check",
+        StartError::Direct(_) => "change [direct] in the configuration; look with: waxwing config check",
         StartError::Folder { .. } => "stop the other process, or change spool in the configuration",
         StartError::Spool(_) => "look at the disk",
         StartError::Kek(_) => "check kek in the configuration",

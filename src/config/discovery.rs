@@ -386,17 +386,16 @@ fn server(text: &str, start: LdapTls) -> Result<LdapServer, String> {
 }
 
 fn smimea(section: &Section<'_, '_>) -> Smimea {
-    let servers = section.get(
-        "servers",
-        list(|text| {
-            let with_port = text.parse::<SocketAddr>().ok();
-            let bare = || text.parse().ok().map(|address| SocketAddr::new(address, 53));
-            with_port.or_else(bare).ok_or_else(|| "expected addresses of resolvers, such as \"127.0.0.1:53\"".into())
-        }),
-    );
     Smimea {
-        servers: servers.unwrap_or_default(),
+        servers: section.get("servers", list(resolver)).unwrap_or_default(),
         trust_anchor: section.get("trust_anchor", text).map(PathBuf::from),
         dane_alone: section.get("dane_alone", boolean).unwrap_or(false),
     }
+}
+
+/// The address of a resolver, with its port or without.
+pub(super) fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let bare = || text.parse().ok().map(|address| SocketAddr::new(address, 53));
+    with_port.or_else(bare).ok_or_else(|| "expected addresses of resolvers, such as \"127.0.0.1:53\"".into())
 }

@@ -132,6 +132,19 @@ pub(super) fn routes(top: &Section<'_, '_>) -> (Option<Route>, Option<Route>) {
     both
 }
 
+/// The next hop that a `[[route]]` is, or those in it.
+pub(super) fn hops_of(section: &Section<'_, '_>) -> Option<Route> {
+    match (section.has("host"), section.has("next_hop")) {
+        (false, true) => route(section, "next_hop"),
+        (true, false) => Route::new(route_hop(section).into_iter().collect()),
+        (both, _) => {
+            let found = if both { "host beside next_hop" } else { "nothing" };
+            section.complain("host", found, "expected one of host = …, [[route.next_hop]] with hosts, and mx = true");
+            None
+        }
+    }
+}
+
 fn route(hops: &Section<'_, '_>, key: &'static str) -> Option<Route> {
     let Some(value) = hops.value(key) else {
         hops.complain(key, "nothing", format!("expected [next_hop.{key}] with host and port"));
@@ -164,28 +177,43 @@ fn route(hops: &Section<'_, '_>, key: &'static str) -> Option<Route> {
 
 fn route_hop(section: &Section<'_, '_>) -> Option<RouteHop> {
     let default = RouteHop::from(hop(section)?);
-    let count = |key, high, default| {
-        let low = if key == "connections" { 2 } else { 1 };
-        let read = section.get(key, integer(low, high)).and_then(|number| usize::try_from(number).ok());
-        read.unwrap_or(default)
-    };
     let preference = section.get("preference", integer(0, 65_535)).and_then(|number| u16::try_from(number).ok());
-    let connections = count("connections", 100_000, default.connections);
-    let spool_connections = count("spool_connections", 1_000, default.spool_connections.min(connections / 2).max(1));
-    if spool_connections >= connections {
-        let found = format!("{spool_connections} of {connections} connections");
-        section.complain(
-            "spool_connections",
-            found,
-            "expected fewer than `connections`: mail also goes straight through",
-        );
-    }
+    let RouteHop { connections, spool_connections, .. } = default;
+    let Counts { connections, spool_connections } = Counts::read(section, Counts { connections, spool_connections });
     Some(RouteHop {
         preference: preference.unwrap_or(default.preference),
         connections,
         spool_connections,
         hop: default.hop,
     })
+}
+
+/// Mails under way at once: see [`RouteHop`].
+pub(super) struct Counts {
+    pub(super) connections: usize,
+    pub(super) spool_connections: usize,
+}
+
+impl Counts {
+    pub(super) fn read(section: &Section<'_, '_>, default: Self) -> Self {
+        let count = |key, high, default| {
+            let low = if key == "connections" { 2 } else { 1 };
+            let read = section.get(key, integer(low, high)).and_then(|number| usize::try_from(number).ok());
+            read.unwrap_or(default)
+        };
+        let connections = count("connections", 100_000, default.connections);
+        let spool_connections =
+            count("spool_connections", 1_000, default.spool_connections.min(connections / 2).max(1));
+        if spool_connections >= connections {
+            let found = format!("{spool_connections} of {connections} connections");
+            section.complain(
+                "spool_connections",
+                found,
+                "expected fewer than `connections`: mail also goes straight through",
+            );
+        }
+        Self { connections, spool_connections }
+    }
 }
 
 fn hop(section: &Section<'_, '_>) -> Option<NextHop> {
@@ -205,7 +233,8 @@ fn hop(section: &Section<'_, '_>) -> Option<NextHop> {
         section.complain("ca", "CAs beside a `tls` that asks for none", "expected tls = \"verified\", or no ca");
     }
     let xforward = section.get("xforward", boolean).unwrap_or(false);
-    Some(NextHop { host: host?, port, tls, ca, lmtp, xforward })
+    let source = super::routes::source(section);
+    Some(NextHop { host: host?, port, tls, ca, lmtp, xforward, source, exchanger: None })
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -70,6 +70,8 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let self_check = top.get("self_check", boolean).unwrap_or(true);
     let listeners = listeners(top, read_file);
     let (outbound, inbound) = super::hops::routes(top);
+    let routes = super::routes::routes(top);
+    let direct = top.section("direct").map(super::routes::direct).unwrap_or_default();
     let limits = top.section("limits").map_or_else(Limits::default, limits);
     let retry = top.section("retry").map_or_else(Retry::default, retry);
     let fetch = top.section("revocation").map_or_else(Fetch::default, fetch);
@@ -78,11 +80,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let harvest = top.section("harvest").map(|section| super::harvest::harvest(section, read_file)).unwrap_or_default();
     let etcd = top.section("etcd").and_then(|one| super::etcd::etcd(one, hostname.as_ref().map(Domain::as_str)));
     let discovery = super::discovery::discovery(top, read_file);
-    let subject_tags = top.section("marks").is_some_and(|marks| {
-        let tags = marks.get("subject_tags", boolean).unwrap_or(false);
-        marks.finish();
-        tags
-    });
+    let subject_tags = top.section("marks").is_some_and(marks);
     let metrics = top.section("metrics").and_then(super::operation::metrics);
     let audit = top.section("audit").and_then(super::operation::audit);
     let run = top.section("run").map(super::operation::run).unwrap_or_default();
@@ -101,6 +99,8 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         listeners,
         outbound: outbound?.into(),
         inbound: inbound?.into(),
+        routes,
+        direct,
         limits,
         delivery,
         store: store?,
@@ -123,6 +123,13 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         audit,
         run,
     })
+}
+
+/// Whether subjects are tagged.
+fn marks(section: Section<'_, '_>) -> bool {
+    let tags = section.get("subject_tags", boolean).unwrap_or(false);
+    section.finish();
+    tags
 }
 
 fn kek(text: &str) -> Result<PathBuf, String> {

@@ -420,3 +420,74 @@ fn sources_are_read_and_what_is_dangerous_of_them_is_refused() {
         matches!(&config.discovery[0].kind, SourceKind::Ldap(ldap) if ldap.aliases && ldap.servers[1].port == 1389)
     );
 }
+
+fn routed(text: &str) -> Result<Config, Vec<ConfigError>> {
+    parse(&DOCUMENTED.replace("\n[limits]\n", &format!("\n{text}\n[limits]\n")))
+}
+
+#[test]
+fn the_first_route_that_takes_a_domain_and_direction_holds() {
+    let text = "[[route]]\ndomain = [\"a.example\", \"*.b.example\"]\ndirection = \"outbound\"\nlmtp = true\nhost = \"one\"\n\
+         [[route]]\ndomain = \"a.example\"\ndirection = \"inbound\"\nmx = false\n[[route.next_hop]]\nhost = \"two\"\n\
+         [[route.next_hop]]\nhost = \"three\"\npreference = 5\n\
+         [[route]]\ndomain = \"*\"\ndirection = \"outbound\"\nmx = true\nport = 26\ntls = \"verified\"\nsource = [\"192.0.2.1\", \"2001:db8::1\"]\n";
+    let config = routed(text).unwrap();
+    let target = |direction, domain: &str| config.target(direction, &Domain::parse(domain).unwrap());
+    let hop = |direction, domain: &str| target(direction, domain).hop();
+    let (out, inward) = (Direction::Outbound, Direction::Inbound);
+    for (direction, domain, host, port) in [
+        (out, "a.example", "one", 24),
+        (out, "x.b.example", "one", 24),
+        (out, "b.example", "b.example", 26),
+        (out, "xb.example", "xb.example", 26),
+        (inward, "a.example", "three", 25),
+        (inward, "b.example", "127.0.0.1", 10026),
+        (out, "partner.example", "mx.partner.example", 25),
+    ] {
+        let hop = hop(direction, domain);
+        assert_eq!((hop.host.as_str(), hop.port), (host, port), "{domain}");
+    }
+    assert!(
+        target(out, "a.example") == target(out, "y.b.example") && target(out, "c.example") != target(out, "d.example")
+    );
+    let Target::Domain(_, way) = target(out, "c.example") else { panic!() };
+    assert!(way.dane && way.mta_sts && way.source.v4.is_some() && way.source.v6.is_some());
+    assert_eq!(way.tls, HopTls::Verified);
+}
+
+#[test]
+fn a_bad_route_is_told_with_its_key() {
+    let by_mx = "[[route]]\ndomain = \"*\"\ndirection = \"outbound\"\nmx = true\n";
+    let to_host = "[[route]]\ndomain = \"a.example\"\ndirection = \"outbound\"\nhost = \"one\"\n";
+    routed(&format!("{to_host}{by_mx}")).unwrap();
+    for (text, key) in [
+        (by_mx.replace("\"*\"", "[]"), "domain"),
+        (by_mx.replace("\"*\"", "\"a.*.example\""), "domain"),
+        (by_mx.replace("domain = \"*\"\n", ""), "domain"),
+        (by_mx.replace("outbound", "both"), "direction"),
+        (by_mx.replace("outbound", "inbound"), "mx"),
+        (by_mx.to_owned() + "tls = \"off\"\n", "tls"),
+        (by_mx.to_owned() + "lmtp = true\n", "lmtp"),
+        (by_mx.to_owned() + "host = \"one\"\n", "host"),
+        (by_mx.to_owned() + "spool_connections = 20\n", "spool_connections"),
+        (to_host.to_owned() + "dane = false\n", "dane"),
+        (to_host.to_owned() + "source = [\"192.0.2.1\", \"192.0.2.2\"]\n", "source"),
+        (to_host.to_owned() + "source = \"0.0.0.0\"\n", "source"),
+        (to_host.to_owned() + "source = \"eth0\"\n", "source"),
+        (to_host.replace("host = \"one\"\n", ""), "host"),
+        (to_host.to_owned() + "[[route.next_hop]]\nhost = \"two\"\n", "host"),
+        (format!("{by_mx}{to_host}"), "domain"),
+        (format!("{to_host}{to_host}"), "domain"),
+        ("[[route]]\ndomain = \"x.partner.example\"\ndirection = \"outbound\"\nmx = true\n".into(), "domain"),
+    ] {
+        let errors = routed(&text).expect_err(&text);
+        assert!(
+            errors.iter().any(|error| error.key.starts_with("route[") && error.key.ends_with(key)),
+            "{text}: {errors:?}"
+        );
+    }
+    for text in ["servers = [\"ns.example\"]", "timeout = \"1 h\"", "mta_sts_port = 0", "resolvers = []"] {
+        let errors = parse(&DOCUMENTED.replace("\n[direct]\n", &format!("\n[direct]\n{text}\n"))).expect_err(text);
+        assert!(errors[0].key.starts_with("direct."), "{errors:?}");
+    }
+}

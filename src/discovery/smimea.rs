@@ -1,4 +1,5 @@
-//! SMIMEA records (RFC 8162, in the form of RFC 6698): where they stand, and what they say of a certificate. P.
+//! SMIMEA records (RFC 8162, in the form of RFC 6698): where they stand, and what they say of a certificate. TLSA records, which say the same
+//! of a server's, have the same data. P.
 
 use bytes::Bytes;
 
@@ -41,7 +42,7 @@ pub enum Matching {
 }
 
 /// One record's data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Association {
     pub usage: Usage,
     pub selector: Selector,
@@ -117,9 +118,13 @@ impl Association {
 
     /// What says this of a certificate.
     pub fn of(certificate: &Certificate, usage: Usage, selector: Selector, matching: Matching) -> Self {
-        let part: &[u8] = match selector {
-            Selector::Certificate => certificate.der(),
-            Selector::PublicKey => certificate.public_key().spki(),
+        Self::of_der(certificate.der(), certificate.public_key().spki(), usage, selector, matching)
+    }
+
+    fn of_der(certificate: &[u8], spki: &[u8], usage: Usage, selector: Selector, matching: Matching) -> Self {
+        let part = match selector {
+            Selector::Certificate => certificate,
+            Selector::PublicKey => spki,
         };
         let data = match matching {
             Matching::Exact => Bytes::copy_from_slice(part),
@@ -127,6 +132,11 @@ impl Association {
             Matching::Sha512 => digest(Digest::Sha512, part).into(),
         };
         Self { usage, selector, matching, data }
+    }
+
+    /// Whether it is about the certificate of a server, given in DER with its SubjectPublicKeyInfo.
+    pub fn matches_der(&self, certificate: &[u8], spki: &[u8]) -> bool {
+        Self::of_der(certificate, spki, self.usage, self.selector, self.matching).data == self.data
     }
 
     /// Whether it is about this certificate.

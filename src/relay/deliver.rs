@@ -22,7 +22,7 @@ use super::hop::health::{Health, Pick};
 use super::hop::{Delivered, HopError, Hops};
 use super::polls::watched;
 use crate::address::{Domain, Mailbox, ReversePath};
-use crate::config::{Direction, NextHop, Retry, Route};
+use crate::config::{Direction, NextHop, Retry, Route, Target};
 use crate::mime::rope::Rope;
 use crate::smtp::command::{Enhanced, Envelope, Notify, Reply, Ret};
 use crate::spool::{Entry, EntryId, NewEntry, Outcome, RecipientState, Spool, SpoolError, Treatment};
@@ -38,6 +38,9 @@ const MORE_OUT_OF_TIME: Duration = Duration::from_secs(1);
 const CLOCK_ERROR: Duration = Duration::from_secs(3600);
 /// Longest sleep: a clock that is set forward is noticed within it.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Mails under way at once to all domains whose MX is asked.
+const BY_MX_AT_ONCE: usize = 256;
 
 /// Sends a message: [`Hops`], or another in tests.
 pub trait Transport: Send + Sync + 'static {
@@ -70,9 +73,19 @@ pub trait Handover: Send + Sync + 'static {
     fn is_ours(&self, mailbox: &Mailbox) -> bool;
     /// Where mail for a mailbox of ours goes.
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction);
-    /// Where an entry goes now: the next hops may be others since it was spooled.
-    fn route(&self, entry: &Entry) -> Arc<Route> {
-        Arc::new(entry.next_hop.clone().into())
+    /// Where a recipient of an entry goes now: the next hops may be others since it was spooled.
+    fn target(&self, entry: &Entry, _recipient: &Mailbox) -> Target {
+        Target::Hosts(Arc::new(entry.next_hop.clone().into()))
+    }
+    /// The next hops of a target now. `Err`: the reply that holds for its recipients (4xx: tried again).
+    fn route(&self, target: &Target) -> impl Future<Output = Result<Arc<Route>, Reply>> + Send {
+        let known = match target {
+            Target::Hosts(route) => Ok(Arc::clone(route)),
+            Target::Domain(domain, _) => {
+                Err(Reply::new(451, Enhanced(4, 3, 5), format!("nothing finds the hosts of {domain}")))
+            }
+        };
+        std::future::ready(known)
     }
     /// A person should look at an entry: it is held.
     fn alert(&self, entry: &Entry, why: &str) {
@@ -167,9 +180,13 @@ impl Deliverer {
             handover,
             health: settings.get().health.clone(),
             clock: settings.get().clock.clone(),
-            settings,
             counts: Arc::clone(&counts),
             hops: Mutex::default(),
+            by_mx: ByMxRoom {
+                deliveries: Semaphore::new(BY_MX_AT_ONCE),
+                contents: Arc::new(contents(settings.get().contents)),
+            },
+            settings,
             stopping: AtomicBool::new(false),
         });
         Self { task: tokio::spawn(run(work, stopping)), stop, counts }
@@ -202,8 +219,15 @@ struct Work<T, H> {
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     hops: Mutex<HashMap<NextHop, HopState>>,
+    by_mx: ByMxRoom,
     /// Nothing more is begun.
     stopping: AtomicBool,
+}
+
+/// Domains that mail goes to by their MX are as many as people write to: what each host has for itself, they share.
+struct ByMxRoom {
+    deliveries: Semaphore,
+    contents: Arc<Semaphore>,
 }
 
 /// What is known of a next hop.
@@ -267,7 +291,11 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let mut hops = lock(&self.hops);
         let entries = self.spool.claim(now, |first| {
             let under_way = hops.get(&first.next_hop).map_or(0, |state| state.under_way);
-            self.health.room(&self.handover.route(first), under_way, now)
+            match self.target(first) {
+                Target::Hosts(route) => self.health.room(&route, under_way, now),
+                // Which hosts there are is found out by whoever delivers.
+                Target::Domain(_, way) => way.spool_connections.saturating_sub(under_way),
+            }
         });
         for entry in &entries {
             self.begun(&mut hops, entry);
@@ -291,22 +319,32 @@ impl<T: Transport, H: Handover> Work<T, H> {
     }
 
     fn begun(&self, hops: &mut HashMap<NextHop, HopState>, entry: &Entry) {
-        let new = || HopState {
-            under_way: 0,
-            contents: Arc::new(Semaphore::new(usize::try_from(self.contents()).unwrap_or(usize::MAX))),
+        let new = || {
+            let contents = match self.target(entry) {
+                Target::Hosts(_) => Arc::new(contents(self.settings.get().contents)),
+                Target::Domain(..) => Arc::clone(&self.by_mx.contents),
+            };
+            HopState { under_way: 0, contents }
         };
         hops.entry(entry.next_hop.clone()).or_insert_with(new).under_way += 1;
     }
 
-    /// KiB of content that may be in memory for one next hop.
-    fn contents(&self) -> u32 {
-        u32::try_from(self.settings.get().contents / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
+    /// Where an entry goes: its first recipient that waits.
+    fn target(&self, entry: &Entry) -> Target {
+        let waits = entry.recipients.iter().find(|one| one.state.waits()).or(entry.recipients.first());
+        match waits {
+            Some(one) => self.handover.target(entry, &one.recipient.mailbox),
+            None => Target::Hosts(Arc::new(entry.next_hop.clone().into())),
+        }
     }
 
     /// Waits until the entry's content may be in memory too: a next hop that hangs must not fill it.
     async fn room_for(&self, entry: &Entry) -> Option<OwnedSemaphorePermit> {
         let contents = lock(&self.hops).get(&entry.next_hop).map(|state| Arc::clone(&state.contents))?;
-        let wanted = u32::try_from(entry.size / 1024).unwrap_or(u32::MAX).saturating_add(1).min(self.contents());
+        let wanted = u32::try_from(entry.size / 1024)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
+            .min(kib(self.settings.get().contents));
         contents.acquire_many_owned(wanted).await.ok()
     }
 
@@ -342,6 +380,10 @@ impl<T: Transport, H: Handover> Work<T, H> {
     /// One attempt at one entry, and its settlement.
     async fn attempt(&self, entry: Arc<Entry>) {
         let envelope = entry.remaining();
+        let _place = match self.target(&entry) {
+            Target::Domain(..) => self.by_mx.deliveries.acquire().await.ok(),
+            Target::Hosts(_) => None,
+        };
         let _room = self.room_for(&entry).await;
         if self.stopping.load(Ordering::Relaxed) {
             return self.spool.give_back(entry.id);
@@ -404,7 +446,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
                 // What was opened here is not to come back whole, whatever the sender asked for (A33).
                 part.parameters.ret = Some(Ret::Headers);
             }
-            let results = self.exchange(entry, &part, &rope).await;
+            let results = self.by_target(entry, &part, &rope).await;
             for (at, result) in positions.iter().zip(results) {
                 if let Some(verdict) = verdicts.get_mut(*at) {
                     *verdict = result;
@@ -414,10 +456,41 @@ impl<T: Transport, H: Handover> Work<T, H> {
         verdicts
     }
 
+    /// To the target of each recipient: one for all when the entry was made, unless the configuration is another now.
+    async fn by_target(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
+        let mut targets: Vec<(Target, Vec<usize>)> = Vec::new();
+        for (at, recipient) in part.recipients.iter().enumerate() {
+            let target = self.handover.target(entry, &recipient.mailbox);
+            match targets.iter_mut().find(|(known, _)| *known == target) {
+                Some((_, positions)) => positions.push(at),
+                None => targets.push((target, vec![at])),
+            }
+        }
+        if let [(target, _)] = targets.as_slice() {
+            return self.exchange(entry, target, part, rope).await;
+        }
+        let mut verdicts = vec![Verdict::put_off("not tried"); part.recipients.len()];
+        for (target, positions) in targets {
+            let recipients = positions.iter().filter_map(|at| part.recipients.get(*at)).cloned().collect();
+            let own = Envelope { recipients, ..part.clone() };
+            let results = self.exchange(entry, &target, &own, rope).await;
+            for (at, result) in positions.into_iter().zip(results) {
+                if let Some(verdict) = verdicts.get_mut(at) {
+                    *verdict = result;
+                }
+            }
+        }
+        verdicts
+    }
+
     /// To the best next hop that there is; where the mail was surely not taken, the one after it is tried at once.
-    async fn exchange(&self, entry: &Entry, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
-        let (route, health) = (self.handover.route(entry), &self.health);
+    async fn exchange(&self, entry: &Entry, target: &Target, part: &Envelope, rope: &Rope) -> Vec<Verdict> {
+        let health = &self.health;
         let all = |verdict| vec![verdict; part.recipients.len()];
+        let route = match self.handover.route(target).await {
+            Ok(route) => route,
+            Err(reply) => return all(Verdict::ours(&reply)),
+        };
         let (mut tried, mut last) = (Vec::new(), None);
         loop {
             let (hop, slot) = match health.pick(&route, &tried, true, self.clock.now()) {
@@ -588,6 +661,15 @@ impl<T: Transport, H: Handover> Work<T, H> {
         let full = first.saturating_mul(1u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX)).min(longest);
         jittered(full).max(first.min(longest))
     }
+}
+
+/// Octets in KiB, as room for contents is counted.
+fn kib(octets: u64) -> u32 {
+    u32::try_from(octets / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 28)
+}
+
+fn contents(octets: u64) -> Semaphore {
+    Semaphore::new(usize::try_from(kib(octets)).unwrap_or(usize::MAX))
 }
 
 /// A time less up to a quarter of it, at random, so that what failed together does not come again together.

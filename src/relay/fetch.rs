@@ -95,12 +95,35 @@ impl Weighter<Key, Kept> for Octets {
     }
 }
 
+/// Who fetches what at the moment: others wait for him.
+#[derive(Debug)]
+pub(super) struct Flights<K>(Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>);
+
+impl<K> Default for Flights<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash> Flights<K> {
+    /// Whoever holds the lock fetches; who comes after him looks first whether it has come.
+    pub(super) fn of(&self, key: &K) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::default();
+        flights.insert(key.clone(), Arc::downgrade(&flight));
+        flight
+    }
+}
+
 /// Fetches and keeps. Shared by all mail.
 pub struct Fetcher {
     limits: Fetch,
     kept: Cache<Key, Kept, Octets>,
-    /// Who fetches at the moment: others wait for him.
-    flights: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
+    flights: Flights<Key>,
     /// Hosts that did not answer in time, and until when nothing is asked of them: one stalled responder speaks for many certificates.
     stalled: Mutex<HashMap<Box<str>, Timestamp>>,
     /// Fetches that may still be begun.
@@ -131,7 +154,7 @@ impl Fetcher {
     /// Nothing is fetched yet.
     pub fn new(limits: Fetch) -> Self {
         let kept = Cache::with_weighter(10_000, limits.memory, Octets);
-        Self { limits, kept, flights: Mutex::default(), stalled: Mutex::default(), room: Semaphore::new(AT_ONCE) }
+        Self { limits, kept, flights: Flights::default(), stalled: Mutex::default(), room: Semaphore::new(AT_ONCE) }
     }
 
     /// What became of the last try; `None`: it was never tried.
@@ -171,7 +194,7 @@ impl Fetcher {
         let key = Key::of(&need);
         // What finds no room in time is not begun behind the mail that wanted it: the next mail asks again.
         let Ok(Ok(_own)) = tokio::time::timeout(self.limits.timeout, own.acquire()).await else { return false };
-        let flight = self.flight(&key);
+        let flight = self.flights.of(&key);
         let _flying = flight.lock().await;
         let now = Timestamp::now();
         if let Some(kept) = self.kept.get(&key).filter(|kept| now < kept.again) {
@@ -214,17 +237,6 @@ impl Fetcher {
             }
             Err(format!("no answer within {:?}", self.limits.timeout))
         })
-    }
-
-    fn flight(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
-            return flight;
-        }
-        flights.retain(|_, flight| flight.strong_count() > 0);
-        let flight = Arc::default();
-        flights.insert(key.clone(), Arc::downgrade(&flight));
-        flight
     }
 
     async fn get(&self, need: &Need) -> Result<(Found, Option<Timestamp>), String> {
@@ -343,7 +355,7 @@ fn crl_der(octets: Bytes) -> Result<Bytes, String> {
 }
 
 /// An address of the internet at large (RFC 6890).
-fn is_public(address: IpAddr) -> bool {
+pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();

@@ -20,6 +20,7 @@ use self::observe::{Observer, count_nodes};
 use self::reload::{Core, Listeners, Serving};
 use super::current::Current;
 use super::deliver::{Deliverer, Handover, OpenedMail, Settings, SystemClock, Transport};
+use super::direct::Exchangers;
 use super::expiry::Expiry;
 use super::hop::{Delivered, Health, HopError, HopStatus, Hops, Roots};
 use super::listen::{self, ListenError};
@@ -28,7 +29,7 @@ use super::release::{Releaser, keep_looking};
 use crate::address::Mailbox;
 use crate::admin::{queue::Desk, server};
 use crate::audit::{AuditError, AuditLog};
-use crate::config::{Config, Direction, NextHop, Route};
+use crate::config::{Config, Direction, HopTls, NextHop, Route, Target};
 use crate::discovery::harvest::Counts;
 use crate::keys::KeyHolder;
 use crate::metrics;
@@ -51,13 +52,16 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// TLS with a next hop.
-    #[error("next_hop.{name}: {why}")]
+    #[error("{name}: {why}")]
     Hop {
-        /// Its name in the configuration.
-        name: &'static str,
+        /// Its place in the configuration.
+        name: String,
         /// What is wrong.
         why: String,
     },
+    /// How the DNS is asked.
+    #[error("[direct]: {0}")]
+    Direct(String),
     /// The spool's folder.
     #[error("spool folder {}: {why}", folder.display())]
     Folder {
@@ -119,19 +123,27 @@ impl Live {
         loop_secret: &[u8],
         audit: Option<AuditLog>,
     ) -> Result<Self, StartError> {
-        let hops = hops(&config, health)?;
+        let hops = hops(&config, health, None)?;
         let queue = Arc::new(spool.clone());
         let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), queue, loop_secret, audit));
         Ok(Self { config, pipeline, hops, generation: 0 })
     }
 }
 
-/// Next hops that can be spoken to as the configuration says.
-fn hops(config: &Config, health: &Health) -> Result<Hops, StartError> {
-    let hops = Hops::new(config.hostname.clone(), config.limits.hop, health.clone(), Roots::system());
-    for (name, route) in [("outbound", &config.outbound), ("inbound", &config.inbound)] {
+/// Next hops that can be spoken to as the configuration says. What was fetched of policies by `before` stays known.
+fn hops(config: &Config, health: &Health, before: Option<&Hops>) -> Result<Hops, StartError> {
+    let exchangers = Exchangers::new(config, before.and_then(Hops::exchangers)).map_err(StartError::Direct)?;
+    let (name, waits) = (config.hostname.clone(), config.limits.hop);
+    let hops = Hops::with_exchangers(name, waits, health.clone(), Roots::system(), exchangers);
+    for (name, route) in config.named_hosts() {
         for one in route.hops() {
-            hops.check(&one.hop).map_err(|why| StartError::Hop { name, why })?;
+            hops.check(&one.hop).map_err(|why| StartError::Hop { name: name.clone(), why })?;
+        }
+    }
+    for (name, way) in config.by_mx() {
+        if way.tls == HopTls::Verified || way.ca.is_some() {
+            let hop = NextHop { tls: HopTls::Verified, ca: way.ca.clone(), ..NextHop::new("mx", way.port) };
+            hops.check(&hop).map_err(|why| StartError::Hop { name, why })?;
         }
     }
     Ok(hops)
@@ -486,11 +498,16 @@ impl Handover for Opening {
 
     fn hop_to(&self, mailbox: &Mailbox) -> (NextHop, Direction) {
         let direction = if self.is_ours(mailbox) { Direction::Inbound } else { Direction::Outbound };
-        (self.0.get().config.route(direction).best().clone(), direction)
+        (self.0.get().config.target(direction, mailbox.domain()).hop(), direction)
     }
 
-    fn route(&self, entry: &Entry) -> Arc<Route> {
-        self.0.get().config.route(entry.direction).clone()
+    fn target(&self, entry: &Entry, recipient: &Mailbox) -> Target {
+        self.0.get().config.target(entry.direction, recipient.domain())
+    }
+
+    async fn route(&self, target: &Target) -> Result<Arc<Route>, Reply> {
+        let live = self.0.get();
+        live.hops.route(target).await
     }
 }
 

@@ -2,6 +2,8 @@
 
 /// One connection.
 mod connection;
+/// Certificates judged by TLSA records (RFC 7672).
+mod dane;
 /// What a mail needs, and what a next hop offers.
 mod fit;
 /// Which next hop takes a mail.
@@ -17,8 +19,9 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
+use super::direct::Exchangers;
 use crate::address::Domain;
-use crate::config::{HopTls, HopWaits, NextHop};
+use crate::config::{HopTls, HopWaits, NextHop, Route, Target};
 use crate::mime::rope::Rope;
 pub use crate::smtp::client::Offers;
 use crate::smtp::client::{Client, Event};
@@ -92,6 +95,8 @@ struct Inner {
     waits: HopWaits,
     health: Health,
     tls: Tls,
+    /// Where routes go by MX.
+    exchangers: Option<Exchangers>,
     idle: DashMap<NextHop, Mutex<Vec<Connection>>>,
     sweeping: Mutex<bool>,
 }
@@ -99,9 +104,40 @@ struct Inner {
 impl Hops {
     /// `hostname` is our EHLO name; `waits` bound each wait; `roots` judge the certificates of hops with `tls = "verified"`.
     pub fn new(hostname: Domain, waits: HopWaits, health: Health, roots: Roots) -> Self {
-        let inner =
-            Inner { hostname, waits, health, tls: Tls::new(roots), idle: DashMap::new(), sweeping: Mutex::new(false) };
-        Self { inner: Arc::new(inner) }
+        Self::with_exchangers(hostname, waits, health, roots, None)
+    }
+
+    /// The same, and what finds the hosts in the MX of domains.
+    pub fn with_exchangers(
+        hostname: Domain,
+        waits: HopWaits,
+        health: Health,
+        roots: Roots,
+        exchangers: Option<Exchangers>,
+    ) -> Self {
+        let (tls, idle, sweeping) = (Tls::new(roots), DashMap::new(), Mutex::new(false));
+        Self { inner: Arc::new(Inner { hostname, waits, health, tls, exchangers, idle, sweeping }) }
+    }
+
+    /// What finds the hosts in the MX of domains.
+    pub fn exchangers(&self) -> Option<&Exchangers> {
+        self.inner.exchangers.as_ref()
+    }
+
+    /// The next hops of a target, by what the DNS says now where it is a domain. `Err`: the reply that holds for all of it; 4xx: it is not
+    /// known now where it goes, or no way is as good as its domain asks for.
+    pub async fn route(&self, target: &Target) -> Result<Arc<Route>, Reply> {
+        let (domain, way) = match target {
+            Target::Hosts(route) => return Ok(Arc::clone(route)),
+            Target::Domain(domain, way) => (domain, way),
+        };
+        let Some(exchangers) = &self.inner.exchangers else {
+            return Err(Reply::new(451, Enhanced(4, 3, 5), "no delivery by MX is configured any more"));
+        };
+        let found = tokio::time::timeout(self.inner.waits.greeting, exchangers.route(domain, way)).await;
+        found.unwrap_or_else(|_| {
+            Err(Reply::new(451, Enhanced(4, 4, 3), format!("no answer from DNS in time: where mail for {domain} goes")))
+        })
     }
 
     /// What is known of the next hops.
@@ -297,7 +333,8 @@ impl Hops {
     }
 
     async fn open(&self, hop: &NextHop, patience: Patience) -> Result<Connection, HopError> {
-        Connection::open(hop, &self.inner.hostname, &self.inner.tls, patience)
+        let exchangers = self.inner.exchangers.as_ref();
+        Connection::open(hop, &self.inner.hostname, &self.inner.tls, exchangers, patience)
             .await
             .map_err(|why| HopError::Unreachable { hop: name(hop), why })
     }

@@ -38,7 +38,7 @@ use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::audit::{AuditLog, KeyRecord};
-use crate::config::{Config, Delivery, Direction, Source, SourceKind};
+use crate::config::{Config, Delivery, Direction, Source, SourceKind, Target};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
@@ -126,7 +126,7 @@ enum Cut {
     /// No recipient yet.
     NotBegun,
     /// Every recipient so far goes this way, and was accepted by its next hop.
-    Open(Box<HopTransaction>, Direction),
+    Open(Box<HopTransaction>, (Direction, Target)),
     /// The spool takes the message.
     Spool,
 }
@@ -407,12 +407,19 @@ impl Inner {
         if self.config.delivery == Delivery::Queue {
             transaction.cut = Cut::Spool;
         }
+        let domain = recipient.mailbox.domain();
         if matches!(transaction.cut, Cut::NotBegun) {
             let client = self.told_of(&transaction.peer, &transaction.parameters, &transaction.id, direction);
             let parameters = MailParameters { size: None, client, ..transaction.parameters.clone() };
-            let (route, reverse_path) = (self.config.route(direction), transaction.reverse_path.clone());
-            transaction.cut = match self.hops.begin(route, reverse_path, parameters).await {
-                Begun::Open(begun) => Cut::Open(begun, direction),
+            let (target, reverse_path) = (self.config.target(direction, domain), transaction.reverse_path.clone());
+            let begun = match self.hops.route(&target).await {
+                Ok(route) => self.hops.begin(&route, reverse_path, parameters).await,
+                // Nothing is begun: another recipient may go straight through.
+                Err(refusal) if refusal.is_permanent() => return refusal,
+                Err(reply) => Begun::None(reply.to_string()),
+            };
+            transaction.cut = match begun {
+                Begun::Open(begun) => Cut::Open(begun, (direction, target)),
                 Begun::None(why) => {
                     // Why was said once, by the hop's health.
                     tracing::debug!(why, id = transaction.id, "no next hop now; the spool takes the message");
@@ -424,12 +431,14 @@ impl Inner {
             // The report that it was handed on is ours to write, with what the spool knows (RFC 3461 section 5.2.2).
             Cut::Open(begun, _)
                 if !begun.offers().dsn && self.reports_success(&transaction.reverse_path, recipient) => {}
-            Cut::Open(begun, open) if *open == direction => match begun.rcpt(recipient).await {
-                Ok(reply) => return reply,
-                Err(error) => {
-                    tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message")
+            Cut::Open(begun, open) if *open == (direction, self.config.target(direction, domain)) => {
+                match begun.rcpt(recipient).await {
+                    Ok(reply) => return reply,
+                    Err(error) => {
+                        tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message")
+                    }
                 }
-            },
+            }
             _ => {}
         }
         transaction.cut = Cut::Spool;
@@ -445,7 +454,7 @@ impl Inner {
         id: &str,
         direction: Direction,
     ) -> Option<Arc<Forwarded>> {
-        if !self.config.route(direction).forwards() {
+        if !self.config.forwards(direction) {
             return parameters.client.clone();
         }
         let client = parameters.client.as_deref().cloned().unwrap_or_else(|| peer.as_client());

@@ -598,7 +598,9 @@ impl<'a> Fields<'a> {
             *[HopTls::Off, HopTls::Opportunistic, HopTls::Required, HopTls::Verified].get(usize::from(self.u8()?))?;
         let ca = self.option()?.map(PathBuf::from);
         let lmtp = self.flag()?;
-        Some(NextHop { host, port, tls, ca, lmtp, xforward: layout >= Layout::Version3 && self.flag()? })
+        let xforward = layout >= Layout::Version3 && self.flag()?;
+        // Where connections come from, and what the DNS says, is found again at each attempt.
+        Some(NextHop { tls, ca, lmtp, xforward, ..NextHop::new(host, port) })
     }
 
     fn recipient(&mut self) -> Option<SpooledRecipient> {

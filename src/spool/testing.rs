@@ -278,12 +278,10 @@ pub(in crate::spool) fn new_entry(text: &str) -> NewEntry {
         recipients: vec![recipient("one@b.example"), recipient("\"two words\"@b.example")],
     };
     let next_hop = NextHop {
-        host: "mx.b.example".into(),
-        port: 25,
         tls: HopTls::Verified,
         ca: Some("/etc/ca.pem".into()),
-        lmtp: false,
         xforward: true,
+        ..NextHop::new("mx.b.example", 25)
     };
     NewEntry::new(envelope, next_hop, Direction::Outbound, Rope::from(Bytes::from(text.to_owned())))
 }

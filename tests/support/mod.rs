@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod forwarder;
 pub mod gate;
 pub mod house;
+pub mod mx;
 pub mod sink;
 pub mod teller;
 

@@ -169,8 +169,10 @@ impl Folders {
             tenant.into_iter().for_each(|certificate| reads(&certificate.ca));
             listener.ldap_users.iter().flat_map(|users| users.files()).for_each(&mut reads);
         }
-        let hops = config.outbound.hops().chain(config.inbound.hops());
+        let hops = config.named_hosts().flat_map(|(_, route)| route.hops());
         hops.filter_map(|hop| hop.hop.ca.as_deref()).for_each(&mut reads);
+        config.by_mx().filter_map(|(_, way)| way.ca.as_deref()).for_each(&mut reads);
+        config.direct.trust_anchor.iter().chain(&config.direct.mta_sts_ca).for_each(|file| reads(file));
         if let Some(etcd) = &config.etcd {
             let password = etcd.user.iter().map(|(_, file)| file);
             let identity = etcd.identity.iter().flat_map(|(certificate, key)| [certificate, key]);

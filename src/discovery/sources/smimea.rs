@@ -1,21 +1,16 @@
 //! SMIMEA records (RFC 8162) over DNSSEC, which is validated here: only secure answers count. What is insecure is no record; what is bogus,
 //! or cannot be told, is no answer.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{TokioResolver, system_conf};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::{RData, RecordType};
 
 use super::{Found, Stalled};
 use crate::address::{Domain, Mailbox};
 use crate::config::{Smimea, Source};
+use crate::discovery::dnssec;
 use crate::discovery::smimea::{Association, names};
 
 /// Asks resolvers.
@@ -26,33 +21,7 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(settings: &Smimea, timeout: Duration) -> Result<Self, String> {
-        let (config, mut options) = match settings.servers.as_slice() {
-            [] => system_conf::read_system_conf().map_err(|error| format!("the system's resolvers: {error}"))?,
-            servers => {
-                let servers = servers.iter().copied().map(server).collect();
-                (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
-            }
-        };
-        options.validate = true;
-        options.edns0 = true;
-        options.use_hosts_file = ResolveHosts::Never;
-        // Half of the time for the first try.
-        options.timeout = (timeout / 2).max(Duration::from_millis(50));
-        options.attempts = 2;
-        let anchors = match &settings.trust_anchor {
-            Some(file) => {
-                let anchors = TrustAnchors::from_file(file)
-                    .map_err(|error| format!("trust_anchor {}: {error}", file.display()))?;
-                if anchors.is_empty() {
-                    return Err(format!("trust_anchor {}: no DNSKEY record of the root zone in it", file.display()));
-                }
-                anchors
-            }
-            None => TrustAnchors::default(),
-        };
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        let resolver = builder.with_trust_anchor(Arc::new(anchors)).build().map_err(|error| error.to_string())?;
+        let resolver = dnssec::resolver(&settings.servers, settings.trust_anchor.as_deref(), timeout)?;
         Ok(Self { resolver, stalled: Stalled::default() })
     }
 
@@ -101,44 +70,17 @@ impl Resolver {
         Ok(found)
     }
 
-    /// The records of a name, where DNSSEC proves them.
+    /// The records of a name, where DNSSEC proves them: what an unsigned zone says counts for nothing.
     async fn records(&self, name: &str) -> Result<Vec<(u8, u8, u8, Bytes)>, String> {
-        let absolute = Name::from_ascii(format!("{name}.")).map_err(|error| error.to_string())?;
-        let lookup = match self.resolver.lookup(absolute, RecordType::SMIMEA).await {
-            Ok(lookup) => lookup,
-            // Its absence is proven, or the zone is proven not to be signed: what an unsigned zone says counts for nothing.
-            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => return Ok(Vec::new()),
-            Err(NetError::Dns(DnsError::Nsec { proof: Proof::Insecure, .. })) => return Ok(Vec::new()),
-            Err(NetError::Dns(DnsError::Nsec { proof, .. })) => {
-                return Err(format!("that there is no record is not proven (DNSSEC: {proof})"));
-            }
-            Err(error) => return Err(error.to_string()),
-        };
-        let mut records = Vec::new();
-        for record in lookup.answers() {
-            match record.proof {
-                Proof::Secure => {}
-                Proof::Insecure => return Ok(Vec::new()),
-                Proof::Bogus | Proof::Indeterminate => {
-                    return Err(format!("its record is not proven (DNSSEC: {})", record.proof));
-                }
-            }
-            if let RData::SMIMEA(smimea) = &record.data {
+        let answer = dnssec::ask(&self.resolver, name, RecordType::SMIMEA).await?;
+        let records = answer.records.iter().filter(|_| answer.secure).filter_map(|data| match data {
+            RData::SMIMEA(smimea) => {
                 let tlsa = &smimea.0;
                 let data = Bytes::copy_from_slice(&tlsa.cert_data);
-                records.push((tlsa.cert_usage.into(), tlsa.selector.into(), tlsa.matching.into(), data));
+                Some((tlsa.cert_usage.into(), tlsa.selector.into(), tlsa.matching.into(), data))
             }
-        }
-        Ok(records)
+            _ => None,
+        });
+        Ok(records.collect())
     }
-}
-
-/// A resolver that is asked over UDP, and over TCP where the answer does not fit.
-fn server(address: SocketAddr) -> NameServerConfig {
-    let on_port = |mut connection: ConnectionConfig| {
-        connection.port = address.port();
-        connection
-    };
-    let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
-    NameServerConfig::new(address.ip(), true, connections)
 }

@@ -29,9 +29,16 @@ impl Transport for Scripted {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Gateway {
     alerts: Arc<AtomicU64>,
+    elsewhere: Arc<Route>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { alerts: Arc::default(), elsewhere: Arc::new(hop("elsewhere").into()) }
+    }
 }
 
 impl Handover for Gateway {
@@ -45,7 +52,10 @@ impl Handover for Gateway {
     fn hop_to(&self, _: &Mailbox) -> (NextHop, Direction) {
         (hop("inside"), Direction::Inbound)
     }
-    fn route(&self, entry: &Entry) -> Arc<Route> {
+    fn target(&self, entry: &Entry, recipient: &Mailbox) -> Target {
+        if recipient.domain().as_str() == "elsewhere.example" {
+            return Target::Hosts(self.elsewhere.clone());
+        }
         // "first+second": the second takes over.
         let hosts = entry.next_hop.host.split('+');
         let one = |(at, host)| RouteHop {
@@ -53,7 +63,7 @@ impl Handover for Gateway {
             spool_connections: 2,
             ..NextHop { host: str::to_owned(host), ..entry.next_hop.clone() }.into()
         };
-        Arc::new(Route::new((0..).zip(hosts).map(one).collect()).unwrap())
+        Target::Hosts(Arc::new(Route::new((0..).zip(hosts).map(one).collect()).unwrap()))
     }
     fn alert(&self, _: &Entry, _: &str) {
         self.alerts.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +89,7 @@ struct Bench {
 }
 
 fn hop(host: &str) -> NextHop {
-    NextHop { host: host.into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false, xforward: false }
+    NextHop { tls: HopTls::Off, ..NextHop::new(host, 25) }
 }
 
 fn bench(answers: impl Fn(&NextHop, &Envelope) -> Result<Vec<Reply>, HopError> + Send + Sync + 'static) -> Bench {
@@ -562,4 +572,25 @@ async fn outbound_mail_that_policy_holds_is_told_of_and_given_up_in_the_end() {
     // Nobody may be told of the stranger's, and a person holds the other.
     bench.until("the report is gone", |bench| bench.spool.entries().len() == 2).await;
     assert!(bench.spool.entries().iter().all(|entry| entry.held.is_some() && ids[1..].contains(&entry.id)));
+}
+
+#[tokio::test]
+async fn an_entry_goes_where_each_of_its_recipients_goes_now() {
+    let bench = bench(|hop, envelope| {
+        let code = if hop.host == "elsewhere" { 250 } else { 451 };
+        Ok(vec![reply(code); envelope.recipients.len()])
+    });
+    let to = ["x@b.example", "y@elsewhere.example", "z@b.example"];
+    bench.spool.commit(vec![mail("a@ours.example", &to)]).await.unwrap();
+    bench.until("both ways", |bench| bench.sent() == 2).await;
+    let sent = bench.transport.sent.lock().unwrap().clone();
+    let mut sent: Vec<Vec<String>> = sent
+        .iter()
+        .map(|(envelope, _)| envelope.recipients.iter().map(|one| one.mailbox.to_string()).collect())
+        .collect();
+    sent.sort();
+    assert_eq!(sent, [vec!["x@b.example", "z@b.example"], vec!["y@elsewhere.example"]]);
+    bench.until("settled", |bench| bench.spool.entries().first().is_some_and(|entry| entry.attempts == 1)).await;
+    let states: Vec<RecipientState> = bench.spool.entries()[0].recipients.iter().map(|one| one.state).collect();
+    assert_eq!(states, [RecipientState::Waiting, RecipientState::Delivered, RecipientState::Waiting]);
 }

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 
 use super::reload::{Core, lock};
 use crate::audit::AuditLog;
-use crate::config::Direction;
 use crate::metrics::server::Watched;
 use crate::metrics::text::{Kind, Text};
 use crate::relay::deliver;
@@ -184,10 +183,8 @@ impl Observer {
     fn next_hops(&self, text: &mut Text) {
         let config = self.core.live.get().config.clone();
         let status = self.core.health.status();
-        let known = |hop: &&HopStatus| {
-            let routes = [config.route(Direction::Outbound), config.route(Direction::Inbound)];
-            routes.iter().any(|route| route.hops().any(|one| one.hop == hop.hop))
-        };
+        let known =
+            |hop: &&HopStatus| config.named_hosts().any(|(_, route)| route.hops().any(|one| one.hop == hop.hop));
         let mut hops: Vec<(String, &HopStatus)> =
             status.iter().filter(known).map(|one| (format!("{}:{}", one.hop.host, one.hop.port), one)).collect();
         hops.sort_by(|(one, _), (other, _)| one.cmp(other));

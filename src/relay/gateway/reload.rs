@@ -113,7 +113,7 @@ impl Core {
     async fn use_now(&self, mut config: Config) -> Result<Vec<String>, Vec<String>> {
         let before = self.live.get();
         let kept = keep(&mut config, &before.config);
-        let hops = hops(&config, &self.health).map_err(|error| vec![error.to_string()])?;
+        let hops = hops(&config, &self.health, Some(&before.hops)).map_err(|error| vec![error.to_string()])?;
         let next = self.next_listeners(&config).await?;
         if config.kek != before.config.kek {
             let (store, keks) = (self.store.clone(), config.kek.clone());

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,6 +20,7 @@ use super::tls::Tls;
 use crate::address::Domain;
 use crate::config::{HopTls, HopWaits, NextHop};
 use crate::mime::rope::Rope;
+use crate::relay::direct::Exchangers;
 use crate::smtp::client::{Client, DotStuffer, Event, StartTls};
 use crate::smtp::command::Reply;
 
@@ -110,17 +112,23 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, does TLS as `hop` wants it, and says EHLO.
-    pub(super) async fn open(hop: &NextHop, hostname: &Domain, tls: &Tls, patience: Patience) -> Result<Self, String> {
+    pub(super) async fn open(
+        hop: &NextHop,
+        hostname: &Domain,
+        tls: &Tls,
+        exchangers: Option<&Exchangers>,
+        patience: Patience,
+    ) -> Result<Self, String> {
         let wanted = match hop.tls {
             HopTls::Off => StartTls::Off,
             HopTls::Opportunistic => StartTls::IfOffered,
             HopTls::Required | HopTls::Verified => StartTls::Required,
         };
-        match Self::open_with(hop, hostname, tls, wanted, patience).await {
+        match Self::open_with(hop, hostname, tls, exchangers, wanted, patience).await {
             // RFC 7435: opportunistic means that mail goes in clear where TLS cannot be had.
             Err(Opening::Handshake(why)) if hop.tls == HopTls::Opportunistic => {
                 tracing::warn!(hop = %hop.host, %why, "TLS handshake failed, going on without");
-                Self::open_with(hop, hostname, tls, StartTls::Off, patience).await.map_err(Opening::why)
+                Self::open_with(hop, hostname, tls, exchangers, StartTls::Off, patience).await.map_err(Opening::why)
             }
             other => other.map_err(Opening::why),
         }
@@ -130,10 +138,11 @@ impl Connection {
         hop: &NextHop,
         hostname: &Domain,
         tls: &Tls,
+        exchangers: Option<&Exchangers>,
         wanted: StartTls,
         patience: Patience,
     ) -> Result<Self, Opening> {
-        let socket = connect(hop, patience).await.map_err(Opening::Other)?;
+        let socket = connect(hop, exchangers, patience).await.map_err(Opening::Other)?;
         let now = Instant::now();
         let client = Client::new(hostname.clone(), hop.lmtp, wanted, false);
         let mut connection = Self {
@@ -316,14 +325,17 @@ impl Opening {
 }
 
 /// Tries each address of the host in turn.
-async fn connect(hop: &NextHop, patience: Patience) -> Result<TcpStream, String> {
+async fn connect(hop: &NextHop, exchangers: Option<&Exchangers>, patience: Patience) -> Result<TcpStream, String> {
     let patience = Patience { each: patience.waits.connect, ..patience };
-    let lookup = timeout_at(patience.step(), tokio::net::lookup_host((hop.host.as_str(), hop.port))).await;
-    let addresses =
-        lookup.map_err(|_| "no answer from DNS in time".to_string())?.map_err(|error| format!("look-up: {error}"))?;
+    let lookup = timeout_at(patience.step(), addresses(hop, exchangers)).await;
+    let addresses = lookup.map_err(|_| "no answer from DNS in time".to_string())??;
     let mut why = "the host name has no address".to_string();
     for address in addresses {
-        match timeout_at(patience.step(), TcpStream::connect(address)).await {
+        if !hop.source.reaches(address.ip()) {
+            why = format!("{address}: no address of its family in `source`");
+            continue;
+        }
+        match timeout_at(patience.step(), connect_to(hop, address)).await {
             Ok(Ok(socket)) => {
                 let _ = socket.set_nodelay(true);
                 return Ok(socket);
@@ -333,6 +345,29 @@ async fn connect(hop: &NextHop, patience: Patience) -> Result<TcpStream, String>
         }
     }
     Err(why)
+}
+
+/// A host in somebody's MX has the addresses that the DNS gives it, and no others.
+async fn addresses(hop: &NextHop, exchangers: Option<&Exchangers>) -> Result<Vec<SocketAddr>, String> {
+    match (&hop.exchanger, exchangers) {
+        (Some(_), Some(exchangers)) => {
+            let found = exchangers.addresses(&hop.host, hop.source).await?;
+            Ok(found.into_iter().map(|address| SocketAddr::new(address, hop.port)).collect())
+        }
+        (Some(_), None) => Err("no delivery by MX is configured any more".into()),
+        (None, _) => {
+            let found = tokio::net::lookup_host((hop.host.as_str(), hop.port)).await;
+            found.map(Iterator::collect).map_err(|error| format!("look-up: {error}"))
+        }
+    }
+}
+
+async fn connect_to(hop: &NextHop, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = hop.source.toward(address.ip()) else { return TcpStream::connect(address).await };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let own = |error: io::Error| io::Error::new(error.kind(), format!("from {source}: {error}"));
+    socket.bind(SocketAddr::new(source, 0)).map_err(own)?;
+    socket.connect(address).await
 }
 
 fn gone<T>() -> Poll<io::Result<T>> {

@@ -18,6 +18,9 @@ const IN_A_ROW: u32 = 3;
 /// A next hop that is full and has ended nothing for so long no longer keeps mail from those behind it.
 const STALLED: Duration = Duration::from_secs(30);
 
+/// So many next hops are known before those in the MX of domains are forgotten.
+const MANY: usize = 4_096;
+
 /// What is known of all next hops. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<Inner>);
@@ -144,6 +147,7 @@ impl Health {
                 (class, class_full, stalled) = (Some(one.preference), false, true);
             }
             if !hops.contains_key(&one.hop) {
+                make_room(&mut hops, now);
                 hops.insert(one.hop.clone(), State::default());
             }
             let Some(state) = hops.get(&one.hop) else { continue };
@@ -240,6 +244,15 @@ impl Health {
         let Pauses { first, longest } = self.pauses();
         let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(20));
         super::super::deliver::jittered(doubled.min(longest))
+    }
+}
+
+/// Hosts in the MX of domains are as many as domains are written to: those of whom nothing has to be known are forgotten.
+fn make_room(hops: &mut HashMap<NextHop, State>, now: Timestamp) {
+    if hops.len() >= MANY {
+        hops.retain(|hop, state| {
+            hop.exchanger.is_none() || state.under_way > 0 || state.aside_until.is_some_and(|until| until > now)
+        });
     }
 }
 
@@ -349,7 +362,7 @@ mod tests {
     use crate::config::HopTls;
 
     fn hop(host: &str, preference: u16) -> RouteHop {
-        let hop = NextHop { host: host.into(), port: 25, tls: HopTls::Off, ca: None, lmtp: false, xforward: false };
+        let hop = NextHop { tls: HopTls::Off, ..NextHop::new(host, 25) };
         RouteHop { preference, connections: 3, spool_connections: 2, ..RouteHop::from(hop) }
     }
 

@@ -20,14 +20,7 @@ fn script(steps: &[(&'static str, &'static str)]) -> Script {
 /// Plays one script per connection; gives the contents received.
 async fn server(scripts: Vec<Script>) -> (NextHop, JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hop = NextHop {
-        host: "127.0.0.1".into(),
-        port: listener.local_addr().unwrap().port(),
-        tls: HopTls::Off,
-        ca: None,
-        lmtp: false,
-        xforward: false,
-    };
+    let hop = NextHop { tls: HopTls::Off, ..NextHop::new("127.0.0.1", listener.local_addr().unwrap().port()) };
     let task = tokio::spawn(async move {
         let mut contents = Vec::new();
         for script in scripts {
@@ -409,14 +402,7 @@ async fn opportunistic_goes_on_in_clear_after_a_failed_handshake_and_a17_holds()
 #[tokio::test]
 async fn a_refusal_in_the_middle_of_the_content_is_heard() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hop = NextHop {
-        host: "localhost".into(),
-        port: listener.local_addr().unwrap().port(),
-        tls: HopTls::Off,
-        ca: None,
-        lmtp: false,
-        xforward: false,
-    };
+    let hop = NextHop { tls: HopTls::Off, ..NextHop::new("localhost", listener.local_addr().unwrap().port()) };
     let server = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
         let mut socket = BufReader::new(socket);

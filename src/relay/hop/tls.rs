@@ -11,7 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 
-use crate::config::{HopTls, NextHop};
+use super::dane::ByTlsa;
+use crate::config::{Exchanger, HopTls, NextHop};
 
 /// Where Linux distributions keep the certificates of the CAs they trust, in one file.
 const SYSTEM_FILES: [&str; 4] = [
@@ -111,6 +112,9 @@ impl Tls {
     /// How TLS is done with a next hop; fails where the CAs that are to judge it cannot be had.
     pub(super) fn config(&self, hop: &NextHop) -> Result<Arc<ClientConfig>, String> {
         let words = |error: rustls::Error| error.to_string();
+        if let Some(exchanger) = hop.exchanger.as_ref().filter(|one| !one.tlsa.is_empty()) {
+            return self.by_tlsa(exchanger).map_err(words);
+        }
         match (hop.tls, &hop.ca) {
             (HopTls::Verified, Some(file)) => {
                 if let Some(config) = self.files.get(file) {
@@ -127,6 +131,13 @@ impl Tls {
             (HopTls::Verified, None) => self.verified.clone().map_err(words),
             _ => self.any.clone().map_err(words),
         }
+    }
+
+    /// By records that hold for one host: no session of another is taken up again.
+    fn by_tlsa(&self, exchanger: &Arc<Exchanger>) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let verifier = Arc::new(ByTlsa::new(Arc::clone(&self.provider), Arc::clone(exchanger)));
+        let builder = builder(&self.provider)?.dangerous().with_custom_certificate_verifier(verifier);
+        Ok(Arc::new(builder.with_no_client_auth()))
     }
 }
 

@@ -72,7 +72,7 @@ impl Pipeline {
                 }
             }
             if fate.is_ok() {
-                leaves.push(inner.entry(&message, output, false));
+                leaves.extend(inner.entries(&message, output, false));
             }
         }
         for (at, why) in treated.refused {

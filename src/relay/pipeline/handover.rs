@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::event::Event;
 use super::{Content, Cut, Inner, Message, Output, Treated};
 use crate::address::Mailbox;
-use crate::config::{Direction, NextHop};
+use crate::config::{Direction, NextHop, Target};
 use crate::mime::rope::Rope;
 use crate::relay::hop::{HopError, HopTransaction};
 use crate::relay::listen::Answer;
@@ -146,7 +146,7 @@ impl Inner {
     ) -> Answer {
         let lmtp = message.peer.listener.lmtp;
         let entries: Vec<QueueEntry> =
-            outputs.into_iter().map(|output| self.entry(message, output, dup_possible)).collect();
+            outputs.into_iter().flat_map(|output| self.entries(message, output, dup_possible)).collect();
         event.spooled(entries.len());
         let reply = if entries.is_empty() {
             accepted()
@@ -167,6 +167,29 @@ impl Inner {
             None => reply.clone(),
         });
         Answer::Each(each.collect())
+    }
+
+    /// An output as the spool takes it: an entry for each way that its recipients go; one for all where it is held.
+    pub(super) fn entries(&self, message: &Message, output: Output, dup_possible: bool) -> Vec<QueueEntry> {
+        let direction = output.direction;
+        let whole = self.entry(message, output, dup_possible);
+        if self.config.routes.is_empty() || whole.held.is_some() {
+            return vec![whole];
+        }
+        let mut ways: Vec<(Target, Vec<Recipient>)> = Vec::new();
+        for recipient in &whole.envelope.recipients {
+            let target = self.config.target(direction, recipient.mailbox.domain());
+            match ways.iter_mut().find(|(known, _)| *known == target) {
+                Some((_, recipients)) => recipients.push(recipient.clone()),
+                None => ways.push((target, vec![recipient.clone()])),
+            }
+        }
+        let entry = |(target, recipients): (Target, Vec<Recipient>)| QueueEntry {
+            hop: target.hop(),
+            envelope: Envelope { recipients, ..whole.envelope.clone() },
+            ..whole.clone()
+        };
+        ways.into_iter().map(entry).collect()
     }
 
     pub(super) fn entry(&self, message: &Message, output: Output, dup_possible: bool) -> QueueEntry {
