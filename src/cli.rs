@@ -22,6 +22,7 @@ pub mod audit;
 pub mod cert;
 pub mod config;
 pub mod demo;
+pub mod dkim;
 pub mod generate;
 pub mod kek;
 pub mod load;
@@ -115,6 +116,11 @@ enum Command {
     /// Records in the DNS that tell others which certificates our users have.
     #[command(after_help = "Example:\n  waxwing smimea publish anna@example.org")]
     Smimea(smimea::Args),
+    /// Keys with which our domains vouch for mail (DKIM), and their records in the DNS.
+    #[command(
+        after_help = "Examples:\n  waxwing dkim generate /etc/waxwing/dkim.pem --domain example.org --selector s2026\n  waxwing dkim show"
+    )]
+    Dkim(dkim::Args),
     /// Who may authenticate (AUTH) at a listener.
     #[command(after_help = "Example:\n  waxwing user set /etc/waxwing/users anna@example.org")]
     User(user::Args),
@@ -228,6 +234,7 @@ fn run(command: Command, context: &Context) -> CommandResult {
         Command::Store(args) => store::run(args, context),
         Command::Policy(args) => policy::run(args, context),
         Command::Smimea(args) => smimea::run(args, context),
+        Command::Dkim(args) => dkim::run(args, context),
         Command::User(args) => user::run(args),
         Command::Queue(args) => queue::run(args, context),
         Command::Audit(args) => audit::run(args, context),

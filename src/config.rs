@@ -12,6 +12,7 @@ use crate::cms::algorithm::Legacy;
 use crate::pki::path::InitialPolicies;
 use crate::policy::Policy;
 
+mod authentication;
 mod discovery;
 mod etcd;
 mod harvest;
@@ -28,6 +29,9 @@ mod tenant;
 mod tests;
 mod users;
 
+#[cfg(feature = "server")]
+pub(crate) use authentication::selector;
+pub use authentication::{Dkim, Inbound, MailAuthentication};
 pub use discovery::{DiscoveryMode, Ldap, LdapServer, LdapTls, LdapUsers, Smimea, Source, SourceKind};
 pub use etcd::Etcd;
 pub use harvest::{Harvest, HarvestMode};
@@ -291,6 +295,10 @@ pub struct Config {
     pub harvest: Harvest,
     /// Sources of certificates that the store does not have, in order.
     pub discovery: Vec<Source>,
+    /// What is found out about who sent a mail that comes in.
+    pub mail_authentication: MailAuthentication,
+    /// Keys that our domains vouch with for mail that goes out; empty: it is not signed so.
+    pub dkim: Vec<Dkim>,
     pub policy: Policy,
     /// Subject tags on inbound mail.
     pub subject_tags: bool,

@@ -75,6 +75,27 @@ pub mod smime {
     pub mod verdict;
 }
 
+/// Who sent a mail, by the DNS: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989).
+pub mod authentication {
+    #[cfg(feature = "server")]
+    /// Inbound: what the client, the signatures and the author's domain say, within a time.
+    pub mod check;
+    #[cfg(feature = "server")]
+    /// Keys of DKIM: read, made, and told to the DNS.
+    pub mod key;
+    /// P: what was found, and the field that tells it (RFC 8601).
+    pub mod results;
+    #[cfg(feature = "server")]
+    /// Outbound: our domains vouch for the mail of their authors.
+    pub mod sign;
+    /// P: DKIM-Signature fields that are worth a check.
+    #[cfg(feature = "server")]
+    mod signatures;
+    #[cfg(feature = "server")]
+    /// May this client send for that domain (RFC 7208)?
+    mod spf;
+}
+
 /// X.509 for mail (RFC 5280, RFC 8550).
 pub mod pki {
     /// P: a strict DER reader and a small DER writer.

@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use self::text::{Kind, Text};
+use crate::authentication::results::{Finding, Method, Outcome};
 use crate::config::Direction;
 use crate::discovery::sources::Told;
 use crate::keys::KeyOperation;
@@ -113,6 +114,8 @@ words! {
         Discover = "discover",
         /// Opening a spooled mail for all who wait for it.
         Open = "open",
+        /// Asking the DNS who sent a mail.
+        Authenticate = "authenticate",
     }
 }
 
@@ -172,6 +175,18 @@ words! {
 words! {
     /// What of it is limited.
     Metered { Mails = "mails", Recipients = "recipients" }
+}
+
+words! {
+    /// What became of our domain's word (DKIM) for an outbound mail.
+    Vouched {
+        /// One output was signed.
+        Signed = "signed",
+        /// No key is configured for the domain of its author.
+        Unsigned = "unsigned",
+        /// Somebody of the author's domain signed before us, and sealing changed what he signed.
+        Broken = "broken",
+    }
 }
 
 words! {
@@ -262,6 +277,8 @@ pub struct Metrics {
     verdicts: [Counter; RESULTS.len()],
     opened: [Counter; 2],
     released: Counter,
+    authenticated: [[Counter; Outcome::ALL.len()]; Method::ALL.len()],
+    vouched: [Counter; Vouched::COUNT],
 }
 
 impl Metrics {
@@ -359,6 +376,23 @@ impl Metrics {
         self.released.one();
     }
 
+    /// It was found out who sent a mail, or not.
+    pub fn authenticated(&self, findings: &[Finding]) {
+        for Finding { method, outcome, .. } in findings {
+            let by_method = self.authenticated.get(*method as usize);
+            if let Some(counter) = by_method.and_then(|all| all.get(*outcome as usize)) {
+                counter.one();
+            }
+        }
+    }
+
+    /// Our domain vouched for a mail, or not.
+    pub fn vouched(&self, vouched: Vouched) {
+        if let Some(counter) = self.vouched.get(vouched as usize) {
+            counter.one();
+        }
+    }
+
     /// All of it in the text format.
     pub fn write(&self, text: &mut Text) {
         self.write_mails(text);
@@ -383,6 +417,7 @@ impl Metrics {
         let [open, closed] = &self.opened;
         text.sample(name, &[("decrypted", "yes")], open.get() as f64);
         text.sample(name, &[("decrypted", "no")], closed.get() as f64);
+        self.write_authentication(text);
         let asked = [
             ("waxwing_fetches_total", "Waits of mails for CRLs and OCSP responses.", &self.fetches),
             ("waxwing_look_ups_total", "Mailboxes looked up in directories and the DNS.", &self.look_ups),
@@ -392,6 +427,22 @@ impl Metrics {
             for (result, counter) in Asked::ALL.iter().zip(counters) {
                 text.sample(name, &[("result", result.word())], counter.get() as f64);
             }
+        }
+    }
+
+    fn write_authentication(&self, text: &mut Text) {
+        let name = "waxwing_authentication_total";
+        text.family(name, Kind::Counter, "What was found out of who sent inbound mail (RFC 8601).");
+        for (method, counters) in Method::ALL.iter().zip(&self.authenticated) {
+            for (outcome, counter) in Outcome::ALL.iter().zip(counters) {
+                let labels = [("method", method.as_str()), ("result", outcome.as_str())];
+                text.sample(name, &labels, counter.get() as f64);
+            }
+        }
+        let name = "waxwing_dkim_total";
+        text.family(name, Kind::Counter, "Outbound mail signed by its author's domain, and not.");
+        for (vouched, counter) in Vouched::ALL.iter().zip(&self.vouched) {
+            text.sample(name, &[("outcome", vouched.word())], counter.get() as f64);
         }
     }
 

@@ -43,6 +43,8 @@ static BODIES: &[(&str, Body)] = &[
     ("proxy", waxwing::smtp::proxy::fuzz_proxy),
     ("reply", waxwing::smtp::client::fuzz_reply),
     ("sasl", waxwing::smtp::sasl::fuzz_sasl),
+    ("sender_records", waxwing::authentication::check::fuzz_sender_records),
+    ("signatures", waxwing::authentication::check::fuzz_signatures),
     ("scenario", waxwing::load::scenario::fuzz_scenario),
     ("session", waxwing::smtp::session::fuzz_session),
     ("shared_value", waxwing::store::etcd::fuzz_shared_value),

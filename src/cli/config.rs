@@ -6,10 +6,14 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, read_config, shown};
+use crate::address::Domain;
 use crate::admin::client::Client;
 use crate::admin::protocol::Request;
-use crate::config::{Config, ConfigError, KekSources, ListenTls, Listener, SourceAddresses, shared_cloud};
+use crate::authentication::key::Key;
+use crate::authentication::sign::vouching;
+use crate::config::{Config, ConfigError, Direction, KekSources, ListenTls, Listener, SourceAddresses, shared_cloud};
 use crate::discovery::dnssec;
+use crate::policy::{EncryptMode, Rule, SignMode};
 use crate::relay::hop::Roots;
 
 /// Arguments of `waxwing config`.
@@ -132,7 +136,7 @@ fn warnings(config: &Config) -> Vec<String> {
             }
         }
         warnings.extend(doubts_of_tenants(listener));
-        let outbound = listener.direction == crate::config::Direction::Outbound;
+        let outbound = listener.direction == Direction::Outbound;
         if outbound && listener.trusted_networks.is_empty() && !listener.has_users() {
             let name = &listener.name;
             warnings.push(format!(
@@ -142,6 +146,7 @@ fn warnings(config: &Config) -> Vec<String> {
     }
     warnings.extend(ways_that_fail(config));
     warnings.extend(rules_that_disappoint(config));
+    warnings.extend(domains_that_do_not_vouch(config));
     for place in config.kek.iter().filter(|place| KekSources::credential(place).is_none()) {
         if let Err(error) = std::fs::File::open(place) {
             let kek = place.display();
@@ -214,6 +219,40 @@ fn rules_that_disappoint(config: &Config) -> Vec<String> {
                 "rule {name:?} matches nothing: it asks for a user, and no listener has `users` or `xclient`"
             ));
         }
+    }
+    warnings
+}
+
+/// Domains of ours whose mail is sealed, and then signed by nobody as it leaves: whoever signs before us signs in vain.
+fn domains_that_do_not_vouch(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for one in &config.dkim {
+        if let Err(why) = Key::read(&one.key) {
+            warnings.push(format!(
+                "dkim: key {} of {}: {why}; the gateway will not start",
+                one.key.display(),
+                one.domain
+            ));
+        }
+    }
+    let seals = |rule: &Rule| {
+        let outbound = rule.matches.direction.is_none_or(|direction| direction != Direction::Inbound);
+        let action = &rule.action;
+        outbound && !action.pass && (action.sign != SignMode::Never || action.encrypt != EncryptMode::Never)
+    };
+    let rules = config.policy.rules.iter().chain([&config.policy.default]);
+    if !rules.into_iter().any(seals) {
+        return warnings;
+    }
+    let unsigned =
+        config.domains.iter().filter(|domain| vouching(config.dkim.iter().map(|one| &one.domain), domain).is_none());
+    let unsigned: Vec<&str> = unsigned.map(Domain::as_str).collect();
+    if !unsigned.is_empty() {
+        warnings.push(format!(
+            "dkim: mail of {} is sealed and leaves without a DKIM signature; what signs before this gateway is broken by sealing, so sign \
+             behind it, or here: `waxwing dkim generate` makes a key",
+            unsigned.join(", ")
+        ));
     }
     warnings
 }

@@ -214,6 +214,7 @@ fn start_failure(error: StartError) -> Failure {
         }
         StartError::Hop { .. } => "ca has to be a PEM file that we may read; look with: waxwing config check",
         StartError::Direct(_) => "change [direct] in the configuration; look with: waxwing config check",
+        StartError::Dkim(_) => "make it readable for the user the gateway runs as; `waxwing dkim show` says the same",
         StartError::Folder { .. } => "stop the other process, or change spool in the configuration",
         StartError::Spool(_) => "look at the disk",
         StartError::Kek(_) => "check kek in the configuration",

@@ -393,7 +393,7 @@ fn smimea(section: &Section<'_, '_>) -> Smimea {
     }
 }
 
-/// The address of a resolver, with its port or without.
+/// The address of a resolver; its port is 53 where none is given.
 pub(super) fn resolver(text: &str) -> Result<SocketAddr, String> {
     let with_port = text.parse::<SocketAddr>().ok();
     let bare = || text.parse().ok().map(|address| SocketAddr::new(address, 53));

@@ -80,6 +80,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
     let harvest = top.section("harvest").map(|section| super::harvest::harvest(section, read_file)).unwrap_or_default();
     let etcd = top.section("etcd").and_then(|one| super::etcd::etcd(one, hostname.as_ref().map(Domain::as_str)));
     let discovery = super::discovery::discovery(top, read_file);
+    let (mail_authentication, dkim) = super::authentication::authentication(top);
     let subject_tags = top.section("marks").is_some_and(marks);
     let metrics = top.section("metrics").and_then(super::operation::metrics);
     let audit = top.section("audit").and_then(super::operation::audit);
@@ -115,6 +116,8 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         certificates,
         harvest,
         discovery,
+        mail_authentication,
+        dkim,
         policy: policy?,
         subject_tags,
         self_check,

@@ -491,3 +491,20 @@ fn a_bad_route_is_told_with_its_key() {
         assert!(errors[0].key.starts_with("direct."), "{errors:?}");
     }
 }
+
+/// The commented example of `[[dkim]]` is one.
+#[test]
+fn the_documented_dkim_section_is_read() {
+    let section = DOCUMENTED.lines().skip_while(|line| *line != "# [[dkim]]").take_while(|line| !line.is_empty());
+    let section: String = section.map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
+    let config = parse(&format!("{DOCUMENTED}\n{section}")).unwrap();
+    assert_eq!(config.mail_authentication, MailAuthentication::default());
+    let key =
+        Dkim { domain: "example.org".parse().unwrap(), selector: "s2026".into(), key: "/etc/waxwing/dkim.pem".into() };
+    assert_eq!(config.dkim, [key]);
+    let errors = parse(&format!("{DOCUMENTED}\n{section}{section}")).unwrap_err();
+    assert_eq!(errors[0].key, "dkim[2].selector", "{errors:?}");
+    let errors = with("# signatures = 8 ", "signatures = 0\nsigns = 1 #");
+    let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(keys, ["mail_authentication.signatures", "mail_authentication.signs"]);
+}

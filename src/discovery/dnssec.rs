@@ -174,7 +174,7 @@ pub(crate) fn text(name: &Name) -> String {
 }
 
 /// A resolver that is asked over UDP, and over TCP where the answer does not fit.
-fn server(address: SocketAddr) -> NameServerConfig {
+pub(crate) fn server(address: SocketAddr) -> NameServerConfig {
     let on_port = |mut connection: ConnectionConfig| {
         connection.port = address.port();
         connection

@@ -31,6 +31,8 @@ fn every_label_has_a_number_of_its_own() {
     metrics.key(KeyUse::Agree, false, Duration::ZERO);
     metrics.turned_away(true);
     metrics.too_fast(Whose::User, Metered::Recipients);
+    metrics.vouched(Vouched::Broken);
+    metrics.authenticated(&[Finding::new(Method::Iprev, Outcome::PermError)]);
     let text = written(&metrics);
     for expected in [
         "waxwing_verdicts_total{result=\"none\"} 1",
@@ -41,6 +43,8 @@ fn every_label_has_a_number_of_its_own() {
         "waxwing_mail_octets_total{direction=\"inbound\"} 500",
         "waxwing_key_operations_total{operation=\"agree\",outcome=\"failed\"} 1",
         "waxwing_turned_away_total{outcome=\"deferred\"} 1",
+        "waxwing_dkim_total{outcome=\"broken\"} 1",
+        "waxwing_authentication_total{method=\"iprev\",result=\"permerror\"} 1",
         "waxwing_turned_away_total{outcome=\"rejected\"} 0",
         "waxwing_too_fast_total{whose=\"client\",what=\"recipients\"} 0",
         "waxwing_too_fast_total{whose=\"user\",what=\"recipients\"} 1",

@@ -24,11 +24,12 @@ use super::direct::Exchangers;
 use super::expiry::Expiry;
 use super::hop::{Delivered, Health, HopError, HopStatus, Hops, Roots};
 use super::listen::{self, ListenError};
-use super::pipeline::{Came, Committing, Pipeline, Queue, QueueEntry, QueueError};
+use super::pipeline::{Came, Committing, Own, Pipeline, Queue, QueueEntry, QueueError};
 use super::release::{Releaser, keep_looking};
 use crate::address::Mailbox;
 use crate::admin::{queue::Desk, server};
 use crate::audit::{AuditError, AuditLog};
+use crate::authentication::sign::Signers;
 use crate::config::{Config, Direction, HopTls, NextHop, Route, Target};
 use crate::discovery::harvest::Counts;
 use crate::keys::KeyHolder;
@@ -62,6 +63,9 @@ pub enum StartError {
     /// How the DNS is asked.
     #[error("[direct]: {0}")]
     Direct(String),
+    /// A key that our domains vouch with.
+    #[error("{0}")]
+    Dkim(String),
     /// The spool's folder.
     #[error("spool folder {}: {why}", folder.display())]
     Folder {
@@ -113,7 +117,7 @@ impl Live {
     /// From a first configuration.
     ///
     /// # Errors
-    /// TLS with a next hop cannot be done as it says.
+    /// TLS with a next hop cannot be done as it says, or a key of `[[dkim]]` cannot be read.
     pub fn new(
         config: Arc<Config>,
         store: Arc<dyn CertStore>,
@@ -125,7 +129,9 @@ impl Live {
     ) -> Result<Self, StartError> {
         let hops = hops(&config, health, None)?;
         let queue = Arc::new(spool.clone());
-        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), queue, loop_secret, audit));
+        let signers = Signers::load(&config.dkim).map_err(StartError::Dkim)?;
+        let own = Own { loop_secret, audit, signers };
+        let pipeline = Arc::new(Pipeline::new(config.clone(), store, keys, hops.clone(), queue, own));
         Ok(Self { config, pipeline, hops, generation: 0 })
     }
 }
@@ -189,7 +195,7 @@ impl Drop for Keeper {
 
 impl Gateway {
     /// Opens the spool, takes the listeners' addresses (port 0 takes a free one), and begins to deliver and to accept. Nothing is
-    /// accepted unless all of it could be had. `loop_secret` is the installation's own: see [`Pipeline::new`].
+    /// accepted unless all of it could be had. `loop_secret` is the installation's own: see [`Own`].
     ///
     /// A boxed future: what runs the gateway is compiled here once, and not again by each program that starts one.
     pub fn start(

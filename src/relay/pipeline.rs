@@ -5,6 +5,7 @@
 //! single output straight to the next hop (R2), and everything else to the spool (R1, R3).
 
 mod again;
+mod authentication;
 mod decide;
 mod event;
 mod explain;
@@ -38,6 +39,8 @@ use super::refusal::{Refusal, Unserved};
 use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::audit::{AuditLog, KeyRecord};
+use crate::authentication::check::Checker;
+use crate::authentication::sign::Signers;
 use crate::config::{Config, Delivery, Direction, Source, SourceKind, Target};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
@@ -83,6 +86,10 @@ struct Inner {
     queue: Arc<dyn Queue>,
     budget: Budget,
     marks: Marks,
+    /// Who sent it: asked of mail that comes from the world.
+    checker: Arc<Checker>,
+    /// What our domains vouch with.
+    signers: Signers,
     tokens: Arc<trace::LoopTokens>,
     /// One heavy message per core.
     pool: Arc<Semaphore>,
@@ -143,6 +150,8 @@ struct Message {
     began: Instant,
     /// It was held and has the trace of its arrival.
     again: bool,
+    /// The field that tells who sent it; empty: that was not looked at.
+    authentication: String,
 }
 
 /// One thing that is handed over: a content for some of the recipients.
@@ -167,6 +176,16 @@ enum Content {
     Closed(Rope),
     /// Kept until released, as received.
     Held(String, Rope),
+}
+
+/// What an installation has of its own.
+pub struct Own<'o> {
+    /// Makes its loop tokens (nodes of one installation share it).
+    pub loop_secret: &'o [u8],
+    /// Where it is written down what keys were used for.
+    pub audit: Option<AuditLog>,
+    /// Keys of `[[dkim]]`.
+    pub signers: Signers,
 }
 
 /// What is known of how a spooled inbound message came.
@@ -198,21 +217,23 @@ struct Treated {
 }
 
 impl Pipeline {
-    /// `loop_secret` makes this installation's loop tokens its own (nodes of one installation share it).
+    /// One for this configuration.
     pub fn new(
         config: Arc<Config>,
         store: Arc<dyn CertStore>,
         keys: Arc<dyn KeyHolder>,
         hops: Hops,
         queue: Arc<dyn Queue>,
-        loop_secret: &[u8],
-        audit: Option<AuditLog>,
+        own: Own<'_>,
     ) -> Self {
+        let Own { loop_secret, audit, signers } = own;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let marks = Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags };
         let inner = Inner {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
+            checker: Arc::new(Checker::new(&config.mail_authentication)),
+            signers,
             tokens: Arc::new(trace::LoopTokens::new(loop_secret)),
             lookup: Arc::new(facts::Lookup::new(
                 store.clone(),
@@ -237,7 +258,7 @@ impl Pipeline {
 
     /// The same with another configuration and other next hops. What was found out stays known; messages under way in this one go on
     /// as they began.
-    pub fn renewed(&self, config: Arc<Config>, hops: Hops) -> Self {
+    pub fn renewed(&self, config: Arc<Config>, hops: Hops, signers: Signers) -> Self {
         let before = &self.inner;
         let same = config.fetch == before.config.fetch
             && config.certificates == before.config.certificates
@@ -255,6 +276,11 @@ impl Pipeline {
             queue: before.queue.clone(),
             budget: if same_room { before.budget.clone() } else { Budget::new(config.limits.bytes_in_flight) },
             marks: Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags },
+            checker: match *before.checker.settings() == config.mail_authentication {
+                true => before.checker.clone(),
+                false => Arc::new(Checker::new(&config.mail_authentication)),
+            },
+            signers,
             tokens: before.tokens.clone(),
             pool: before.pool.clone(),
             ids: before.ids.clone(),
@@ -484,7 +510,7 @@ impl Inner {
             }
         };
         event.message_id(&entity);
-        let message = Arc::new(Message {
+        let mut message = Message {
             id,
             peer,
             reverse_path,
@@ -494,16 +520,26 @@ impl Inner {
             at: Timestamp::now(),
             began,
             again: false,
-        });
+            authentication: String::new(),
+        };
+        let origin = match self.authenticate(&mut message).await {
+            Ok(origin) => origin,
+            Err(refusal) => {
+                event.refused(&refusal, began);
+                return answer(lmtp, count, refusal.reply());
+            }
+        };
+        let message = Arc::new(message);
         let treated = self.clone().treat(message.clone()).await;
         event.treated(message.began.elapsed());
-        let treated = match treated {
+        let mut treated = match treated {
             Ok(treated) => treated,
             Err(refusal) => {
                 event.refused(&refusal, began);
                 return answer(lmtp, count, refusal.reply());
             }
         };
+        treated.done.extend(origin);
         event.done(&treated.done);
         event.outputs(treated.outputs.iter().map(|output| output.content.describe()));
         let answer = self.hand_over(&message, treated, cut, &mut event).await;
@@ -669,7 +705,12 @@ impl Message {
             [one] => self.recipients.get(*one).map(|accepted| &accepted.recipient.mailbox),
             _ => None,
         };
-        let mut fields = inner.tokens.fields(&self.entity.header, direction);
+        // Before anything else, where none but we can have put it: see `Inner::noted`.
+        let mut fields = match direction {
+            Direction::Inbound => self.authentication.clone(),
+            Direction::Outbound | Direction::ByRecipient => String::new(),
+        };
+        fields.push_str(&inner.tokens.fields(&self.entity.header, direction));
         if !self.again {
             fields.push_str(&self.received(inner, only));
         }
@@ -704,6 +745,23 @@ impl Content {
             Self::Judged(_) => "verified".into(),
             Self::Closed(_) => "to be opened".into(),
             Self::Held(why, _) => format!("held: {why}"),
+        }
+    }
+
+    /// The same with these fields in front.
+    fn behind(self, fields: Vec<u8>) -> Self {
+        let add = |rope: Rope| {
+            let mut all = Rope::from(Bytes::from(fields));
+            all.append(rope);
+            all
+        };
+        match self {
+            Self::Sealed(sealed, rope) => Self::Sealed(sealed, add(rope)),
+            Self::Clear(proof, rope) => Self::Clear(proof, add(rope)),
+            Self::Encrypted(proof, rope) => Self::Encrypted(proof, add(rope)),
+            Self::Judged(rope) => Self::Judged(add(rope)),
+            Self::Closed(rope) => Self::Closed(add(rope)),
+            Self::Held(why, rope) => Self::Held(why, add(rope)),
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Refusal {
     TooManyHops { found: usize, limit: usize },
     /// The message went this way through this gateway before (A23).
     Loop,
+    /// Nothing vouches for its author, whose domain wants such mail refused.
+    Unauthentic(String),
     /// SIZE, or what came, is over the limit.
     TooLarge { limit: u64 },
     /// The budget of bytes in flight is used up.
@@ -93,6 +95,7 @@ impl Refusal {
                 (5, 4, 6),
                 "routing loop: this gateway has passed this message in this direction before".into(),
             ),
+            Self::Unauthentic(why) => one(550, (5, 7, 1), format!("refused by {why}")),
             Self::TooLarge { limit } => one(552, (5, 3, 4), format!("message larger than {limit} octets")),
             Self::Busy => one(452, (4, 3, 1), "too many bytes in flight, try again".into()),
             Self::TooFast { whose, what, wait } => {
@@ -230,6 +233,7 @@ mod tests {
             Refusal::NoTenant("x"),
             Refusal::TooManyHops { found: 101, limit: 100 },
             Refusal::Loop,
+            Refusal::Unauthentic("x".into()),
             Refusal::TooLarge { limit: 1 },
             Refusal::Busy,
             Refusal::TooFast { whose: "client", what: "mails", wait: Duration::from_millis(1) },

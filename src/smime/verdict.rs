@@ -18,6 +18,7 @@ mod tests;
 mod write;
 
 pub use strip::fuzz_strip;
+pub(crate) use write::{comment, quoted};
 
 /// RFC 8601 result of `smime=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -178,6 +178,7 @@ impl Folders {
             let identity = etcd.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
             etcd.ca.iter().chain(password).chain(identity).for_each(|file| reads(file));
         }
+        config.dkim.iter().for_each(|one| reads(&one.key));
         config.discovery.iter().flat_map(|source| source.files()).for_each(reads);
         folders.read.extend(config.run.folders.iter().cloned());
         folders.write.extend([config.store.clone(), config.spool.clone(), folder_of(&config.control)]);

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{Live, hops, settings};
 use crate::admin::queue::Reload;
+use crate::authentication::sign::Signers;
 use crate::config::{Config, Listener};
 use crate::relay::current::Current;
 use crate::relay::deliver::Settings;
@@ -114,6 +115,7 @@ impl Core {
         let before = self.live.get();
         let kept = keep(&mut config, &before.config);
         let hops = hops(&config, &self.health, Some(&before.hops)).map_err(|error| vec![error.to_string()])?;
+        let signers = Signers::load(&config.dkim).map_err(|error| vec![error])?;
         let next = self.next_listeners(&config).await?;
         if config.kek != before.config.kek {
             let (store, keks) = (self.store.clone(), config.kek.clone());
@@ -122,7 +124,7 @@ impl Core {
         }
         // From here on nothing fails.
         let config = Arc::new(config);
-        let pipeline = Arc::new(before.pipeline.renewed(config.clone(), hops.clone()));
+        let pipeline = Arc::new(before.pipeline.renewed(config.clone(), hops.clone(), signers));
         self.health.set_retry(&config.retry);
         self.settings.set(settings(&config, &self.health));
         let generation = before.generation.saturating_add(1);

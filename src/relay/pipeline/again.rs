@@ -120,6 +120,7 @@ impl Pipeline {
             at: Timestamp::now(),
             began: Instant::now(),
             again: true,
+            authentication: String::new(),
         }
     }
 }

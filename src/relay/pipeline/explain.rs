@@ -132,6 +132,7 @@ impl<'c> Explainer<'c> {
             at: question.at,
             began: Instant::now(),
             again: false,
+            authentication: String::new(),
         };
         let asking = Asking { config, lookup, message: &message };
         let mut seen = Seen::new(&message, &config.policy, lookup, &self.sources)

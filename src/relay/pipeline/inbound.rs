@@ -331,6 +331,7 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
         true => inner.tokens.kept(&entity.header),
         false => inner.tokens.fields(&entity.header, Direction::Inbound),
     };
+    let kept = inner.noted(&entity.header) + &kept;
     let mut opened: Vec<Shared> = Vec::new();
     let mut quarantined = Vec::new();
     // At most so many for the whole message; each recipient has one try at least.

@@ -205,6 +205,10 @@ impl Inner {
         treated: &mut Treated,
     ) -> Result<(), Refusal> {
         let mut signed: Vec<(SignKey, Draft)> = Vec::new();
+        let author = seen.from.as_ref().ok();
+        if groups.iter().any(|group| matches!(group.kind, Kind::Protect { .. })) {
+            self.notice_signer_before_us(message, author);
+        }
         for group in groups {
             let trace = message.trace(self, Direction::Outbound, &group.recipients);
             let content = match &group.kind {
@@ -244,6 +248,7 @@ impl Inner {
                 tracing::error!(id = message.id, "a mail that must be encrypted came out unprotected: refused");
                 return Err(Refusal::Internal);
             }
+            let content = self.vouched(message, author, content)?;
             treated.outputs.push(Output { direction: Direction::Outbound, recipients: group.recipients, content });
         }
         Ok(())

@@ -105,7 +105,7 @@ pub(super) fn tag(verdict: &Verdict) -> Option<&'static str> {
 }
 
 /// As a quoted string. What is no printable ASCII is written as `\XX` per octet, the way RFC 4514 has it.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for octet in text.bytes() {
@@ -124,7 +124,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// As the inside of a comment; what would need quoting there is replaced, since not every reader undoes it.
-fn comment(text: &str) -> String {
+pub(crate) fn comment(text: &str) -> String {
     let plain = |octet: u8| match octet {
         b'(' | b'[' => '[',
         b')' | b']' => ']',
