@@ -10,6 +10,8 @@
 
 #[path = "support/outside.rs"]
 mod outside;
+#[path = "support/people.rs"]
+mod people;
 #[path = "support/postfix.rs"]
 mod server;
 
@@ -17,14 +19,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use jiff::{Timestamp, ToSpan};
+use people::{fill_store, opened_by_bob, sealed_by_bob, signed_by_bob, waxwing, write_pki};
 use server::{Postfix, free_ports, listening, peers_present, run, until};
 use socket2::{SockAddr, Socket};
-use waxwing::pki::authority::{Issued, NewKey, Recipe, issue};
-use waxwing::pki::pkcs12::{Bundle, export};
 
 struct Waxwing(Child);
 
@@ -33,12 +33,6 @@ impl Drop for Waxwing {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn waxwing(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_waxwing"));
-    command.arg("--config").arg(config);
-    command
 }
 
 /// Hands a mail in over SMTP; the final answer must be 250.
@@ -77,60 +71,6 @@ fn submit_from(source: &str, port: u16, from: &str, to: &str, mail: &[u8]) {
     expect("250");
 }
 
-fn leaf(address: &str, ca: &Issued, now: Timestamp) -> Issued {
-    let recipe = Recipe {
-        common_name: address.to_owned(),
-        mailboxes: vec![address.to_owned()],
-        subject_email: None,
-        hosts: Vec::new(),
-        not_before: now - 1.hour(),
-        not_after: now + 240.hours(),
-        ca: None,
-        key_usage: vec!["digitalSignature", "keyEncipherment"],
-        email_protection: Some(true),
-        permitted_mail: Vec::new(),
-        crl: None,
-        key: NewKey::Rsa2048,
-    };
-    issue(&recipe, Some(ca))
-}
-
-/// The PKI as files: `NAME.pem`, `NAME.key` (PKCS#8 DER), `NAME.p12` (password "test").
-fn write_pki(folder: &Path) {
-    let now = Timestamp::now();
-    let recipe = Recipe {
-        common_name: "Test CA".into(),
-        mailboxes: Vec::new(),
-        subject_email: None,
-        hosts: Vec::new(),
-        not_before: now - 1.hour(),
-        not_after: now + 2400.hours(),
-        ca: Some(None),
-        key_usage: vec!["keyCertSign", "cRLSign"],
-        email_protection: None,
-        permitted_mail: Vec::new(),
-        crl: None,
-        key: NewKey::Rsa2048,
-    };
-    let ca = issue(&recipe, None);
-    fs::write(folder.join("ca.der"), ca.certificate.der()).unwrap();
-    for (name, address) in [("anna", "anna@example.org"), ("bob", "bob@partner.example")] {
-        let issued = leaf(address, &ca, now);
-        fs::write(folder.join(format!("{name}.der")), issued.certificate.der()).unwrap();
-        fs::write(folder.join(format!("{name}.key")), &*issued.pkcs8).unwrap();
-        let bundle = Bundle {
-            keys: vec![issued.pkcs8.clone()],
-            certificates: vec![issued.certificate.clone()],
-            ..Bundle::default()
-        };
-        fs::write(folder.join(format!("{name}.p12")), export(&bundle, "test", name).unwrap()).unwrap();
-    }
-    for name in ["ca", "anna", "bob"] {
-        let (der, pem) = (folder.join(format!("{name}.der")), folder.join(format!("{name}.pem")));
-        run(Command::new("openssl").args(["x509", "-inform", "DER"]).arg("-in").arg(der).arg("-out").arg(pem));
-    }
-}
-
 fn start_waxwing(folder: &Path, [out, inn]: [u16; 2], outbound_hop: u16, inbound_hop: u16) -> Waxwing {
     let here = folder.display();
     let config = folder.join("waxwing.toml");
@@ -142,24 +82,12 @@ fn start_waxwing(folder: &Path, [out, inn]: [u16; 2], outbound_hop: u16, inbound
          [default]\nsign = \"require\"\nencrypt = \"require\"\n"
     );
     fs::write(&config, text).unwrap();
-    fs::write(folder.join("password"), "test\n").unwrap();
-    run(waxwing(&config).args(["kek", "init"]).arg(folder.join("kek")));
-    run(waxwing(&config).args(["trust", "add"]).arg(folder.join("ca.der")));
-    let import = ["cert", "import", "--password-file"];
-    run(waxwing(&config)
-        .args(import)
-        .arg(folder.join("password"))
-        .arg(folder.join("anna.p12"))
-        .arg(folder.join("bob.der")));
+    fill_store(folder, &config);
     let log = fs::File::create(folder.join("waxwing.log")).unwrap();
     let child = Waxwing(waxwing(&config).arg("serve").stdout(Stdio::null()).stderr(log).spawn().unwrap());
     listening(out);
     listening(inn);
     child
-}
-
-fn openssl(folder: &Path, arguments: &str) -> Output {
-    Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap()
 }
 
 #[test]
@@ -183,35 +111,18 @@ fn postfix_waxwing_postfix_both_ways() {
     let arrived = their_postfix.mails(1).remove(0);
     let text = String::from_utf8_lossy(&arrived);
     assert!(text.contains("smime-type=enveloped-data") && !text.contains("secret"), "{text}");
-    fs::write(folder.join("arrived.eml"), &arrived).unwrap();
-    let opened =
-        openssl(folder, "cms -decrypt -in arrived.eml -inkey bob.key -keyform DER -recip bob.pem -out opened.eml");
-    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
-    let verified = openssl(folder, "cms -verify -in opened.eml -CAfile ca.pem -out content.eml -signer signer.pem");
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
-    let content = fs::read(folder.join("content.eml")).unwrap();
-    let content = mail_parser::MessageParser::default().parse(&content).unwrap().body_text(0).unwrap().into_owned();
+    let content = opened_by_bob(folder, &arrived);
     assert!(content.contains("Grüße, 5 €") && content.contains("From here on: secret"), "{content}");
 
     // In: what Bob's OpenSSL signs and encrypts to Anna reaches her inbox opened, and the verdict is pass.
-    fs::write(folder.join("reply.txt"), "Content-Type: text/plain\r\n\r\nAgreed.\r\n").unwrap();
-    run(Command::new("openssl").current_dir(folder).args(
-        "cms -sign -in reply.txt -signer bob.pem -inkey bob.key -keyform DER -md sha256 -out signed.eml -crlfeol"
-            .split(' '),
-    ));
-    let sealed = openssl(
-        folder,
-        "cms -encrypt -in signed.eml -aes256 -from bob@partner.example -to anna@example.org -subject Re -out sealed.eml anna.pem",
-    );
-    assert!(sealed.status.success(), "{}", String::from_utf8_lossy(&sealed.stderr));
-    let sealed = fs::read_to_string(folder.join("sealed.eml")).unwrap().replace("\r\n", "\n").replace('\n', "\r\n");
+    let sealed = sealed_by_bob(folder, "Re", "Agreed.");
     submit(their_postfix.port, "bob@partner.example", "anna@example.org", sealed.trim_end().as_bytes());
     let arrived = our_postfix.mails(1).remove(0);
     let text = String::from_utf8_lossy(&arrived);
     assert!(text.contains("Agreed.") && text.contains("smime=pass"), "{text}");
 
     // The same with one octet of the signed text changed: delivered, and never called valid.
-    let clear = fs::read_to_string(folder.join("signed.eml")).unwrap().replace("\r\n", "\n").replace('\n', "\r\n");
+    let clear = signed_by_bob(folder, "Agreed.");
     assert!(clear.contains("Agreed."));
     let tampered = format!(
         "From: bob@partner.example\r\nTo: anna@example.org\r\nSubject: Re\r\n{}",

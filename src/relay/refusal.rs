@@ -81,7 +81,7 @@ impl Refusal {
             Self::RelayDenied(recipient) => one(
                 550,
                 (5, 7, 1),
-                format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted-networks"),
+                format!("<{recipient}>: relaying denied; add its domain to domains, or the peer to trusted_networks"),
             ),
             Self::NoTenant(missing) => one(550, (5, 7, 1), (*missing).to_owned()),
             Self::HiddenRoute(recipient) => {

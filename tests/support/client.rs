@@ -1,10 +1,10 @@
 //! A client that says what it is told to, and hears every octet of the replies.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A reply: its code and its octets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +28,18 @@ impl Client {
         Self::greet(address, "LHLO client.example").await
     }
 
+    /// Connected from an address of this machine, and greeted.
+    pub async fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        Self::greeted(socket.connect(address).await.unwrap(), "EHLO client.example").await
+    }
+
     async fn greet(address: SocketAddr, hello: &str) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::greeted(TcpStream::connect(address).await.unwrap(), hello).await
+    }
+
+    async fn greeted(stream: TcpStream, hello: &str) -> Self {
         stream.set_nodelay(true).unwrap();
         let mut client = Self { stream: BufReader::new(stream) };
         assert_eq!(client.hear().await.code, 220);

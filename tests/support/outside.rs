@@ -38,13 +38,27 @@ pub fn peers(programs: &[&str]) -> bool {
 
 /// An OpenSSL with post-quantum CMS (3.6 or later), which `scripts/openssl-peer` builds.
 pub fn openssl_pq() -> Option<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/openssl-peer");
-    let told = std::process::Command::new(script).arg("--if-there").output().ok().filter(|told| told.status.success());
-    let path = told.map(|told| PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()));
+    let path = told("scripts/openssl-peer");
     if path.is_none() {
         left_out("peer left out: OpenSSL 3.6 (build it with scripts/openssl-peer)", "WAXWING_REQUIRE_PEERS");
     }
     path
+}
+
+/// The folder with the roots of Exim and OpenSMTPD, which `scripts/mail-servers` makes.
+pub fn mail_servers() -> Option<PathBuf> {
+    let path = told("scripts/mail-servers");
+    if path.is_none() {
+        left_out("peer left out: Exim and OpenSMTPD (make them with scripts/mail-servers)", "WAXWING_REQUIRE_PEERS");
+    }
+    path
+}
+
+/// The path that a script of ours prints where it has made it before.
+fn told(script: &str) -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let told = std::process::Command::new(script).arg("--if-there").output().ok().filter(|told| told.status.success());
+    told.map(|told| PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()))
 }
 
 /// Whether something that is no program is here.

@@ -54,12 +54,7 @@ pub struct Postfix {
 impl Postfix {
     /// `more`: further lines of main.cf.
     pub fn start(folder: &Path, port: u16, domain: &str, relay_port: u16, more: &str) -> Self {
-        let at = |name: &str| folder.join(name);
-        for name in ["etc", "queue", "data", "mail"] {
-            fs::create_dir_all(at(name)).unwrap();
-        }
-        run(Command::new("chown").arg("postfix").arg(at("data")));
-        run(Command::new("chown").arg("65534").arg(at("mail")));
+        Self::folders(folder);
         let here = folder.display();
         let main = format!(
             "compatibility_level = 3.6\nqueue_directory = {here}/queue\ndata_directory = {here}/data\nmaillog_file = {here}/log\n\
@@ -72,10 +67,25 @@ impl Postfix {
              smtp_host_lookup = native\nsmtpd_peername_lookup = no\nminimal_backoff_time = 1s\nmaximal_backoff_time = 2s\n\
              queue_run_delay = 1s\n{more}"
         );
+        Self::launch(folder, port, &main, &format!("127.0.0.1:{port} inet n - n - - smtpd\n"))
+    }
+
+    /// The folders of a Postfix: `etc`, `queue`, `data`, `mail`.
+    pub fn folders(folder: &Path) {
+        let at = |name: &str| folder.join(name);
+        for name in ["etc", "queue", "data", "mail"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        run(Command::new("chown").arg("postfix").arg(at("data")));
+        run(Command::new("chown").arg("65534").arg(at("mail")));
+    }
+
+    /// With a main.cf of its own, and services before those that every Postfix has (in place of those of the same name); ready when it
+    /// listens at the port.
+    pub fn launch(folder: &Path, port: u16, main: &str, services: &str) -> Self {
+        let at = |name: &str| folder.join(name);
         fs::write(at("etc/main.cf"), main).unwrap();
-        let mut master = format!(
-            "127.0.0.1:{port} inet n - n - - smtpd\npostlog unix-dgram n - n - 1 postlogd\nvirtual unix y n n - - virtual\n"
-        );
+        let mut master = format!("{services}postlog unix-dgram n - n - 1 postlogd\nvirtual unix y n n - - virtual\n");
         for (service, program) in [
             ("pickup", "pickup"),
             ("cleanup", "cleanup"),
@@ -93,6 +103,9 @@ impl Postfix {
             ("discard", "discard"),
             ("tlsmgr", "tlsmgr"),
         ] {
+            if services.lines().any(|line| line.split_whitespace().next() == Some(service)) {
+                continue;
+            }
             let limit = match service {
                 "pickup" | "qmgr" | "anvil" | "scache" | "tlsmgr" => "1",
                 "cleanup" | "bounce" | "defer" | "trace" => "0",

@@ -1,0 +1,82 @@
+//! The guides hold: their lines are taken out of their pages, the real servers are started with them, and mail goes both ways.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::string_slice, reason = "tests: at places that were found in the string")]
+#![cfg(feature = "server")]
+
+#[path = "guides/dovecot.rs"]
+mod dovecot;
+#[path = "guides/exim.rs"]
+mod exim;
+#[path = "guides/foreign.rs"]
+mod foreign;
+#[path = "guides/opensmtpd.rs"]
+mod opensmtpd;
+#[path = "support/outside.rs"]
+mod outside;
+#[path = "guides/page.rs"]
+mod page;
+#[path = "support/people.rs"]
+mod people;
+#[path = "guides/postfix.rs"]
+mod postfix;
+#[path = "support/postfix.rs"]
+mod server;
+#[path = "guides/site.rs"]
+mod site;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn config_check(file: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_waxwing")).args(["config", "check"]).arg(file).output().unwrap()
+}
+
+#[test]
+fn every_configuration_in_the_guides_is_valid_and_every_misspelled_key_in_it_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waxwing.toml");
+    let users = folder.path().join("users");
+    let mut tried = 0;
+    for page in page::pages() {
+        for block in page.blocks().iter().filter(|block| block.language == "toml") {
+            let name = format!("{}: {} {}", page.name, block.file, block.variant);
+            // What `waxwing user set` makes is there already.
+            fs::write(&users, "").unwrap();
+            let text = block.text.replace("/etc/waxwing/users", &users.display().to_string());
+            fs::write(&file, &text).unwrap();
+            let told = config_check(&file);
+            assert!(told.status.success(), "{name}: {}", String::from_utf8_lossy(&told.stdout));
+            for end in page::keys(&text) {
+                let (before, after) = text.split_at(end);
+                fs::write(&file, format!("{before}x{after}")).unwrap();
+                let (told, line) = (config_check(&file), before.lines().count());
+                let words = String::from_utf8(told.stdout).unwrap();
+                assert_eq!(told.status.code(), Some(1), "{name}, line {line}, is taken: {words}");
+                assert!(
+                    words.contains(&format!("waxwing.toml:{line}: ")),
+                    "{name}, line {line}, is not named: {words}"
+                );
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 150, "only {tried} keys were found");
+}
+
+#[test]
+fn every_guide_says_what_an_operator_asks_and_stands_in_the_index() {
+    let index = fs::read_to_string(page::folder().join("README.md")).unwrap();
+    for page in page::pages() {
+        assert!(index.contains(&format!("({})", page.name)), "docs/guides/README.md does not name {}", page.name);
+        for said in ["What you get", "# See that it works", "# What can go wrong", "# Take it out again"] {
+            assert!(page.text.contains(said), "{} has no {said:?}", page.name);
+        }
+        let run = page.text.contains("`tests/guides.rs` takes the lines of this page");
+        let not_run = page.text.contains("not run here");
+        assert!(run != not_run, "{} says whether it is run, once", page.name);
+        let code = ["postfix", "exim", "opensmtpd", "dovecot"].contains(&page.name.trim_end_matches(".md"));
+        assert_eq!(run, code, "{}", page.name);
+    }
+}
