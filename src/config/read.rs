@@ -51,16 +51,7 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         top.require("domains", "our mail domains, such as [\"example.org\"]", list(domain)).unwrap_or_default();
     let postmaster = top.get("postmaster", parsed(Mailbox::parse));
     let store = top.require("store", "the store's folder", text).map(PathBuf::from);
-    let kek = top
-        .require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", list(kek))
-        .filter(|kek| {
-            let some = !kek.is_empty();
-            if !some {
-                top.complain("kek", "an empty list", "expected a file, or \"credential:NAME\"");
-            }
-            some
-        })
-        .map(KekSources::new);
+    let kek = kek_sources(top);
     let (spool, spool_limits) = spool(top);
     let control = top.get("control", text).map(PathBuf::from);
     let delivery = top
@@ -126,6 +117,19 @@ fn whole(top: &Section<'_, '_>, read_file: ReadFile<'_>) -> Option<Config> {
         audit,
         run,
     })
+}
+
+/// Where the key-encryption key is: at least one place.
+fn kek_sources(top: &Section<'_, '_>) -> Option<KekSources> {
+    top.require("kek", "the file of the key-encryption key (waxwing kek init FILE makes one)", list(kek))
+        .filter(|kek| {
+            let some = !kek.is_empty();
+            if !some {
+                top.complain("kek", "an empty list", "expected a file, or \"credential:NAME\"");
+            }
+            some
+        })
+        .map(KekSources::new)
 }
 
 /// Whether subjects are tagged.
