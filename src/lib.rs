@@ -160,6 +160,7 @@ pub mod relay {
     /// Store, spool, listeners and deliverer put together.
     pub mod gateway;
     /// Connections to next hops, kept and pipelined.
+    mod heavy;
     pub mod hop;
     /// Listeners: sockets, TLS, one session each.
     pub mod listen;

@@ -18,6 +18,7 @@ use tokio::task::{self, JoinError, JoinHandle, JoinSet};
 
 use self::dsn::{Action, Report, Told};
 use super::current::Current;
+use super::heavy;
 use super::hop::health::{Health, Pick};
 use super::hop::{Delivered, HopError, Hops};
 use super::polls::watched;
@@ -394,7 +395,8 @@ impl<T: Transport, H: Handover> Work<T, H> {
             Err(error) => return self.unreadable(&entry, &envelope, &error).await,
         };
         let header = dsn::quoted(&content);
-        let verdicts = self.deliver(&entry, &envelope, content).await;
+        let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
+        heavy::let_go(content.len(), content);
         let now = self.clock.now();
         let outcome = self.judge(&entry, &envelope, verdicts, &header, now);
         self.settle(entry.id, outcome).await;
@@ -452,6 +454,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
                     *verdict = result;
                 }
             }
+            heavy::let_go(rope.encoded_len(), rope);
         }
         verdicts
     }

@@ -19,7 +19,6 @@ mod tenant;
 mod threads;
 mod trace;
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -28,10 +27,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget::{Budget, Reservation};
 use super::deliver::OpenedMail;
+use super::heavy::{self, HEAVY, Places};
 use super::hop::{Begun, HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::rates::Rates;
@@ -61,14 +60,6 @@ pub use explain::{ExplainError, Explained, Explainer, Explanation, Outcome, Ques
 pub use facts::StrictlyEncrypted;
 pub use handover::{Committing, Queue, QueueEntry, QueueError};
 
-/// Bodies larger than this are worked on in the bounded pool.
-const HEAVY: usize = 256 * 1024;
-
-tokio::task_local! {
-    /// The place that heavy work has in the pool.
-    static PLACE: RefCell<Option<OwnedSemaphorePermit>>;
-}
-
 /// The pipeline: a [`Relay`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Pipeline {
@@ -91,8 +82,7 @@ struct Inner {
     /// What our domains vouch with.
     signers: Signers,
     tokens: Arc<trace::LoopTokens>,
-    /// One heavy message per core.
-    pool: Arc<Semaphore>,
+    heavy: Places,
     /// Ids of messages: start time and a count.
     ids: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
@@ -227,7 +217,6 @@ impl Pipeline {
         own: Own<'_>,
     ) -> Self {
         let Own { loop_secret, audit, signers } = own;
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let marks = Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags };
         let inner = Inner {
             budget: Budget::new(config.limits.bytes_in_flight),
@@ -243,7 +232,7 @@ impl Pipeline {
             )),
             sources: Discovery::new(&config, store.clone()),
             harvest: Harvest::new(config.harvest.clone(), config.certificates.policies.clone(), &config.domains, store),
-            pool: Arc::new(Semaphore::new(cores)),
+            heavy: Places::new(),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
             metrics: Arc::default(),
             rates: Arc::default(),
@@ -282,7 +271,7 @@ impl Pipeline {
             },
             signers,
             tokens: before.tokens.clone(),
-            pool: before.pool.clone(),
+            heavy: before.heavy.clone(),
             ids: before.ids.clone(),
             metrics: before.metrics.clone(),
             rates: before.rates.clone(),
@@ -542,8 +531,11 @@ impl Inner {
         treated.done.extend(origin);
         event.done(&treated.done);
         event.outputs(treated.outputs.iter().map(|output| output.content.describe()));
+        let sent = || treated.outputs.iter().map(|output| output.content.rope().clone()).collect::<Vec<_>>();
+        let sent = (size > HEAVY).then(sent);
         let answer = self.hand_over(&message, treated, cut, &mut event).await;
         event.answered(&answer, began);
+        heavy::let_go(size, (message, sent));
         drop(reservation);
         answer
     }
@@ -583,24 +575,17 @@ impl Inner {
         Ok(treated)
     }
 
-    /// Runs work here, or in the bounded pool when it is heavy, so that a small mail never waits behind a big one.
+    /// Runs work here, or on the threads for big mails when it is heavy, so that a small mail never waits behind a big one.
     async fn work<T: Send + 'static>(
         &self,
         heavy: bool,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Refusal> {
         let run = async {
-            if !heavy {
-                return Ok(work.await);
+            match heavy {
+                false => Ok(work.await),
+                true => self.heavy.work(work).await.ok_or(Refusal::Internal),
             }
-            let permit = self.pool.clone().acquire_owned().await.map_err(|_| Refusal::Internal)?;
-            let runtime = tokio::runtime::Handle::current();
-            let place = RefCell::new(Some(permit));
-            let task = tokio::task::spawn_blocking(move || runtime.block_on(PLACE.scope(place, work)));
-            task.await.map_err(|error| {
-                tracing::error!(%error, "work on a message ended in a defect");
-                Refusal::Internal
-            })
         };
         tokio::time::timeout(self.config.limits.work_timeout, run).await.unwrap_or(Err(Refusal::WorkTimeout))
     }
@@ -611,7 +596,7 @@ impl Inner {
             return false;
         }
         let began = Instant::now();
-        let new = self.aside(self.lookup.fetcher().fetch(needs, asked)).await;
+        let new = self.heavy.aside(self.lookup.fetcher().fetch(needs, asked)).await;
         self.metrics.fetched(new, began.elapsed());
         new
     }
@@ -621,20 +606,10 @@ impl Inner {
         misses.sort_by_key(Mailbox::key);
         misses.dedup_by_key(|mailbox| mailbox.key());
         let began = Instant::now();
-        let told = self.aside(self.sources.look_up(misses)).await;
+        let told = self.heavy.aside(self.sources.look_up(misses)).await;
         self.metrics.stage(Stage::Discover, began.elapsed());
         told.values().for_each(|one| self.metrics.looked_up(Asked::of(one)));
         told
-    }
-
-    /// Waits for the network; meanwhile others have this work's place in the pool.
-    async fn aside<T>(&self, waiting: impl Future<Output = T>) -> T {
-        let held = PLACE.try_with(|place| place.borrow_mut().take().is_some()).unwrap_or(false);
-        let came = waiting.await;
-        if held && let Ok(permit) = self.pool.clone().acquire_owned().await {
-            let _ = PLACE.try_with(|place| place.borrow_mut().replace(permit));
-        }
-        came
     }
 
     /// Asks the key holder. What it answers is not given out before it is written down what for.

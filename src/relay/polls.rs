@@ -13,6 +13,25 @@ use rustix::time::{ClockId, clock_gettime};
 /// What is longer is told.
 const LONG: Duration = Duration::from_millis(2);
 
+/// Octets that a task carries from or to a socket before it lets others have their turn: well under a millisecond of work.
+const TURN: usize = 256 * 1024;
+
+/// What a task has carried since others had their turn. A socket that is always ready would let it go on for many times as long.
+#[derive(Debug, Default)]
+pub(super) struct Turn(usize);
+
+impl Turn {
+    /// Adds octets; says whether others are to have their turn now.
+    pub(super) fn over(&mut self, octets: usize) -> bool {
+        self.0 = self.0.saturating_add(octets);
+        let over = self.0 >= TURN;
+        if over {
+            self.0 = 0;
+        }
+        over
+    }
+}
+
 /// A task whose polls are looked at. Made by [`watched`].
 pub(super) struct Watched<F> {
     task: &'static str,

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,6 +22,7 @@ use crate::address::Domain;
 use crate::config::{HopTls, HopWaits, NextHop};
 use crate::mime::rope::Rope;
 use crate::relay::direct::Exchangers;
+use crate::relay::polls::Turn;
 use crate::smtp::client::{Client, DotStuffer, Event, StartTls};
 use crate::smtp::command::Reply;
 
@@ -214,11 +216,15 @@ impl Connection {
         let patience = patience.for_content();
         let mut stuffer = DotStuffer::new();
         let (mut pieces, mut held) = (VecDeque::new(), 0_usize);
+        let mut turn = Turn::default();
         for chunk in content.chunks(CHUNK) {
             let chunk = stuffer.stuff(chunk);
             if held.saturating_add(chunk.len()) > CHUNK {
                 if let Err(why) = self.write_pieces(&mut pieces, &mut 0, patience).await {
                     return Err(self.last_words(why, patience).await);
+                }
+                if turn.over(held) {
+                    yield_now().await;
                 }
                 held = 0;
             }

@@ -7,11 +7,9 @@ use crate::address::ReversePath;
 use crate::mime::canonical::for_seven_bit_hop;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
+use crate::relay::heavy::{self, HEAVY};
 use crate::smtp::client::{Offers, no_smtputf8};
 use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
-
-/// Contents larger than this are encoded anew beside the other work.
-const HEAVY: usize = 256 * 1024;
 
 /// A mail made fit for a next hop.
 pub(super) struct Fit {
@@ -76,7 +74,7 @@ pub(super) async fn eight_bit(content: &Rope, offers: Offers) -> Result<Rope, Re
     }
     let octets = content.to_bytes();
     let encoded = if octets.len() > HEAVY {
-        tokio::task::spawn_blocking(move || encoded(octets)).await.unwrap_or_else(|_| Err("a defect".into()))
+        heavy::on_a_thread(move || encoded(octets)).await.unwrap_or_else(|_| Err("a defect".into()))
     } else {
         encoded(octets)
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
@@ -17,7 +18,7 @@ use super::{Answer, Peer, Relay, auth, tls};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
-use crate::relay::polls::watched;
+use crate::relay::polls::{Turn, watched};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
 use crate::smtp::session::{Event, Session, Settings, Verdict};
@@ -221,6 +222,7 @@ impl<R: Relay> Conversation<R> {
 
     async fn run<S: AsyncRead + AsyncWrite + Unpin + Send>(&mut self, stream: &mut S) -> io::Result<End> {
         let mut input = BytesMut::new();
+        let mut turn = Turn::default();
         self.deadline = Instant::now() + self.context.limits.command_timeout;
         loop {
             let end = self.eat(&mut input).await;
@@ -232,7 +234,12 @@ impl<R: Relay> Conversation<R> {
             }
             match self.read(stream, &mut input).await? {
                 Some(0) => return Ok(End::Closed),
-                Some(octets) => self.content.received = self.content.received.saturating_add(octets as u64),
+                Some(octets) => {
+                    self.content.received = self.content.received.saturating_add(octets as u64);
+                    if turn.over(octets) {
+                        yield_now().await;
+                    }
+                }
                 None => {
                     self.drop_transaction();
                     self.flush(stream).await?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Content, HEAVY, Inner, Message};
+use super::{Content, Inner, Message};
 use crate::address::Mailbox;
 use crate::authentication::check::{Checked, Origin};
 use crate::authentication::results::{field, summary};
@@ -12,6 +12,7 @@ use crate::authentication::sign::is_signed_for;
 use crate::config::{Direction, Inbound};
 use crate::metrics::{Stage, Vouched};
 use crate::mime::header::Header;
+use crate::relay::heavy::HEAVY;
 use crate::relay::refusal::Refusal;
 
 const RESULTS: &str = "Authentication-Results";
@@ -47,7 +48,7 @@ impl Inner {
                 reverse_path: &reverse_path,
                 us: &inner.config.hostname,
             };
-            inner.aside(inner.checker.judge(origin, &entity.header, &signed)).await
+            inner.heavy.aside(inner.checker.judge(origin, &entity.header, &signed)).await
         });
         let Checked { findings, refuse } = self.work(heavy, work).await?;
         self.metrics.stage(Stage::Authenticate, began.elapsed());
