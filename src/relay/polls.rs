@@ -123,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn others_have_their_turn_each_so_many_octets() {
+        let mut turn = Turn::default();
+        let turns = (0..64).filter(|_| turn.over(TURN / 16)).count();
+        assert_eq!(turns, 4);
+        assert!(!turn.over(TURN - 1) && turn.over(usize::MAX) && !turn.over(1));
+    }
+
+    #[test]
     fn a_long_poll_is_told_with_the_time_it_used_and_a_short_one_is_not() {
         let told = polled(tracing::Level::DEBUG);
         let cpu = told.split("cpu_us=").nth(1).and_then(|rest| rest.split_whitespace().next()).map(str::parse::<u64>);
