@@ -138,7 +138,8 @@ impl Live {
 
 /// Next hops that can be spoken to as the configuration says. What was fetched of policies by `before` stays known.
 fn hops(config: &Config, health: &Health, before: Option<&Hops>) -> Result<Hops, StartError> {
-    let exchangers = Exchangers::new(config, before.and_then(Hops::exchangers)).map_err(StartError::Direct)?;
+    let exchangers = Exchangers::new(config, before.and_then(Hops::exchangers), health.metrics());
+    let exchangers = exchangers.map_err(StartError::Direct)?;
     let (name, waits) = (config.hostname.clone(), config.limits.hop);
     let hops = Hops::with_exchangers(name, waits, health.clone(), Roots::system(), exchangers);
     for (name, route) in config.named_hosts() {

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
+use crate::metrics::{Connected, LoggedIn, Refused, Sums};
 use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::{AuthOffer, Settings};
@@ -271,22 +272,22 @@ pub struct Handle {
     counts: Arc<Counts>,
 }
 
-/// Connections of a listener since it began.
+/// What a listener has seen since it began.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Accepted.
-    pub accepted: AtomicU64,
-    /// Turned away: too many at once. Those of one client among them were accepted first.
-    pub turned_away: AtomicU64,
+    /// Connections: those accepted, and what else became of some.
+    pub connections: Sums<Connected>,
     /// Of those that were accepted, ended.
     pub ended: AtomicU64,
-    /// Of those that were accepted, refused since they talked before the greeting.
-    pub early: AtomicU64,
+    /// Replies that took nothing, whoever refused.
+    pub refused: Sums<Refused>,
+    /// Those who said who they are.
+    pub logins: Sums<LoggedIn>,
 }
 
 impl Handle {
-    /// Connections so far.
-    pub fn counts(&self) -> &Counts {
+    /// What it has seen so far.
+    pub fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 
@@ -347,11 +348,11 @@ async fn accept<R: Relay>(
         };
         if sessions.len() >= context.limits.connections {
             warn!(listener = %context.listener.name, %address, "too many connections");
-            counts.turned_away.fetch_add(1, Ordering::Relaxed);
+            counts.connections.one(Connected::TurnedAway);
             turn_away(stream, &context);
             continue;
         }
-        counts.accepted.fetch_add(1, Ordering::Relaxed);
+        counts.connections.one(Connected::Accepted);
         let counted = Counted(Arc::clone(&counts));
         let session = attend(stream, address, context, Arc::clone(&clients), stopping.clone(), counted);
         sessions.spawn(watched("session", session));
@@ -374,13 +375,14 @@ async fn attend<R: Relay>(
             Ok(client) => address = client,
             Err(error) => {
                 warn!(listener = %context.listener.name, proxy = %address, %error, "a proxy's connection is closed");
+                counted.0.connections.one(Connected::Unproxied);
                 return;
             }
         }
     }
     let Some(_place) = clients.enter(address.ip(), context.limits.connections_per_client) else {
         warn!(listener = %context.listener.name, %address, "too many connections of this client");
-        counted.0.turned_away.fetch_add(1, Ordering::Relaxed);
+        counted.0.connections.one(Connected::TurnedAway);
         turn_away(stream, &context);
         return;
     };
@@ -391,10 +393,10 @@ async fn attend<R: Relay>(
         early = talks_within(delay, &stream, stopping.clone()).await;
     }
     if early {
-        counted.0.early.fetch_add(1, Ordering::Relaxed);
+        counted.0.connections.one(Connected::Early);
         info!(listener = %context.listener.name, %address, "refused: it talked before the greeting");
     }
-    if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
+    if let Err(error) = connection::serve(stream, address, early, context, counted.0.clone(), stopping).await {
         debug!(%address, %error, "connection lost");
     }
 }

@@ -45,7 +45,7 @@ use crate::config::{Config, Delivery, Direction, Source, SourceKind, Target};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
-use crate::metrics::{Asked, KeyUse, Metered, Metrics, Ruled, Stage, Way};
+use crate::metrics::{Asked, KeyUse, Label, Metered, Metrics, Reason, Ruled, Stage, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Need;
@@ -229,6 +229,7 @@ impl Pipeline {
         let Own { loop_secret, audit, signers } = own;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let marks = Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags };
+        let metrics = hops.health().metrics().clone();
         let inner = Inner {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
@@ -241,11 +242,11 @@ impl Pipeline {
                 &config.certificates,
                 believes_dane(&config),
             )),
-            sources: Discovery::new(&config, store.clone()),
+            sources: Discovery::new(&config, store.clone(), metrics.clone()),
             harvest: Harvest::new(config.harvest.clone(), config.certificates.policies.clone(), &config.domains, store),
             pool: Arc::new(Semaphore::new(cores)),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
-            metrics: Arc::default(),
+            metrics,
             rates: Arc::default(),
             audit,
             config,
@@ -326,19 +327,18 @@ impl Pipeline {
         peer: &Arc<Peer>,
         reverse_path: ReversePath,
         parameters: MailParameters,
-    ) -> Result<Transaction, Reply> {
+    ) -> Result<Transaction, Refusal> {
         let inner = &self.inner;
-        tenant::certified(peer).map_err(|refusal| refusal.reply())?;
-        inner.within_rate(peer, Metered::Mails).map_err(|refusal| refusal.reply())?;
+        tenant::certified(peer)?;
+        inner.within_rate(peer, Metered::Mails)?;
         if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
-            return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
+            return Err(Refusal::TooLarge { limit: inner.config.limits.message_size });
         }
         if let Err(error) = inner.queue.ready() {
             tracing::error!(%error, "the spool cannot take mail");
-            return Err(Refusal::Spool.reply());
+            return Err(Refusal::Spool);
         }
-        let reservation =
-            inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy.reply())?;
+        let reservation = inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy)?;
         let id = format!("{:014x}", inner.ids.fetch_add(1, Ordering::Relaxed));
         Ok(Transaction {
             peer: peer.clone(),
@@ -361,34 +361,38 @@ impl Relay for Pipeline {
         reverse_path: ReversePath,
         parameters: MailParameters,
     ) -> Result<Transaction, Reply> {
-        let begun = self.begin(peer, reverse_path, parameters);
-        if let Err(reply) = &begun {
+        self.begin(peer, reverse_path, parameters).map_err(|refusal| {
+            let reply = self.inner.metrics.refused(&refusal);
             self.inner.metrics.turned_away(reply.is_transient());
-        }
-        begun
+            reply
+        })
     }
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
         let inner = &self.inner;
         if let Err(refusal) = inner.within_rate(&transaction.peer, Metered::Recipients) {
-            return refusal.reply();
+            return inner.metrics.refused(&refusal);
         }
         let direction = match route::direction(&inner.config, &transaction.peer, &recipient.mailbox) {
             Ok(direction) => direction,
-            Err(refusal) => return refusal.reply(),
+            Err(refusal) => return inner.metrics.refused(&refusal),
         };
         let reply = inner.ask_next_hop(transaction, direction, &recipient).await;
         if reply.is_positive() {
             transaction.recipients.push(Accepted { recipient, direction });
+        } else {
+            inner.metrics.refusals.one(Reason::NextHop);
         }
         reply
     }
 
     fn growing(&self, transaction: &mut Transaction, octets: u64) -> Result<(), Reply> {
         if octets > self.inner.config.limits.message_size {
-            return Err(Refusal::TooLarge { limit: self.inner.config.limits.message_size }.reply());
+            let limit = self.inner.config.limits.message_size;
+            return Err(self.inner.metrics.refused(&Refusal::TooLarge { limit }));
         }
-        transaction.reservation.grow_to(in_flight(octets)).map_err(|_| Refusal::Busy.reply())
+        let grown = transaction.reservation.grow_to(in_flight(octets));
+        grown.map_err(|_| self.inner.metrics.refused(&Refusal::Busy))
     }
 
     /// The listener runs it in a task of its own, so that a panic in it costs this message alone.
@@ -421,7 +425,7 @@ impl Inner {
             return Ok(());
         }
         self.rates.take(peer, what, rates, Instant::now()).map_err(|(whose, refusal)| {
-            self.metrics.too_fast(whose, what);
+            self.metrics.too_fast.one((whose, what));
             tracing::debug!(address = %peer.address, user = ?peer.user, what = what.word(), "too fast");
             refusal
         })
@@ -504,10 +508,7 @@ impl Inner {
         let admitted = self.admit(&recipients, content);
         let entity = match admitted.and_then(|entity| tenant::admitted(&peer.listener, entity)) {
             Ok(entity) => entity,
-            Err(refusal) => {
-                event.refused(&refusal, began);
-                return answer(lmtp, count, refusal.reply());
-            }
+            Err(refusal) => return answer(lmtp, count, event.refused(&refusal, began)),
         };
         event.message_id(&entity);
         let mut message = Message {
@@ -524,20 +525,14 @@ impl Inner {
         };
         let origin = match self.authenticate(&mut message).await {
             Ok(origin) => origin,
-            Err(refusal) => {
-                event.refused(&refusal, began);
-                return answer(lmtp, count, refusal.reply());
-            }
+            Err(refusal) => return answer(lmtp, count, event.refused(&refusal, began)),
         };
         let message = Arc::new(message);
         let treated = self.clone().treat(message.clone()).await;
         event.treated(message.began.elapsed());
         let mut treated = match treated {
             Ok(treated) => treated,
-            Err(refusal) => {
-                event.refused(&refusal, began);
-                return answer(lmtp, count, refusal.reply());
-            }
+            Err(refusal) => return answer(lmtp, count, event.refused(&refusal, began)),
         };
         treated.done.extend(origin);
         event.done(&treated.done);
@@ -575,7 +570,7 @@ impl Inner {
             Ok(treated)
         });
         let treated: Treated = self.work(heavy, work).await??;
-        treated.ruled.iter().for_each(|(way, rule, ruled)| self.metrics.ruled(*way, rule, *ruled));
+        treated.ruled.iter().for_each(|(way, rule, ruled)| self.metrics.ruled.one(rule, (*way, *ruled)));
         // SMTP has one reply to DATA: who cannot be served refuses the message for all, and nothing is sent to anyone.
         if !lmtp && !treated.refused.is_empty() {
             return Err(Refusal::Unserved(treated.refused.into_iter().map(|(_, why)| why).collect()));
@@ -623,7 +618,7 @@ impl Inner {
         let began = Instant::now();
         let told = self.aside(self.sources.look_up(misses)).await;
         self.metrics.stage(Stage::Discover, began.elapsed());
-        told.values().for_each(|one| self.metrics.looked_up(Asked::of(one)));
+        told.values().for_each(|one| self.metrics.look_ups.one(Asked::of(one)));
         told
     }
 

@@ -210,6 +210,7 @@ fn keep(config: &mut Config, before: &Config) -> Vec<String> {
         };
     }
     keep!("store", store);
+    keep!("[etcd]", etcd);
     keep!("spool", spool);
     keep!("spool (quota, entries, reserve, commit_timeout)", spool_limits);
     keep!("control", control);

@@ -13,10 +13,12 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 use zeroize::Zeroizing;
 
-use super::{Answer, Peer, Relay, auth, tls};
+use super::auth::{Later, NotIn};
+use super::{Answer, Counts, Peer, Relay, auth, tls};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
+use crate::metrics::{Connected, LoggedIn, Refused};
 use crate::relay::polls::watched;
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
@@ -74,6 +76,7 @@ pub(super) async fn serve<S, R>(
     address: SocketAddr,
     early: bool,
     context: Arc<Context<R>>,
+    counts: Arc<Counts>,
     stopping: watch::Receiver<bool>,
 ) -> io::Result<()>
 where
@@ -81,11 +84,11 @@ where
     R: Relay,
 {
     if context.tls_from_start().is_some() {
-        let mut conversation = Conversation::new(address, true, context, stopping);
+        let mut conversation = Conversation::new(address, true, context, counts, stopping);
         conversation.session.greet();
         return Box::pin(conversation.over_tls(stream)).await;
     }
-    let mut conversation = Conversation::new(address, false, context, stopping);
+    let mut conversation = Conversation::new(address, false, context, counts, stopping);
     if early {
         conversation.refuse_early_talker(&mut stream).await?;
         return close(&mut stream).await;
@@ -118,6 +121,7 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<
 struct Conversation<R: Relay> {
     session: Session,
     context: Arc<Context<R>>,
+    counts: Arc<Counts>,
     address: SocketAddr,
     /// Who authenticated.
     user: Option<Box<str>>,
@@ -171,7 +175,13 @@ fn terms_of(listener: &Listener, address: SocketAddr) -> (bool, LineEnds) {
 }
 
 impl<R: Relay> Conversation<R> {
-    fn new(address: SocketAddr, tls: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> Self {
+    fn new(
+        address: SocketAddr,
+        tls: bool,
+        context: Arc<Context<R>>,
+        counts: Arc<Counts>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         let (trusted, line_ends) = terms_of(&context.listener, address);
         let mut session = Session::new(Arc::clone(&context.settings), line_ends, tls);
         if context.listener.believes(address.ip()) {
@@ -184,6 +194,7 @@ impl<R: Relay> Conversation<R> {
         Conversation {
             session,
             context,
+            counts,
             address,
             user: None,
             sends_as: None,
@@ -208,8 +219,9 @@ impl<R: Relay> Conversation<R> {
     async fn over_tls<S: AsyncRead + AsyncWrite + Unpin + Send>(mut self, stream: S) -> io::Result<()> {
         let acceptor = self.context.tls.clone().ok_or_else(|| io::Error::other("TLS without a certificate"))?;
         let limit = HANDSHAKE.min(self.context.limits.command_timeout);
-        let mut stream =
-            timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let accepted = timeout(limit, acceptor.accept(stream)).await;
+        let accepted = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let mut stream = accepted.inspect_err(|_| self.counts.connections.one(Connected::TlsFailed))?;
         self.tls = true;
         self.certified = tls::is_tenants(&self.context.listener, stream.get_ref().1.peer_certificates());
         self.peer = None;
@@ -278,14 +290,17 @@ impl<R: Relay> Conversation<R> {
                 }
                 Event::Verifier(user) => {
                     let users = self.context.listener.users.clone().unwrap_or_default();
-                    self.session.answer_verifier(auth::kept(&users, self.address.ip(), &user));
+                    let kept = auth::kept(&users, self.address.ip(), &user);
+                    self.session.answer_verifier(kept.map_err(|why| self.not_in(&why)));
                     None
                 }
                 Event::Authenticated(user) => {
+                    self.counts.logins.one(LoggedIn::Done);
                     self.authenticated(user);
                     None
                 }
                 Event::NotAuthenticated(user) => {
+                    self.counts.logins.one(LoggedIn::Wrong);
                     auth::failed(self.address.ip(), &user);
                     None
                 }
@@ -348,12 +363,29 @@ impl<R: Relay> Conversation<R> {
         };
         match judged {
             Ok((user, sends_as)) => {
+                self.counts.logins.one(LoggedIn::Done);
                 self.session.answer_password(&Verdict::Right);
                 self.sends_as = sends_as;
                 self.authenticated(user);
             }
-            Err(verdict) => self.session.answer_password(&verdict),
+            Err(NotIn::Wrong) => {
+                self.counts.logins.one(LoggedIn::Wrong);
+                self.session.answer_password(&Verdict::Wrong);
+            }
+            Err(NotIn::Later(why)) => {
+                let reply = self.not_in(&why);
+                self.session.answer_password(&Verdict::Later(reply));
+            }
         }
+    }
+
+    /// It is not said who he is: the reply.
+    fn not_in(&self, why: &Later) -> Reply {
+        self.counts.logins.one(match why {
+            Later::Barred => LoggedIn::Barred,
+            Later::Unjudged => LoggedIn::Unjudged,
+        });
+        why.reply()
     }
 
     /// Holds until the connection ends: what EHLO said stays.
@@ -471,6 +503,8 @@ impl<R: Relay> Conversation<R> {
 
     async fn flush<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
         let output = self.session.take_output();
+        let lines = output.as_ref().split(|octet| *octet == b'\n');
+        lines.filter_map(Refused::of).for_each(|code| self.counts.refused.one(code));
         let write = async {
             stream.write_all(&output).await?;
             stream.flush().await

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Accepted;
 use crate::address::ReversePath;
-use crate::metrics::{Fate, Metrics, Stage, Way};
+use crate::metrics::{Fate, Metrics, Reason, Stage, Way};
 use crate::mime::entity::Entity;
 use crate::relay::listen::{Answer, Peer};
 use crate::relay::refusal::Refusal;
@@ -102,8 +102,21 @@ impl Event {
         self.spooled = entries;
     }
 
-    pub fn refused(&mut self, refusal: &Refusal, began: Instant) {
-        self.answered(&Answer::All(refusal.reply()), began);
+    /// The reply to a refusal, and the event with it.
+    pub fn refused(&mut self, refusal: &Refusal, began: Instant) -> Reply {
+        let reply = self.refuses(refusal);
+        self.answered(&Answer::All(reply.clone()), began);
+        reply
+    }
+
+    /// The reply to a refusal, which may hold for one recipient alone.
+    pub fn refuses(&self, refusal: &Refusal) -> Reply {
+        self.metrics.refused(refusal)
+    }
+
+    /// The next hop takes it for nobody.
+    pub fn refused_by_hop(&self) {
+        self.metrics.refusals.one(Reason::NextHop);
     }
 
     /// The answer, and the event with it.
