@@ -1,9 +1,15 @@
 //! A gateway at work: store, spool, listeners and deliverer put together from a configuration.
 
+/// A way in for a program that has the gateway inside.
+#[cfg(feature = "samotop")]
+mod entrance;
 /// What those who watch are told.
 mod observe;
 /// Another configuration while it works.
 mod reload;
+
+#[cfg(feature = "samotop")]
+pub(crate) use entrance::Entrance;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -281,6 +287,8 @@ impl Gateway {
             listeners,
             reloading: Default::default(),
             source: Mutex::default(),
+            #[cfg(feature = "samotop")]
+            runtime: tokio::runtime::Handle::current(),
         });
         let observer = Arc::new(Observer {
             core: core.clone(),

@@ -399,6 +399,21 @@ async fn attend<R: Relay>(
     }
 }
 
+/// One client that a program brings on a stream of its own, to the end of it. `tls`: it came to that program over TLS.
+#[cfg(feature = "samotop")]
+pub(super) async fn attend_given<R: Relay>(
+    stream: tokio::io::DuplexStream,
+    address: SocketAddr,
+    tls: bool,
+    terms: Terms<R>,
+    stopping: watch::Receiver<bool>,
+) {
+    let session = connection::serve_given(stream, address, tls, terms.0, stopping);
+    if let Err(error) = watched("session", session).await {
+        debug!(%address, %error, "connection lost");
+    }
+}
+
 /// Whether the client sent something before it was greeted. A first read by the runtime would not tell: it does not know yet
 /// whether the socket is readable.
 fn talks_already(stream: &TcpStream) -> bool {

@@ -686,7 +686,7 @@ fn content_refusal(fault: &ContentFault) -> Reply {
 }
 
 /// A reply that may answer a command or a message. 421 would announce a close that does not follow, 3xx would ask for more.
-fn passable(reply: &Reply) -> Reply {
+pub(crate) fn passable(reply: &Reply) -> Reply {
     let mut reply = reply.clone();
     if reply.code == 421 || !(reply.is_positive() || reply.is_transient() || reply.is_permanent()) {
         reply.code = 451;

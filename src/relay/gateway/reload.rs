@@ -34,6 +34,9 @@ pub(super) struct Core {
     /// One at a time.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) source: Mutex<Option<Source>>,
+    /// Where sessions run whose clients another runtime brings.
+    #[cfg(feature = "samotop")]
+    pub(super) runtime: tokio::runtime::Handle,
 }
 
 /// The listeners, and those that accept no more but have sessions.

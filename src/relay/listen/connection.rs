@@ -97,6 +97,24 @@ where
     }
 }
 
+/// Serves a stream to its end whose TLS, if any, is somebody else's.
+#[cfg(feature = "samotop")]
+pub(super) async fn serve_given<S, R>(
+    mut stream: S,
+    address: SocketAddr,
+    tls: bool,
+    context: Arc<Context<R>>,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    R: Relay,
+{
+    let mut conversation = Conversation::new(address, tls, context, stopping);
+    conversation.session.greet();
+    conversation.run(&mut stream).await.map(|_| ())
+}
+
 /// The last octets are written; what the client still sends is read and dropped, since closing with input unread resets the connection.
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     let drain = async {
