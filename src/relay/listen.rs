@@ -100,6 +100,20 @@ pub trait Relay: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Transaction, Reply>> + Send;
     /// RCPT: the reply; 2xx counts the recipient in.
     fn rcpt(&self, transaction: &mut Self::Transaction, recipient: Recipient) -> impl Future<Output = Reply> + Send;
+    /// RCPTs that a client pipelined: a reply to each, in their order, as if they had come one by one.
+    fn rcpts(
+        &self,
+        transaction: &mut Self::Transaction,
+        recipients: Vec<Recipient>,
+    ) -> impl Future<Output = Vec<Reply>> + Send {
+        async move {
+            let mut replies = Vec::with_capacity(recipients.len());
+            for recipient in recipients {
+                replies.push(self.rcpt(transaction, recipient).await);
+            }
+            replies
+        }
+    }
     /// Called with the total so far as content arrives, so that the budget can grow; `Err` refuses the message.
     fn growing(&self, transaction: &mut Self::Transaction, octets: u64) -> Result<(), Reply>;
     /// The final dot: it runs in a task of its own and is never cancelled; a panic is answered with 451. The whole content, dots undone, as received, without a Received field of ours yet.

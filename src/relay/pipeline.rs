@@ -15,6 +15,7 @@ mod inbound;
 mod outbound;
 mod paths;
 mod quoted;
+mod recipients;
 mod tenant;
 mod threads;
 mod trace;
@@ -32,16 +33,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget::{Budget, Reservation};
 use super::deliver::OpenedMail;
-use super::hop::{Begun, HopTransaction, Hops};
+use super::hop::{HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::rates::Rates;
 use super::refusal::{Refusal, Unserved};
-use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::audit::{AuditLog, KeyRecord};
 use crate::authentication::check::Checker;
 use crate::authentication::sign::Signers;
-use crate::config::{Config, Delivery, Direction, Source, SourceKind, Target};
+use crate::config::{Config, Direction, Source, SourceKind, Target};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
@@ -52,7 +52,7 @@ use crate::pki::revocation::Need;
 use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
-use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
+use crate::smtp::command::{Envelope, MailParameters, Recipient, Reply};
 use crate::smtp::xforward::Forwarded;
 use crate::store::CertStore;
 
@@ -369,19 +369,11 @@ impl Relay for Pipeline {
     }
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
-        let inner = &self.inner;
-        if let Err(refusal) = inner.within_rate(&transaction.peer, Metered::Recipients) {
-            return refusal.reply();
-        }
-        let direction = match route::direction(&inner.config, &transaction.peer, &recipient.mailbox) {
-            Ok(direction) => direction,
-            Err(refusal) => return refusal.reply(),
-        };
-        let reply = inner.ask_next_hop(transaction, direction, &recipient).await;
-        if reply.is_positive() {
-            transaction.recipients.push(Accepted { recipient, direction });
-        }
-        reply
+        self.rcpts(transaction, vec![recipient]).await.pop().unwrap_or_else(|| Refusal::Internal.reply())
+    }
+
+    async fn rcpts(&self, transaction: &mut Transaction, recipients: Vec<Recipient>) -> Vec<Reply> {
+        self.inner.rcpts(transaction, recipients).await
     }
 
     fn growing(&self, transaction: &mut Transaction, octets: u64) -> Result<(), Reply> {
@@ -427,50 +419,6 @@ impl Inner {
         })
     }
 
-    /// RCPT's answer: the next hop's, where the message may go straight through (R2).
-    async fn ask_next_hop(&self, transaction: &mut Transaction, direction: Direction, recipient: &Recipient) -> Reply {
-        let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
-        if self.config.delivery == Delivery::Queue {
-            transaction.cut = Cut::Spool;
-        }
-        let domain = recipient.mailbox.domain();
-        if matches!(transaction.cut, Cut::NotBegun) {
-            let client = self.told_of(&transaction.peer, &transaction.parameters, &transaction.id, direction);
-            let parameters = MailParameters { size: None, client, ..transaction.parameters.clone() };
-            let (target, reverse_path) = (self.config.target(direction, domain), transaction.reverse_path.clone());
-            let begun = match self.hops.route(&target).await {
-                Ok(route) => self.hops.begin(&route, reverse_path, parameters).await,
-                // Nothing is begun: another recipient may go straight through.
-                Err(refusal) if refusal.is_permanent() => return refusal,
-                Err(reply) => Begun::None(reply.to_string()),
-            };
-            transaction.cut = match begun {
-                Begun::Open(begun) => Cut::Open(begun, (direction, target)),
-                Begun::None(why) => {
-                    // Why was said once, by the hop's health.
-                    tracing::debug!(why, id = transaction.id, "no next hop now; the spool takes the message");
-                    Cut::Spool
-                }
-            };
-        }
-        match &mut transaction.cut {
-            // The report that it was handed on is ours to write, with what the spool knows (RFC 3461 section 5.2.2).
-            Cut::Open(begun, _)
-                if !begun.offers().dsn && self.reports_success(&transaction.reverse_path, recipient) => {}
-            Cut::Open(begun, open) if *open == (direction, self.config.target(direction, domain)) => {
-                match begun.rcpt(recipient).await {
-                    Ok(reply) => return reply,
-                    Err(error) => {
-                        tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message")
-                    }
-                }
-            }
-            _ => {}
-        }
-        transaction.cut = Cut::Spool;
-        good()
-    }
-
     /// The client that the next hops of a direction are told of, where one of them wants to know: who is at the other end, or whom he says that
     /// the mail came from.
     fn told_of(
@@ -485,13 +433,6 @@ impl Inner {
         }
         let client = parameters.client.as_deref().cloned().unwrap_or_else(|| peer.as_client());
         Some(Arc::new(Forwarded { ident: Some(id.to_owned()), ..client }))
-    }
-
-    /// Whether a sender of ours asks to hear of success.
-    fn reports_success(&self, reverse_path: &ReversePath, recipient: &Recipient) -> bool {
-        let ours = |sender: &Mailbox| self.config.domains.contains(sender.domain());
-        recipient.parameters.notify.is_some_and(|notify| notify.success)
-            && matches!(reverse_path, ReversePath::Mailbox(sender) if ours(sender))
     }
 
     /// From the final dot to its answer.

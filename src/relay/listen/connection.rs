@@ -246,7 +246,7 @@ impl<R: Relay> Conversation<R> {
     async fn eat(&mut self, input: &mut BytesMut) -> Option<End> {
         loop {
             let step = self.session.step(input);
-            let eaten = step.eaten;
+            let mut eaten = step.eaten;
             let Some(event) = step.event else {
                 input.advance(eaten);
                 if self.session.has_output() {
@@ -266,7 +266,11 @@ impl<R: Relay> Conversation<R> {
                     None
                 }
                 Event::Mail(reverse_path, parameters) => self.mail(reverse_path, parameters).await,
-                Event::Rcpt(recipient) => self.rcpt(recipient).await,
+                Event::Rcpt(recipient) => {
+                    let (octets, close) = self.rcpts(recipient, input.get(eaten..).unwrap_or_default()).await;
+                    eaten += octets;
+                    close
+                }
                 Event::Message => self.message().await,
                 Event::Hello { name, extended } => {
                     self.hello(name, extended);
@@ -399,13 +403,19 @@ impl<R: Relay> Conversation<R> {
         self.session.answer(&reply).map(|_| false)
     }
 
+    /// A recipient and those behind him in the input, octets of which are dealt with: what a client pipelines is asked about together.
     /// `Some(false)`: close.
-    async fn rcpt(&mut self, recipient: Recipient) -> Option<bool> {
-        let reply = match &mut self.transaction {
-            Some(transaction) => Box::pin(self.context.relay.rcpt(transaction, recipient)).await,
-            None => internal(),
+    async fn rcpts(&mut self, first: Recipient, input: &[u8]) -> (usize, Option<bool>) {
+        let (mut recipients, mut eaten) = (vec![first], 0);
+        while let Some((octets, recipient)) = self.session.further_rcpt(input.get(eaten..).unwrap_or_default()) {
+            eaten += octets;
+            recipients.push(recipient);
+        }
+        let replies = match &mut self.transaction {
+            Some(transaction) => Box::pin(self.context.relay.rcpts(transaction, recipients)).await,
+            None => vec![internal(); recipients.len()],
         };
-        self.session.answer(&reply).map(|_| false)
+        (eaten, replies.iter().find_map(|reply| self.session.answer(reply)).map(|_| false))
     }
 
     /// From the final dot on the mail may be taken, so nothing that happens to the connection stops the relay: it has a task of its own.
