@@ -216,6 +216,15 @@ struct Treated {
     ruled: Vec<(Way, String, Ruled)>,
 }
 
+impl Treated {
+    /// What was done, where the log still has room for it.
+    fn note(&mut self, words: impl FnOnce() -> String) {
+        if self.done.len() < event::SHOWN {
+            self.done.push(words());
+        }
+    }
+}
+
 impl Pipeline {
     /// One for this configuration.
     pub fn new(
