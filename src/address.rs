@@ -116,12 +116,12 @@ impl FromStr for Domain {
 
 /// Whether every label is LDH, has a legal length and is no A-label: then UTS 46 would only lower its case.
 fn plain_labels(text: &str) -> bool {
-    text.split('.').all(|label| {
+    text.as_bytes().split(|octet| *octet == b'.').all(|label| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && !label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
+            && label.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-')
+            && label.first() != Some(&b'-')
+            && label.last() != Some(&b'-')
+            && !label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"xn--"))
     })
 }
 
@@ -148,7 +148,8 @@ fn is_local(character: char) -> bool {
 }
 
 fn is_dot_string(local: &str) -> bool {
-    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+    local.as_bytes().split(|octet| *octet == b'.').all(|atom| !atom.is_empty())
+        && local.chars().all(|character| character == '.' || is_atext(character))
 }
 
 /// A mailbox: local part as written (quotes resolved) and domain.
@@ -215,7 +216,8 @@ impl fmt::Display for Mailbox {
             }
             f.write_char('"')?;
         }
-        write!(f, "@{}", self.domain)
+        f.write_char('@')?;
+        f.write_str(self.domain.as_str())
     }
 }
 

@@ -226,6 +226,10 @@ pub mod load {
     pub mod sink;
 }
 
+#[cfg(feature = "samotop")]
+/// The gateway as a stage of a samotop server.
+pub mod samotop;
+
 #[cfg(feature = "server")]
 /// The command line: one file a subcommand.
 pub mod cli;

@@ -375,14 +375,13 @@ pub struct Facts {
 pub struct Considered {
     /// "signer" or "recipient".
     pub role: &'static str,
-    pub fingerprint: [u8; 32],
-    pub subject: String,
+    pub certificate: Certificate,
     /// How far it is trusted, where that is asked.
     pub trust: Option<TrustState>,
     /// Where it came from, in words.
     pub origin: String,
-    /// What its owner is known to read, by name.
-    pub reads: Vec<String>,
+    /// What its owner can read, where known.
+    pub reads: Option<Capabilities>,
     /// `Ok`: used; `Err`: why not.
     pub outcome: Result<(), String>,
 }

@@ -104,6 +104,16 @@ fn decrypted(mail: &[u8], who: &Issued) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// All numbers.
+async fn scrape(address: SocketAddr) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
 fn records(house: &House, address: &str) -> Vec<waxwing::store::CertificateRecord> {
     house.store.identity(&mailbox(address)).unwrap().certificates.clone()
 }
@@ -290,6 +300,16 @@ async fn t09_a_directory_that_is_dead_or_slow_is_waited_for_once_and_never_means
     assert_eq!(slow.connections(), 1);
     assert!(only_dead.world.mails().is_empty() && only_slow.world.mails().is_empty());
 
+    // Each source is counted by its name, for the times that it was asked.
+    let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
+    let watched = house(PREFER, &format!("{metrics}{}", source(&[slow.address])), &ca).await;
+    assert_eq!(send(&watched, "bert@partner.example", "slow").await, 451);
+    assert_eq!(send(&watched, "carl@partner.example", "failed").await, 451);
+    assert_eq!(send(&watched, "carl@partner.example", "remembered").await, 451);
+    let scraped = scrape(watched.gateway.watched_at().unwrap()).await;
+    let answers: Vec<&str> = scraped.lines().filter(|line| line.starts_with("waxwing_source_answers_total")).collect();
+    assert_eq!(answers, ["waxwing_source_answers_total{source=\"dir\",result=\"unanswered\"} 2"]);
+
     let one_of_three = house(PREFER, &source(&[dead, slow.address, slapd.address]), &ca).await;
     assert_eq!(send(&one_of_three, "bert@partner.example", "third").await, 250);
     assert!(decrypted(&one_of_three.world.wait(1).await[0].message, &bert).contains("the secret"));
@@ -300,11 +320,15 @@ async fn that_there_is_none_is_remembered_on_this_node() {
     let ca = authority("Partner CA");
     let Some(slapd) = Slapd::start(&[], None) else { return };
     let gate = Gate::before(slapd.address, true).await;
-    let house = house(PREFER, &ldap(&[gate.address], ""), &ca).await;
+    let metrics = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
+    let house = house(PREFER, &format!("{metrics}{}", ldap(&[gate.address], "")), &ca).await;
     for subject in ["one", "two", "three"] {
         assert_eq!(send(&house, "nobody@partner.example", subject).await, 250);
     }
     assert_eq!(gate.connections(), 1);
+    let scraped = scrape(house.gateway.watched_at().unwrap()).await;
+    assert!(scraped.contains("\nwaxwing_source_answers_total{source=\"dir\",result=\"nothing\"} 1\n"), "{scraped}");
+    assert!(!scraped.contains("partner.example"), "{scraped}");
     // A mailbox that no source may know is asked nowhere.
     assert_eq!(send(&house, "nobody@else.example", "four").await, 250);
     assert_eq!(gate.connections(), 1);

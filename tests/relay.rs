@@ -164,6 +164,26 @@ async fn r02_rcpt_is_answered_with_the_next_hops_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r02_pipelined_rcpts_get_each_his_own_answer_in_their_order() {
+    let house = House::with_policy("[default]\nencrypt = \"never\"\n").await;
+    house.world.refuse(CARL, 550);
+    let many: Vec<String> = (0..150).map(|number| format!("r{number}@partner.example")).collect();
+    let mut asked: Vec<(&str, u16)> = many.iter().map(|one| (one.as_str(), 250)).collect();
+    asked.insert(0, (CARL, 550));
+    asked.insert(120, (CARL, 550));
+    asked.insert(130, ("no address", 553));
+    let mut client = house.submit().await;
+    let rcpts: String = asked.iter().map(|(recipient, _)| format!("RCPT TO:<{recipient}>\r\n")).collect();
+    client.write(format!("MAIL FROM:<{ANNA}>\r\n{rcpts}").as_bytes()).await.unwrap();
+    assert_eq!(client.hear().await.code, 250);
+    for (recipient, code) in &asked {
+        assert_eq!(client.hear().await.code, *code, "{recipient}");
+    }
+    assert_eq!(client.data(plain(ANNA, BERT, "x", "y").as_bytes()).await.code, 250);
+    assert_eq!(house.world.wait(1).await[0].to, many);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blind_copy_is_encrypted_to_him_alone() {
     let house = House::new().await;
     let (bert, carl, dora) = (house.partner(BERT), house.partner(CARL), house.partner("dora@partner.example"));

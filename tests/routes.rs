@@ -21,6 +21,9 @@ mod outside;
 mod real;
 mod support;
 
+/// In numbers.
+#[path = "routes/counted.rs"]
+mod counted;
 /// TLSA records.
 #[path = "routes/dane.rs"]
 mod dane;

@@ -11,6 +11,10 @@
 
 mod support;
 
+/// Clients with certificates.
+#[path = "tls/tenant.rs"]
+mod tenant;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CommandResult, Context, Failure, NOT_GOOD, message, read_config, runtime, shown};
 use crate::address::{Mailbox, ReversePath};
+use crate::cms::algorithm::Capabilities;
 use crate::config::Direction;
 use crate::policy::Considered;
 use crate::relay::pipeline::{ExplainError, Explained, Explainer, Explanation, Question};
@@ -165,19 +166,24 @@ fn print(explanation: &Explanation, at: Timestamp) {
     }
 }
 
+/// What its owner is known to read, by name.
+fn reads(certificate: &Considered) -> Vec<String> {
+    certificate.reads.as_ref().map(Capabilities::names).unwrap_or_default()
+}
+
 /// Fingerprint, subject, and whether it is used.
 fn considered(certificate: &Considered) -> String {
-    let fingerprint: String = hex(&certificate.fingerprint).chars().take(16).collect();
+    let fingerprint: String = hex(&certificate.certificate.fingerprint()).chars().take(16).collect();
     let why = match &certificate.outcome {
         Ok(()) => "used".to_owned(),
         Err(why) => format!("not used: {why}"),
     };
-    let mut text = format!("{fingerprint} {}: {why}", certificate.subject);
+    let mut text = format!("{fingerprint} {}: {why}", certificate.certificate.subject_text());
     if let Some(trust) = certificate.trust {
         text.push_str(&format!(" [{}; from {}", trust.word(), certificate.origin));
-        match certificate.reads.is_empty() {
-            true => text.push(']'),
-            false => text.push_str(&format!("; reads {}]", certificate.reads.join(", "))),
+        match reads(certificate).as_slice() {
+            [] => text.push(']'),
+            names => text.push_str(&format!("; reads {}]", names.join(", "))),
         }
     }
     text
@@ -187,10 +193,10 @@ fn as_json(explanation: &Explanation, at: Timestamp) -> Value {
     let recipients = explanation.recipients.iter().map(|one| {
         let considered = one.considered.iter().map(|certificate| {
             json!({
-                "role": certificate.role, "fingerprint": *hex(&certificate.fingerprint), "subject": certificate.subject,
+                "role": certificate.role, "fingerprint": *hex(&certificate.certificate.fingerprint()), "subject": certificate.certificate.subject_text(),
                 "used": certificate.outcome.is_ok(), "why_not": certificate.outcome.as_ref().err(),
                 "trust": certificate.trust.map(|trust| trust.word()), "from": certificate.trust.map(|_| &certificate.origin),
-                "reads": certificate.reads,
+                "reads": reads(certificate),
             })
         });
         json!({

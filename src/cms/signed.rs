@@ -1,5 +1,7 @@
 //! SignedData (RFC 5652 section 5): prepare, (sign outside), finish; parse and verify. Reads BER, writes DER.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use const_oid::ObjectIdentifier;
 use jiff::Timestamp;
@@ -79,6 +81,35 @@ impl CertificateId {
     /// Writes an IssuerAndSerialNumber under this tag.
     pub(super) fn issuer_and_serial_der(certificate: &Certificate, tag: u8) -> Vec<u8> {
         write::element(tag, &[certificate.issuer(), &write::element(tag::INTEGER, &[certificate.serial()])])
+    }
+}
+
+/// Names of many certificates, by which it is quickly told whether one of them names a certificate.
+#[derive(Debug, Default)]
+pub struct CertificateIds<'i> {
+    /// Serial number and issuer: serial numbers differ.
+    by_serial: BTreeSet<(&'i [u8], &'i [u8])>,
+    by_key: BTreeSet<&'i [u8]>,
+}
+
+impl CertificateIds<'_> {
+    /// Whether one of them names that certificate, as [`CertificateId::names`] has it.
+    pub fn name(&self, certificate: &Certificate) -> bool {
+        self.by_serial.contains(&(certificate.serial(), certificate.issuer()))
+            || certificate.subject_key_identifier().is_some_and(|id| self.by_key.contains(id))
+    }
+}
+
+impl<'i> FromIterator<&'i CertificateId> for CertificateIds<'i> {
+    fn from_iter<I: IntoIterator<Item = &'i CertificateId>>(ids: I) -> Self {
+        let mut all = Self::default();
+        for id in ids {
+            match id {
+                CertificateId::IssuerAndSerial { issuer, serial } => all.by_serial.insert((serial, issuer)),
+                CertificateId::SubjectKeyIdentifier(id) => all.by_key.insert(id),
+            };
+        }
+        all
     }
 }
 

@@ -36,6 +36,7 @@ use self::decide::{Brought, decide};
 use super::smimea::{Association, Usage};
 use crate::address::{Domain, Mailbox, MailboxKey};
 use crate::config::{Certificates, Config, DiscoveryMode, Source, SourceKind};
+use crate::metrics::{Metrics, Said};
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{PathLimits, TrustSet, validate};
 use crate::policy::TrustState;
@@ -151,6 +152,7 @@ struct Shared {
     askers: Vec<Arc<Asker>>,
     ours: Vec<Domain>,
     store: Arc<dyn CertStore>,
+    metrics: Arc<Metrics>,
     limits: PathLimits,
     in_subject: bool,
     stores: bool,
@@ -167,21 +169,28 @@ pub struct Discovery {
 
 impl Discovery {
     /// The sources of `config`, for this store.
-    pub fn new(config: &Config, store: Arc<dyn CertStore>) -> Self {
-        Self::build(config, store, &[], true)
+    pub fn new(config: &Config, store: Arc<dyn CertStore>, metrics: Arc<Metrics>) -> Self {
+        Self::build(config, store, metrics, &[], true)
     }
 
     /// The same, which stores nothing of what it finds: for those who explain.
     pub fn without_storing(config: &Config, store: Arc<dyn CertStore>) -> Self {
-        Self::build(config, store, &[], false)
+        Self::build(config, store, Arc::default(), &[], false)
     }
 
     /// The sources of another configuration; those that stay as they were keep what they know.
     pub fn renewed(&self, config: &Config) -> Self {
-        Self::build(config, self.shared.store.clone(), &self.shared.askers, self.shared.stores)
+        let Shared { store, metrics, askers, stores, .. } = &*self.shared;
+        Self::build(config, store.clone(), metrics.clone(), askers, *stores)
     }
 
-    fn build(config: &Config, store: Arc<dyn CertStore>, before: &[Arc<Asker>], stores: bool) -> Self {
+    fn build(
+        config: &Config,
+        store: Arc<dyn CertStore>,
+        metrics: Arc<Metrics>,
+        before: &[Arc<Asker>],
+        stores: bool,
+    ) -> Self {
         let asker = |source: &Source| {
             let same =
                 before.iter().find(|asker| asker.source == *source && !matches!(asker.how.get(), Some(How::Broken(_))));
@@ -192,6 +201,7 @@ impl Discovery {
             askers: config.discovery.iter().map(asker).collect(),
             ours: config.domains.clone(),
             store,
+            metrics,
             limits: PathLimits { policies: policies.clone(), ..PathLimits::default() },
             in_subject: *email_in_subject,
             stores,
@@ -316,7 +326,7 @@ impl Shared {
         let mut said: Vec<(Arc<Asker>, Arc<Found>)> = Vec::new();
         for asker in self.askers_for(mailbox) {
             let name = &asker.source.name;
-            let found = match asker.ask(mailbox).await {
+            let found = match asker.ask(mailbox, &self.metrics).await {
                 Ok(found) => found,
                 Err(why) => {
                     told.notes.push(format!("{name}: no answer: {why}"));
@@ -620,7 +630,7 @@ impl Asker {
     }
 
     /// What the source has of a mailbox: as it said before, or asked now.
-    async fn ask(&self, mailbox: &Mailbox) -> Result<Arc<Found>, Arc<str>> {
+    async fn ask(&self, mailbox: &Mailbox, metrics: &Metrics) -> Result<Arc<Found>, Arc<str>> {
         let key = mailbox.key();
         if let Some(kept) = self.kept.get(&key).filter(|kept| Instant::now() < kept.until) {
             return kept.said;
@@ -632,10 +642,19 @@ impl Asker {
                 How::Broken(why) => Err(why.clone()),
             }
         };
-        let late = || format!("no answer within {:?}", self.source.timeout);
-        let said = tokio::time::timeout(self.source.timeout, asked).await.unwrap_or_else(|_| {
+        let said = tokio::time::timeout(self.source.timeout, asked).await;
+        metrics.sources.one(
+            &self.source.name,
+            match &said {
+                Ok(Ok(found)) if found.unreadable.is_some() => Said::Unanswered,
+                Ok(Ok(found)) if found.is_empty() => Said::Nothing,
+                Ok(Ok(_)) => Said::Found,
+                Ok(Err(_)) | Err(_) => Said::Unanswered,
+            },
+        );
+        let said = said.unwrap_or_else(|_| {
             self.stalls(mailbox);
-            Err(late())
+            Err(format!("no answer within {:?}", self.source.timeout))
         });
         if let Err(why) = &said {
             tracing::warn!(source = self.source.name, %mailbox, why, "a source of certificates gave no answer");

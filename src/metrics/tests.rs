@@ -1,4 +1,6 @@
+use super::family::NAMES;
 use super::*;
+use crate::config::Direction;
 
 fn written(metrics: &Metrics) -> String {
     let mut text = Text::default();
@@ -23,15 +25,17 @@ fn a_latency_is_in_every_bucket_that_is_not_under_it() {
 #[test]
 fn every_label_has_a_number_of_its_own() {
     let metrics = Metrics::default();
-    for (at, result) in RESULTS.iter().enumerate() {
-        (0..=at).for_each(|_| metrics.verdict(*result));
+    for (at, result) in SmimeResult::ALL.iter().enumerate() {
+        (0..=at).for_each(|_| metrics.verdicts.one(*result));
     }
     metrics.mail(Way::Inbound, Fate::Spooled, 500);
     metrics.mail(Way::of_all([Direction::Inbound, Direction::Outbound].into_iter()), Fate::Rejected, 1);
     metrics.key(KeyUse::Agree, false, Duration::ZERO);
     metrics.turned_away(true);
-    metrics.too_fast(Whose::User, Metered::Recipients);
-    metrics.vouched(Vouched::Broken);
+    metrics.too_fast.one((Whose::User, Metered::Recipients));
+    metrics.vouched.one(Vouched::Broken);
+    metrics.hop_connections.one((FoundBy::Mx, (Protection::Dane, Opened::NoTls)));
+    metrics.released.one(Once);
     metrics.authenticated(&[Finding::new(Method::Iprev, Outcome::PermError)]);
     let text = written(&metrics);
     for expected in [
@@ -45,6 +49,10 @@ fn every_label_has_a_number_of_its_own() {
         "waxwing_turned_away_total{outcome=\"deferred\"} 1",
         "waxwing_dkim_total{outcome=\"broken\"} 1",
         "waxwing_authentication_total{method=\"iprev\",result=\"permerror\"} 1",
+        "waxwing_hop_connections_total{found_by=\"mx\",protection=\"dane\",outcome=\"no_tls\"} 1",
+        "waxwing_hop_connections_total{found_by=\"mx\",protection=\"dane\",outcome=\"opened\"} 0",
+        "waxwing_hop_connections_total{found_by=\"configuration\",protection=\"dane\",outcome=\"no_tls\"} 0",
+        "waxwing_released_total 1",
         "waxwing_turned_away_total{outcome=\"rejected\"} 0",
         "waxwing_too_fast_total{whose=\"client\",what=\"recipients\"} 0",
         "waxwing_too_fast_total{whose=\"user\",what=\"recipients\"} 1",
@@ -56,13 +64,21 @@ fn every_label_has_a_number_of_its_own() {
 #[test]
 fn names_of_rules_are_escaped_and_bounded() {
     let metrics = Metrics::default();
-    metrics.ruled(Way::Outbound, "a \"b\"\\\nc", Ruled::Clear);
+    metrics.ruled.one("a \"b\"\\\nc", (Way::Outbound, Ruled::Clear));
     for number in 0..NAMES + 50 {
-        metrics.ruled(Way::Outbound, &format!("rule {number}"), Ruled::Clear);
+        metrics.ruled.one(&format!("rule {number}"), (Way::Outbound, Ruled::Clear));
     }
     let text = written(&metrics);
     let samples = text.lines().filter(|line| line.starts_with("waxwing_recipients_total{"));
     assert_eq!(samples.count(), NAMES + 1);
-    assert!(text.contains(r#"{direction="outbound",rule="a \"b\"\\\nc",treatment="clear"} 1"#));
-    assert!(text.contains("rule=\"other\",treatment=\"clear\"} 51\n"), "{text}");
+    assert!(text.contains(r#"{rule="a \"b\"\\\nc",direction="outbound",treatment="clear"} 1"#));
+    assert!(text.contains("{rule=\"other\",direction=\"outbound\",treatment=\"clear\"} 51\n"), "{text}");
+}
+
+#[test]
+fn of_replies_those_that_take_nothing_are_counted_once_by_their_last_line() {
+    let said =
+        b"220 gw\r\n250-gw\r\n250 SIZE 1\r\n503 5.5.1 x\r\n550-5.7.5 a\r\n550 5.7.5 b\r\n421 4.7.0 x\r\n599 x\r\n45";
+    let refused: Vec<Refused> = said.split(|octet| *octet == b'\n').filter_map(Refused::of).collect();
+    assert_eq!(refused, [Refused::C503, Refused::C550, Refused::C421, Refused::Other]);
 }

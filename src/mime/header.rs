@@ -55,7 +55,7 @@ impl Field {
     }
     /// Compares the name, ASCII case-insensitively.
     pub fn is(&self, name: &str) -> bool {
-        self.name().eq_ignore_ascii_case(name)
+        self.raw.get(..self.name_len).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()))
     }
     /// White space stands before the colon (RFC 5322 section 4.5.8): there the header ends for some readers.
     pub(crate) fn is_spaced(&self) -> bool {
@@ -68,12 +68,13 @@ impl Field {
     }
     /// The value with the line ends of folds removed (RFC 5322 section 2.2.3), surrounding white space too.
     pub fn unfolded(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.raw_value().len());
-        for line in self.raw_value().split_inclusive(|octet| *octet == b'\n') {
+        let value = self.raw_value().trim_ascii();
+        let mut out = Vec::with_capacity(value.len());
+        for line in value.split_inclusive(|octet| *octet == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             out.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
         }
-        out.trim_ascii().to_vec()
+        out
     }
     /// The mailboxes that can be read in an address field; display names and groups left out.
     pub fn mailboxes(&self) -> Vec<Mailbox> {

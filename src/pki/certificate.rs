@@ -1,6 +1,6 @@
 //! What a certificate says for mail (RFC 5280, RFC 8550, RFC 9598).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -67,6 +67,8 @@ struct Inner {
     public_key: PublicKey,
     extensions: Extensions,
     mailboxes: Box<[Mailbox]>,
+    /// SHA-256 of the DER, once somebody asked.
+    fingerprint: OnceLock<[u8; 32]>,
 }
 
 /// Where the fields lie.
@@ -134,6 +136,7 @@ impl Certificate {
             public_key,
             extensions,
             mailboxes,
+            fingerprint: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -161,9 +164,9 @@ impl Certificate {
     pub fn der(&self) -> &Bytes {
         &self.inner.der
     }
-    /// SHA-256 of the DER.
+    /// SHA-256 of the DER; computed when first asked for.
     pub fn fingerprint(&self) -> [u8; 32] {
-        sha256(&self.inner.der)
+        *self.inner.fingerprint.get_or_init(|| sha256(&self.inner.der))
     }
     /// Issuer Name, DER as received.
     pub fn issuer(&self) -> &[u8] {

@@ -159,8 +159,8 @@ pub enum Status {
     },
     /// One is.
     Revoked {
-        /// Whose, as text.
-        subject: String,
+        /// Which.
+        certificate: Certificate,
         /// Since when.
         at: Timestamp,
         /// Why.
@@ -168,8 +168,8 @@ pub enum Status {
     },
     /// One of them is not known to be good.
     Unknown {
-        /// Whose, as text.
-        subject: String,
+        /// Which.
+        certificate: Certificate,
         /// What is missing.
         why: String,
     },
@@ -179,8 +179,12 @@ impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Good { until } => write!(f, "not revoked, known until {until}"),
-            Self::Revoked { subject, at, reason } => write!(f, "{subject} was revoked on {at}: {reason}"),
-            Self::Unknown { subject, why } => write!(f, "revocation unknown: {subject}: {why}"),
+            Self::Revoked { certificate, at, reason } => {
+                write!(f, "{} was revoked on {at}: {reason}", certificate.subject_text())
+            }
+            Self::Unknown { certificate, why } => {
+                write!(f, "revocation unknown: {}: {why}", certificate.subject_text())
+            }
         }
     }
 }
@@ -290,11 +294,11 @@ pub fn each(
                 open: Vec::new(),
                 needs: Vec::new(),
             };
-            let subject = certificate.subject_text();
+            let own = certificate.clone();
             let status = match judge.certificate(certificate, issuer, chain) {
                 One::Good(until) => Status::Good { until },
-                One::Revoked(at, reason) => Status::Revoked { subject, at, reason },
-                One::Unknown(why) => Status::Unknown { subject, why },
+                One::Revoked(at, reason) => Status::Revoked { certificate: own, at, reason },
+                One::Unknown(why) => Status::Unknown { certificate: own, why },
             };
             CertificateState { certificate: certificate.clone(), status, told_at: wanted(certificate, issuer) }
         })
@@ -339,10 +343,10 @@ impl Judge<'_> {
             match self.certificate(certificate, issuer, chain) {
                 One::Good(fresh) => until = until.min(fresh),
                 One::Revoked(at, reason) => {
-                    return Status::Revoked { subject: certificate.subject_text(), at, reason };
+                    return Status::Revoked { certificate: certificate.clone(), at, reason };
                 }
                 One::Unknown(why) => {
-                    unknown.get_or_insert_with(|| Status::Unknown { subject: certificate.subject_text(), why });
+                    unknown.get_or_insert_with(|| Status::Unknown { certificate: certificate.clone(), why });
                 }
             }
         }
@@ -412,7 +416,13 @@ impl Judge<'_> {
 
     /// RFC 5280 6.3.3.
     fn by_crl(&mut self, evidence: &Evidence, certificate: &Certificate, chain: &[Certificate]) -> One {
-        let points = match Point::of(certificate) {
+        // Most certificates name no point, or their CRL never came: then there is nothing to compare.
+        let points = match Point::named(certificate) {
+            Ok(_) if evidence.crls.is_empty() => Ok(Vec::new()),
+            Ok(named) => Point::with_issuers(named, certificate),
+            Err(error) => Err(error),
+        };
+        let points = match points {
             Ok(points) => points,
             Err(error) => return One::Unknown(format!("its distribution points cannot be read: {error}")),
         };
@@ -553,7 +563,7 @@ impl Judge<'_> {
 fn wanted(certificate: &Certificate, issuer: &Certificate) -> Vec<Need> {
     let responders = responders(certificate).into_iter();
     let ocsp = responders.map(|uri| Need::Ocsp { uri, certificate: certificate.clone(), issuer: issuer.clone() });
-    let points = Point::of(certificate).unwrap_or_default();
+    let points = Point::named(certificate).unwrap_or_default();
     let crls = points.iter().flat_map(Point::uris).cloned().chain(scope::freshest_uris(certificate));
     ocsp.chain(crls.map(|uri| Need::Crl { uri })).take(MAX_NEEDS).collect()
 }

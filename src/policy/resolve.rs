@@ -134,10 +134,9 @@ fn encrypt(
     let first = profile.encrypt_first;
     let mut usable = usable("recipient", Purpose::Encryption, candidates, action.domain_key, first, now, considered);
     if usable.is_empty() {
-        let all_unusable = considered
-            .iter()
-            .filter(|one| one.role == "recipient")
-            .filter_map(|one| one.outcome.as_ref().err().map(|why| format!("{}: {why}", one.subject)));
+        let all_unusable = considered.iter().filter(|one| one.role == "recipient").filter_map(|one| {
+            one.outcome.as_ref().err().map(|why| format!("{}: {why}", one.certificate.subject_text()))
+        });
         let reasons = all_unusable.collect::<Vec<_>>().join("; ");
         return match (required, candidates.is_empty() || only_foreign_domain(candidates, action.domain_key)) {
             (true, true) => Err(Stop::missing("no certificate is known, and encryption is required".into())),
@@ -279,11 +278,10 @@ fn usable<'c>(
         let outcome = outcome.and_then(|()| Err("may be used, another one comes first".to_owned()));
         considered.push(Considered {
             role,
-            fingerprint: candidate.certificate.fingerprint(),
-            subject: candidate.certificate.subject_text(),
+            certificate: candidate.certificate.clone(),
             trust: Some(candidate.trust),
             origin: candidate.origin.clone(),
-            reads: candidate.capabilities.as_ref().map(|known| known.names()).unwrap_or_default(),
+            reads: candidate.capabilities.clone(),
             outcome,
         });
     }
@@ -302,7 +300,7 @@ fn usable<'c>(
 
 fn mark_used(role: &'static str, used: &[&Candidate], considered: &mut [Considered]) {
     for one in considered.iter_mut().filter(|one| one.role == role) {
-        if used.iter().any(|candidate| candidate.certificate.fingerprint() == one.fingerprint) {
+        if used.iter().any(|candidate| candidate.certificate == one.certificate) {
             one.outcome = Ok(());
         }
     }

@@ -29,6 +29,7 @@ use crate::address::Domain;
 use crate::config::{ByMx, Config, Direct, Exchanger, HopTls, NextHop, Route, RouteHop, SourceAddresses};
 use crate::discovery::dnssec::{self, Answer};
 use crate::discovery::smimea::{Association, Usage};
+use crate::metrics::Metrics;
 use crate::smtp::command::{Enhanced, Reply};
 
 /// Addresses of one host that are tried.
@@ -46,6 +47,7 @@ struct Shared {
     resolver: TokioResolver,
     settings: Direct,
     policies: Policies,
+    metrics: Arc<Metrics>,
     hostname: Domain,
     listeners: Vec<SocketAddr>,
 }
@@ -89,7 +91,7 @@ impl Exchangers {
     ///
     /// # Errors
     /// The system's resolvers or a file cannot be read.
-    pub fn new(config: &Config, before: Option<&Self>) -> Result<Option<Self>, String> {
+    pub fn new(config: &Config, before: Option<&Self>, metrics: &Arc<Metrics>) -> Result<Option<Self>, String> {
         if config.by_mx().next().is_none() {
             return Ok(None);
         }
@@ -98,6 +100,7 @@ impl Exchangers {
         let shared = Shared {
             resolver: dnssec::resolver(&settings.servers, settings.trust_anchor.as_deref(), settings.timeout)?,
             policies: Policies::new(&settings, &config.spool, before)?,
+            metrics: metrics.clone(),
             settings,
             hostname: config.hostname.clone(),
             listeners: config.listeners.iter().map(|listener| listener.address).collect(),

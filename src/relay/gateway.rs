@@ -1,9 +1,15 @@
 //! A gateway at work: store, spool, listeners and deliverer put together from a configuration.
 
+/// A way in for a program that has the gateway inside.
+#[cfg(feature = "samotop")]
+mod entrance;
 /// What those who watch are told.
 mod observe;
 /// Another configuration while it works.
 mod reload;
+
+#[cfg(feature = "samotop")]
+pub(crate) use entrance::Entrance;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -138,7 +144,8 @@ impl Live {
 
 /// Next hops that can be spoken to as the configuration says. What was fetched of policies by `before` stays known.
 fn hops(config: &Config, health: &Health, before: Option<&Hops>) -> Result<Hops, StartError> {
-    let exchangers = Exchangers::new(config, before.and_then(Hops::exchangers)).map_err(StartError::Direct)?;
+    let exchangers = Exchangers::new(config, before.and_then(Hops::exchangers), health.metrics());
+    let exchangers = exchangers.map_err(StartError::Direct)?;
     let (name, waits) = (config.hostname.clone(), config.limits.hop);
     let hops = Hops::with_exchangers(name, waits, health.clone(), Roots::system(), exchangers);
     for (name, route) in config.named_hosts() {
@@ -281,6 +288,8 @@ impl Gateway {
             listeners,
             reloading: Default::default(),
             source: Mutex::default(),
+            #[cfg(feature = "samotop")]
+            runtime: tokio::runtime::Handle::current(),
         });
         let observer = Arc::new(Observer {
             core: core.clone(),

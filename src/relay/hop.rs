@@ -22,11 +22,12 @@ use tokio::time::Instant;
 use super::direct::Exchangers;
 use crate::address::Domain;
 use crate::config::{HopTls, HopWaits, NextHop, Route, Target};
+use crate::metrics::{Exchange, Metrics};
 use crate::mime::rope::Rope;
 pub use crate::smtp::client::Offers;
 use crate::smtp::client::{Client, Event};
 use crate::smtp::command::{Body, Enhanced, Envelope, Recipient, Reply};
-use connection::{Connection, ContentError, Patience};
+use connection::{Connection, ContentError, Opener, Patience};
 use fit::Fit;
 pub use health::{Health, HopStatus};
 pub use tls::Roots;
@@ -135,14 +136,20 @@ impl Hops {
             return Err(Reply::new(451, Enhanced(4, 3, 5), "no delivery by MX is configured any more"));
         };
         let found = tokio::time::timeout(self.inner.waits.greeting, exchangers.route(domain, way)).await;
-        found.unwrap_or_else(|_| {
+        let found = found.unwrap_or_else(|_| {
             Err(Reply::new(451, Enhanced(4, 4, 3), format!("no answer from DNS in time: where mail for {domain} goes")))
-        })
+        });
+        self.metrics().exchanges.one(found.as_ref().map_or_else(Exchange::of, |_| Exchange::Found));
+        found
     }
 
     /// What is known of the next hops.
     pub fn health(&self) -> &Health {
         &self.inner.health
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.inner.health.metrics()
     }
 
     /// Whether TLS can be done with this next hop as it is configured; says why not. Reads the file of its CAs.
@@ -333,10 +340,9 @@ impl Hops {
     }
 
     async fn open(&self, hop: &NextHop, patience: Patience) -> Result<Connection, HopError> {
-        let exchangers = self.inner.exchangers.as_ref();
-        Connection::open(hop, &self.inner.hostname, &self.inner.tls, exchangers, patience)
-            .await
-            .map_err(|why| HopError::Unreachable { hop: name(hop), why })
+        let Inner { hostname, tls, exchangers, .. } = &*self.inner;
+        let opener = Opener { hop, hostname, tls, exchangers: exchangers.as_ref(), metrics: self.metrics(), patience };
+        opener.open().await.map_err(|why| HopError::Unreachable { hop: name(hop), why })
     }
 
     /// Keeps a connection whose replies are all in; any other is closed.

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
+use crate::metrics::{Connected, LoggedIn, Refused, Sums};
 use crate::relay::polls::watched;
 use crate::smtp::command::{MailParameters, Recipient, Reply};
 use crate::smtp::session::{AuthOffer, Settings};
@@ -100,6 +101,20 @@ pub trait Relay: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Transaction, Reply>> + Send;
     /// RCPT: the reply; 2xx counts the recipient in.
     fn rcpt(&self, transaction: &mut Self::Transaction, recipient: Recipient) -> impl Future<Output = Reply> + Send;
+    /// RCPTs that a client pipelined: a reply to each, in their order, as if they had come one by one.
+    fn rcpts(
+        &self,
+        transaction: &mut Self::Transaction,
+        recipients: Vec<Recipient>,
+    ) -> impl Future<Output = Vec<Reply>> + Send {
+        async move {
+            let mut replies = Vec::with_capacity(recipients.len());
+            for recipient in recipients {
+                replies.push(self.rcpt(transaction, recipient).await);
+            }
+            replies
+        }
+    }
     /// Called with the total so far as content arrives, so that the budget can grow; `Err` refuses the message.
     fn growing(&self, transaction: &mut Self::Transaction, octets: u64) -> Result<(), Reply>;
     /// The final dot: it runs in a task of its own and is never cancelled; a panic is answered with 451. The whole content, dots undone, as received, without a Received field of ours yet.
@@ -271,22 +286,22 @@ pub struct Handle {
     counts: Arc<Counts>,
 }
 
-/// Connections of a listener since it began.
+/// What a listener has seen since it began.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Accepted.
-    pub accepted: AtomicU64,
-    /// Turned away: too many at once. Those of one client among them were accepted first.
-    pub turned_away: AtomicU64,
+    /// Connections: those accepted, and what else became of some.
+    pub connections: Sums<Connected>,
     /// Of those that were accepted, ended.
     pub ended: AtomicU64,
-    /// Of those that were accepted, refused since they talked before the greeting.
-    pub early: AtomicU64,
+    /// Replies that took nothing, whoever refused.
+    pub refused: Sums<Refused>,
+    /// Those who said who they are.
+    pub logins: Sums<LoggedIn>,
 }
 
 impl Handle {
-    /// Connections so far.
-    pub fn counts(&self) -> &Counts {
+    /// What it has seen so far.
+    pub fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 
@@ -347,11 +362,11 @@ async fn accept<R: Relay>(
         };
         if sessions.len() >= context.limits.connections {
             warn!(listener = %context.listener.name, %address, "too many connections");
-            counts.turned_away.fetch_add(1, Ordering::Relaxed);
+            counts.connections.one(Connected::TurnedAway);
             turn_away(stream, &context);
             continue;
         }
-        counts.accepted.fetch_add(1, Ordering::Relaxed);
+        counts.connections.one(Connected::Accepted);
         let counted = Counted(Arc::clone(&counts));
         let session = attend(stream, address, context, Arc::clone(&clients), stopping.clone(), counted);
         sessions.spawn(watched("session", session));
@@ -374,13 +389,14 @@ async fn attend<R: Relay>(
             Ok(client) => address = client,
             Err(error) => {
                 warn!(listener = %context.listener.name, proxy = %address, %error, "a proxy's connection is closed");
+                counted.0.connections.one(Connected::Unproxied);
                 return;
             }
         }
     }
     let Some(_place) = clients.enter(address.ip(), context.limits.connections_per_client) else {
         warn!(listener = %context.listener.name, %address, "too many connections of this client");
-        counted.0.turned_away.fetch_add(1, Ordering::Relaxed);
+        counted.0.connections.one(Connected::TurnedAway);
         turn_away(stream, &context);
         return;
     };
@@ -391,10 +407,25 @@ async fn attend<R: Relay>(
         early = talks_within(delay, &stream, stopping.clone()).await;
     }
     if early {
-        counted.0.early.fetch_add(1, Ordering::Relaxed);
+        counted.0.connections.one(Connected::Early);
         info!(listener = %context.listener.name, %address, "refused: it talked before the greeting");
     }
-    if let Err(error) = connection::serve(stream, address, early, context, stopping).await {
+    if let Err(error) = connection::serve(stream, address, early, context, counted.0.clone(), stopping).await {
+        debug!(%address, %error, "connection lost");
+    }
+}
+
+/// One client that a program brings on a stream of its own, to the end of it. `tls`: it came to that program over TLS.
+#[cfg(feature = "samotop")]
+pub(super) async fn attend_given<R: Relay>(
+    stream: tokio::io::DuplexStream,
+    address: SocketAddr,
+    tls: bool,
+    terms: Terms<R>,
+    stopping: watch::Receiver<bool>,
+) {
+    let session = connection::serve_given(stream, address, tls, terms.0, stopping);
+    if let Err(error) = watched("session", session).await {
         debug!(%address, %error, "connection lost");
     }
 }

@@ -15,6 +15,7 @@ mod inbound;
 mod outbound;
 mod paths;
 mod quoted;
+mod recipients;
 mod tenant;
 mod threads;
 mod trace;
@@ -31,27 +32,26 @@ use jiff::Timestamp;
 use super::budget::{Budget, Reservation};
 use super::deliver::OpenedMail;
 use super::heavy::{self, HEAVY, Places};
-use super::hop::{Begun, HopTransaction, Hops};
+use super::hop::{HopTransaction, Hops};
 use super::listen::{Answer, Peer, Relay};
 use super::rates::Rates;
 use super::refusal::{Refusal, Unserved};
-use super::route;
 use crate::address::{Mailbox, MailboxKey, ReversePath};
 use crate::audit::{AuditLog, KeyRecord};
 use crate::authentication::check::Checker;
 use crate::authentication::sign::Signers;
-use crate::config::{Config, Delivery, Direction, Source, SourceKind, Target};
+use crate::config::{Config, Direction, Source, SourceKind, Target};
 use crate::discovery::harvest::{Counts, Harvest};
 use crate::discovery::sources::{Discovery, Told};
 use crate::keys::{KeyAnswer, KeyError, KeyHolder, KeyOperation, Submission};
-use crate::metrics::{Asked, KeyUse, Metered, Metrics, Ruled, Stage, Way};
+use crate::metrics::{Asked, KeyUse, Label, Metered, Metrics, Ruled, Stage, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Need;
 use crate::policy::{ClearByPolicy, MessageFacts};
 use crate::smime::seal::Sealed;
 use crate::smime::verdict::Marks;
-use crate::smtp::command::{Enhanced, Envelope, MailParameters, Recipient, Reply};
+use crate::smtp::command::{Envelope, MailParameters, Recipient, Reply};
 use crate::smtp::xforward::Forwarded;
 use crate::store::CertStore;
 
@@ -206,6 +206,15 @@ struct Treated {
     ruled: Vec<(Way, String, Ruled)>,
 }
 
+impl Treated {
+    /// What was done, where the log still has room for it.
+    fn note(&mut self, words: impl FnOnce() -> String) {
+        if self.done.len() < event::SHOWN {
+            self.done.push(words());
+        }
+    }
+}
+
 impl Pipeline {
     /// One for this configuration.
     pub fn new(
@@ -218,6 +227,7 @@ impl Pipeline {
     ) -> Self {
         let Own { loop_secret, audit, signers } = own;
         let marks = Marks { authserv_id: config.authserv_id.clone(), subject_tags: config.subject_tags };
+        let metrics = hops.health().metrics().clone();
         let inner = Inner {
             budget: Budget::new(config.limits.bytes_in_flight),
             marks,
@@ -230,11 +240,11 @@ impl Pipeline {
                 &config.certificates,
                 believes_dane(&config),
             )),
-            sources: Discovery::new(&config, store.clone()),
+            sources: Discovery::new(&config, store.clone(), metrics.clone()),
             harvest: Harvest::new(config.harvest.clone(), config.certificates.policies.clone(), &config.domains, store),
             heavy: Places::new(),
             ids: Arc::new(AtomicU64::new(Timestamp::now().as_microsecond().unsigned_abs())),
-            metrics: Arc::default(),
+            metrics,
             rates: Arc::default(),
             audit,
             config,
@@ -315,19 +325,18 @@ impl Pipeline {
         peer: &Arc<Peer>,
         reverse_path: ReversePath,
         parameters: MailParameters,
-    ) -> Result<Transaction, Reply> {
+    ) -> Result<Transaction, Refusal> {
         let inner = &self.inner;
-        tenant::certified(peer).map_err(|refusal| refusal.reply())?;
-        inner.within_rate(peer, Metered::Mails).map_err(|refusal| refusal.reply())?;
+        tenant::certified(peer)?;
+        inner.within_rate(peer, Metered::Mails)?;
         if parameters.size.is_some_and(|size| size > inner.config.limits.message_size) {
-            return Err(Refusal::TooLarge { limit: inner.config.limits.message_size }.reply());
+            return Err(Refusal::TooLarge { limit: inner.config.limits.message_size });
         }
         if let Err(error) = inner.queue.ready() {
             tracing::error!(%error, "the spool cannot take mail");
-            return Err(Refusal::Spool.reply());
+            return Err(Refusal::Spool);
         }
-        let reservation =
-            inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy.reply())?;
+        let reservation = inner.budget.reserve(in_flight(parameters.size.unwrap_or(0))).map_err(|_| Refusal::Busy)?;
         let id = format!("{:014x}", inner.ids.fetch_add(1, Ordering::Relaxed));
         Ok(Transaction {
             peer: peer.clone(),
@@ -350,34 +359,28 @@ impl Relay for Pipeline {
         reverse_path: ReversePath,
         parameters: MailParameters,
     ) -> Result<Transaction, Reply> {
-        let begun = self.begin(peer, reverse_path, parameters);
-        if let Err(reply) = &begun {
+        self.begin(peer, reverse_path, parameters).map_err(|refusal| {
+            let reply = self.inner.metrics.refused(&refusal);
             self.inner.metrics.turned_away(reply.is_transient());
-        }
-        begun
+            reply
+        })
     }
 
     async fn rcpt(&self, transaction: &mut Transaction, recipient: Recipient) -> Reply {
-        let inner = &self.inner;
-        if let Err(refusal) = inner.within_rate(&transaction.peer, Metered::Recipients) {
-            return refusal.reply();
-        }
-        let direction = match route::direction(&inner.config, &transaction.peer, &recipient.mailbox) {
-            Ok(direction) => direction,
-            Err(refusal) => return refusal.reply(),
-        };
-        let reply = inner.ask_next_hop(transaction, direction, &recipient).await;
-        if reply.is_positive() {
-            transaction.recipients.push(Accepted { recipient, direction });
-        }
-        reply
+        self.rcpts(transaction, vec![recipient]).await.pop().unwrap_or_else(|| Refusal::Internal.reply())
+    }
+
+    async fn rcpts(&self, transaction: &mut Transaction, recipients: Vec<Recipient>) -> Vec<Reply> {
+        self.inner.rcpts(transaction, recipients).await
     }
 
     fn growing(&self, transaction: &mut Transaction, octets: u64) -> Result<(), Reply> {
         if octets > self.inner.config.limits.message_size {
-            return Err(Refusal::TooLarge { limit: self.inner.config.limits.message_size }.reply());
+            let limit = self.inner.config.limits.message_size;
+            return Err(self.inner.metrics.refused(&Refusal::TooLarge { limit }));
         }
-        transaction.reservation.grow_to(in_flight(octets)).map_err(|_| Refusal::Busy.reply())
+        let grown = transaction.reservation.grow_to(in_flight(octets));
+        grown.map_err(|_| self.inner.metrics.refused(&Refusal::Busy))
     }
 
     /// The listener runs it in a task of its own, so that a panic in it costs this message alone.
@@ -410,54 +413,10 @@ impl Inner {
             return Ok(());
         }
         self.rates.take(peer, what, rates, Instant::now()).map_err(|(whose, refusal)| {
-            self.metrics.too_fast(whose, what);
+            self.metrics.too_fast.one((whose, what));
             tracing::debug!(address = %peer.address, user = ?peer.user, what = what.word(), "too fast");
             refusal
         })
-    }
-
-    /// RCPT's answer: the next hop's, where the message may go straight through (R2).
-    async fn ask_next_hop(&self, transaction: &mut Transaction, direction: Direction, recipient: &Recipient) -> Reply {
-        let good = || Reply::new(250, Enhanced(2, 1, 5), "recipient ok");
-        if self.config.delivery == Delivery::Queue {
-            transaction.cut = Cut::Spool;
-        }
-        let domain = recipient.mailbox.domain();
-        if matches!(transaction.cut, Cut::NotBegun) {
-            let client = self.told_of(&transaction.peer, &transaction.parameters, &transaction.id, direction);
-            let parameters = MailParameters { size: None, client, ..transaction.parameters.clone() };
-            let (target, reverse_path) = (self.config.target(direction, domain), transaction.reverse_path.clone());
-            let begun = match self.hops.route(&target).await {
-                Ok(route) => self.hops.begin(&route, reverse_path, parameters).await,
-                // Nothing is begun: another recipient may go straight through.
-                Err(refusal) if refusal.is_permanent() => return refusal,
-                Err(reply) => Begun::None(reply.to_string()),
-            };
-            transaction.cut = match begun {
-                Begun::Open(begun) => Cut::Open(begun, (direction, target)),
-                Begun::None(why) => {
-                    // Why was said once, by the hop's health.
-                    tracing::debug!(why, id = transaction.id, "no next hop now; the spool takes the message");
-                    Cut::Spool
-                }
-            };
-        }
-        match &mut transaction.cut {
-            // The report that it was handed on is ours to write, with what the spool knows (RFC 3461 section 5.2.2).
-            Cut::Open(begun, _)
-                if !begun.offers().dsn && self.reports_success(&transaction.reverse_path, recipient) => {}
-            Cut::Open(begun, open) if *open == (direction, self.config.target(direction, domain)) => {
-                match begun.rcpt(recipient).await {
-                    Ok(reply) => return reply,
-                    Err(error) => {
-                        tracing::warn!(%error, id = transaction.id, "next hop lost at RCPT; the spool takes the message")
-                    }
-                }
-            }
-            _ => {}
-        }
-        transaction.cut = Cut::Spool;
-        good()
     }
 
     /// The client that the next hops of a direction are told of, where one of them wants to know: who is at the other end, or whom he says that
@@ -476,13 +435,6 @@ impl Inner {
         Some(Arc::new(Forwarded { ident: Some(id.to_owned()), ..client }))
     }
 
-    /// Whether a sender of ours asks to hear of success.
-    fn reports_success(&self, reverse_path: &ReversePath, recipient: &Recipient) -> bool {
-        let ours = |sender: &Mailbox| self.config.domains.contains(sender.domain());
-        recipient.parameters.notify.is_some_and(|notify| notify.success)
-            && matches!(reverse_path, ReversePath::Mailbox(sender) if ours(sender))
-    }
-
     /// From the final dot to its answer.
     async fn process(self: Arc<Self>, transaction: Transaction, content: Bytes) -> Answer {
         let began = Instant::now();
@@ -493,10 +445,7 @@ impl Inner {
         let admitted = self.admit(&recipients, content);
         let entity = match admitted.and_then(|entity| tenant::admitted(&peer.listener, entity)) {
             Ok(entity) => entity,
-            Err(refusal) => {
-                event.refused(&refusal, began);
-                return answer(lmtp, count, refusal.reply());
-            }
+            Err(refusal) => return answer(lmtp, count, event.refused(&refusal, began)),
         };
         event.message_id(&entity);
         let mut message = Message {
@@ -513,20 +462,14 @@ impl Inner {
         };
         let origin = match self.authenticate(&mut message).await {
             Ok(origin) => origin,
-            Err(refusal) => {
-                event.refused(&refusal, began);
-                return answer(lmtp, count, refusal.reply());
-            }
+            Err(refusal) => return answer(lmtp, count, event.refused(&refusal, began)),
         };
         let message = Arc::new(message);
         let treated = self.clone().treat(message.clone()).await;
         event.treated(message.began.elapsed());
         let mut treated = match treated {
             Ok(treated) => treated,
-            Err(refusal) => {
-                event.refused(&refusal, began);
-                return answer(lmtp, count, refusal.reply());
-            }
+            Err(refusal) => return answer(lmtp, count, event.refused(&refusal, began)),
         };
         treated.done.extend(origin);
         event.done(&treated.done);
@@ -567,7 +510,7 @@ impl Inner {
             Ok(treated)
         });
         let treated: Treated = self.work(heavy, work).await??;
-        treated.ruled.iter().for_each(|(way, rule, ruled)| self.metrics.ruled(*way, rule, *ruled));
+        treated.ruled.iter().for_each(|(way, rule, ruled)| self.metrics.ruled.one(rule, (*way, *ruled)));
         // SMTP has one reply to DATA: who cannot be served refuses the message for all, and nothing is sent to anyone.
         if !lmtp && !treated.refused.is_empty() {
             return Err(Refusal::Unserved(treated.refused.into_iter().map(|(_, why)| why).collect()));
@@ -608,7 +551,7 @@ impl Inner {
         let began = Instant::now();
         let told = self.heavy.aside(self.sources.look_up(misses)).await;
         self.metrics.stage(Stage::Discover, began.elapsed());
-        told.values().for_each(|one| self.metrics.looked_up(Asked::of(one)));
+        told.values().for_each(|one| self.metrics.look_ups.one(Asked::of(one)));
         told
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::listen::{Peer, client_of};
 use super::refusal::Refusal;
 use crate::config;
-use crate::metrics::{Metered, Whose};
+use crate::metrics::{Label, Metered, Whose};
 
 /// Buckets that are kept; beyond that the fullest half goes, which is nearest to none.
 const KEPT: usize = 100_000;

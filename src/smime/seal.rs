@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::cms::algorithm::{ContentEncryption, Digest, Legacy, SignatureScheme};
 use crate::cms::enveloped::{self, ContentScheme, EnvelopedData, RecipientScheme};
 use crate::cms::error::CmsError;
-use crate::cms::signed::{self, ContentDigests, PreparedSignedData, SignParameters, SignedData};
+use crate::cms::signed::{self, CertificateIds, ContentDigests, PreparedSignedData, SignParameters, SignedData};
 use crate::keys::{Cek, KeyAnswer, KeyId, KeyOperation};
 use crate::mime::canonical;
 use crate::mime::entity::{Entity, MimeLimits};
@@ -391,7 +391,16 @@ fn micalg(digests: &[Digest]) -> String {
 
 /// A boundary from random octets or a digest. "=_" stands in no quoted-printable or base64 line (RFC 2045 section 6.7).
 pub(in crate::smime) fn boundary(octets: &[u8]) -> String {
-    octets.iter().fold(String::from("=_"), |text, octet| text + &format!("{octet:02x}"))
+    let mut text = String::with_capacity(2 + 2 * octets.len());
+    text.push_str("=_");
+    text.extend(hex(octets));
+    text
+}
+
+/// Octets as digits, two for each.
+pub(in crate::smime) fn hex(octets: &[u8]) -> impl Iterator<Item = char> {
+    let digits = octets.iter().flat_map(|octet| [octet >> 4, octet & 0x0f]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16))
 }
 
 fn random_cek(content: ContentEncryption) -> Result<Cek, SealError> {
@@ -464,10 +473,9 @@ fn check_envelope(envelope: &Bytes, plan: &EncryptPlan, cek: &Cek, entity: &Rope
     if read.content != plan.content || read.is_derived() != plan.derive_cek {
         return Err(SealError::SelfCheck("the envelope names another cipher"));
     }
-    for (certificate, _) in &plan.recipients {
-        if !read.recipients.iter().any(|info| info.id.as_ref().is_some_and(|id| id.names(certificate))) {
-            return Err(SealError::SelfCheck("a recipient has no RecipientInfo"));
-        }
+    let named: CertificateIds<'_> = read.recipients.iter().filter_map(|info| info.id.as_ref()).collect();
+    if !plan.recipients.iter().all(|(certificate, _)| named.name(certificate)) {
+        return Err(SealError::SelfCheck("a recipient has no RecipientInfo"));
     }
     if read.recipients.len() != plan.recipients.len() {
         return Err(SealError::SelfCheck("the envelope is open to somebody who was not named"));

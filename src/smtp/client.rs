@@ -78,6 +78,17 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether STARTTLS, which has to be, is not offered or not done as it should be.
+    pub fn is_about_tls(&self) -> bool {
+        match self {
+            Self::NoTls | Self::InjectedBeforeTls { .. } => true,
+            Self::Refused { to, .. } | Self::WrongCode { to, .. } => *to == Expect::StartTls.name(),
+            _ => false,
+        }
+    }
+}
+
 /// What a server said in EHLO that matters to a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offers {

@@ -103,7 +103,11 @@ impl Reply {
         let last = self.lines.len().saturating_sub(1);
         let mut write = |text: &str, separator: char| {
             out.extend_from_slice(format!("{code}{separator}{enhanced}").as_bytes());
-            out.extend(text.chars().map(wire_octet).take(room));
+            // Nearly always.
+            match text.bytes().all(|octet| matches!(octet, b' '..=b'~')) && text.len() <= room {
+                true => out.extend_from_slice(text.as_bytes()),
+                false => out.extend(text.chars().map(wire_octet).take(room)),
+            }
             out.extend_from_slice(b"\r\n");
         };
         for (at, line) in self.lines.iter().enumerate() {

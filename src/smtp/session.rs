@@ -74,7 +74,7 @@ pub enum Event<'a> {
     NotAuthenticated(String),
     /// MAIL; wants [`Session::answer`].
     Mail(ReversePath, MailParameters),
-    /// RCPT; wants [`Session::answer`].
+    /// RCPT; wants [`Session::answer`]. More of them may be taken first: see [`Session::further_rcpt`].
     Rcpt(Recipient),
     /// DATA or a first BDAT was taken: content begins, with the octets that are announced. Also before the octets of a BDAT that is refused.
     ContentStart(Option<u64>),
@@ -112,7 +112,8 @@ enum State {
         smtputf8: bool,
         size: Option<u64>,
     },
-    WaitRcpt,
+    /// So many RCPTs have no answer yet.
+    WaitRcpt(usize),
     Content(Box<Framing>),
     /// Octets of a BDAT.
     Chunk(Box<Chunk>),
@@ -122,6 +123,14 @@ enum State {
     WaitAuth(Box<Exchange>),
     Handshake,
     Closed,
+}
+
+/// Why a RCPT is not asked about.
+enum Unfit {
+    /// A wrong command.
+    Error(Reply),
+    /// A recipient too many, or at the wrong time.
+    Refused(Reply),
 }
 
 #[derive(Debug, Default)]
@@ -264,7 +273,7 @@ impl Session {
                 State::Closed => (rest.len(), None),
                 State::Fresh
                 | State::WaitMail { .. }
-                | State::WaitRcpt
+                | State::WaitRcpt(_)
                 | State::WaitMessage
                 | State::WaitAuth(_)
                 | State::Handshake => (0, None),
@@ -431,35 +440,69 @@ impl Session {
     }
 
     fn rcpt<'a>(&mut self, forward_path: ForwardPath, parameters: RcptParameters, ascii: bool) -> Option<Event<'a>> {
+        match self.recipient(forward_path, parameters, ascii, 0) {
+            Ok(recipient) => {
+                self.state = State::WaitRcpt(1);
+                Some(Event::Rcpt(recipient))
+            }
+            Err(Unfit::Error(reply)) => self.error(reply),
+            Err(Unfit::Refused(reply)) => self.refuse(reply),
+        }
+    }
+
+    /// Whom a RCPT names, where nothing but the owner's word is wanted; `waiting`: RCPTs before it that have no answer yet.
+    fn recipient(
+        &self,
+        forward_path: ForwardPath,
+        parameters: RcptParameters,
+        ascii: bool,
+        waiting: usize,
+    ) -> Result<Recipient, Unfit> {
         let Some(transaction) = &self.transaction else {
-            return self.refuse(Reply::new(503, Enhanced(5, 5, 1), "say MAIL first"));
+            return Err(Unfit::Refused(Reply::new(503, Enhanced(5, 5, 1), "say MAIL first")));
         };
         if transaction.chunks.is_some() {
-            return self.error(Reply::new(503, Enhanced(5, 5, 1), "content has begun; say RSET first"));
+            return Err(Unfit::Error(Reply::new(503, Enhanced(5, 5, 1), "content has begun; say RSET first")));
         }
         if !ascii && !transaction.smtputf8 {
-            return self.error(Reply::new(
+            return Err(Unfit::Error(Reply::new(
                 553,
                 Enhanced(5, 6, 7),
                 "an address in UTF-8 wants the parameter SMTPUTF8 of MAIL",
-            ));
+            )));
         }
         if self.hello != Some(true) && parameters != RcptParameters::default() {
-            return self.error(Reply::new(555, Enhanced(5, 5, 4), "parameters want EHLO"));
+            return Err(Unfit::Error(Reply::new(555, Enhanced(5, 5, 4), "parameters want EHLO")));
         }
-        if transaction.accepted >= self.settings.recipients {
-            return self.refuse(Reply::new(
+        if transaction.accepted.saturating_add(waiting) >= self.settings.recipients {
+            return Err(Unfit::Refused(Reply::new(
                 452,
                 Enhanced(4, 5, 3),
                 "too many recipients; send the mail to the others in another transaction",
-            ));
+            )));
         }
         let mailbox = match forward_path {
             ForwardPath::Postmaster => self.settings.postmaster.clone(),
             ForwardPath::Mailbox(mailbox) => mailbox,
         };
-        self.state = State::WaitRcpt;
-        Some(Event::Rcpt(Recipient { mailbox, parameters }))
+        Ok(Recipient { mailbox, parameters })
+    }
+
+    /// While a RCPT waits for its answer: the recipient of another one right behind it in the input, and the octets that are dealt with.
+    /// Pipelined RCPTs (RFC 2920) can so be asked about together; each wants an [`Session::answer`], in their order. `None`: there is none, it
+    /// is not whole yet, or it is refused here. It is left in the input then, for [`Session::step`] once all are answered.
+    pub fn further_rcpt(&mut self, input: &[u8]) -> Option<(usize, Recipient)> {
+        let State::WaitRcpt(waiting) = self.state else { return None };
+        // Without EHLO the client has to wait.
+        if self.hello != Some(true) || !input.get(..4)?.eq_ignore_ascii_case(b"RCPT") {
+            return None;
+        }
+        let end = memchr(b'\n', input).filter(|end| *end < LINE_OCTETS)?;
+        let line = input.get(..end)?.strip_suffix(b"\r")?;
+        let Ok(Command::Rcpt(forward_path, parameters)) = Command::parse(line) else { return None };
+        let recipient = self.recipient(forward_path, parameters, line.is_ascii(), waiting).ok()?;
+        self.state = State::WaitRcpt(waiting + 1);
+        Some((end + 1, recipient))
     }
 
     fn data<'a>(&mut self) -> Option<Event<'a>> {
@@ -541,7 +584,10 @@ impl Session {
                 self.command_reply(&reply);
                 None
             }
-            State::WaitRcpt => {
+            State::WaitRcpt(waiting) => {
+                if waiting > 1 {
+                    self.state = State::WaitRcpt(waiting - 1);
+                }
                 if !taken {
                     return self.refuse(reply);
                 }
@@ -686,7 +732,7 @@ fn content_refusal(fault: &ContentFault) -> Reply {
 }
 
 /// A reply that may answer a command or a message. 421 would announce a close that does not follow, 3xx would ask for more.
-fn passable(reply: &Reply) -> Reply {
+pub(crate) fn passable(reply: &Reply) -> Reply {
     let mut reply = reply.clone();
     if reply.code == 421 || !(reply.is_positive() || reply.is_transient() || reply.is_permanent()) {
         reply.code = 451;

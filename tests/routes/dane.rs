@@ -179,3 +179,60 @@ async fn a_connection_in_clear_for_one_domain_is_not_used_for_another_that_wants
     house.settled().await;
     assert_eq!((mx.clear().matches(CANARY).count(), mx.sealed().matches(CANARY).count()), (1, 1));
 }
+
+/// Where a domain asks for nothing the route's own `tls` holds, and where it asks for less that is met.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_asks_for_no_less_than_it_says() {
+    use Comes::{InClear, Not, UnderTls};
+    let folder = tempfile::tempdir().unwrap();
+    let ca = authority("CA");
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, crate::directory::pem("CERTIFICATE", ca.certificate.der())).unwrap();
+    let (own, stranger) = (server("mx.vouched.example", None), server("x.example", None));
+    let by_ca = server("mx.known.example", Some(&ca));
+    let port = free_port();
+    let host = |last: u8| format!("@ IN MX 10 mx\nmx IN A 127.0.0.{last}\n");
+    let vouched = format!("{}_{port}._tcp.mx IN TLSA {}\n", host(132), record(&own, Usage::DaneEe));
+    // A record that SMTP does not use asks for TLS, with anybody.
+    let unusable = format!("{}_{port}._tcp.mx IN TLSA {}\n", host(131), record(&own, Usage::PkixEe));
+    let zones = [
+        ("clear.example", Signed::Not, host(130)),
+        ("any.example", Signed::Not, host(131)),
+        ("vouched.example", Signed::Well, vouched),
+        ("known.example", Signed::Not, host(133)),
+        ("unusable.example", Signed::Well, unusable),
+    ];
+    let zones: Vec<(&str, Signed, &str)> =
+        zones.iter().map(|(name, signed, text)| (*name, *signed, text.as_str())).collect();
+    let Some(named) = Named::start(&zones) else { return };
+    let hosts = [
+        Mx::at(here(130, port), StartTls::Stripped, &[]).await,
+        Mx::at(here(131, port), StartTls::Done, &[&stranger]).await,
+        Mx::at(here(132, port), StartTls::Done, &[&own]).await,
+        Mx::at(here(133, port), StartTls::Done, &[&by_ca]).await,
+    ];
+    let verified = format!("tls = \"verified\"\nca = \"{}\"", file.display());
+    for (tls, comes) in [
+        ("", [InClear, UnderTls, UnderTls, UnderTls, UnderTls]),
+        ("tls = \"required\"", [Not, UnderTls, UnderTls, UnderTls, UnderTls]),
+        (verified.as_str(), [Not, Not, UnderTls, UnderTls, Not]),
+    ] {
+        let house = house(&by_mx(&named, port, tls, "timeout = \"10 s\"")).await;
+        for (at, comes) in comes.into_iter().enumerate() {
+            let (zone, mx) = (zones[at].0, if at == 4 { &hosts[1] } else { &hosts[at] });
+            let heard = |word: &str| [mx.sealed().matches(word).count(), mx.clear().matches(word).count()];
+            let (mails, begun) = (heard(CANARY), heard("MAIL FROM"));
+            assert_eq!(send(&house, &[&format!("a@{zone}")]).await.code, 250, "{zone}");
+            match comes {
+                Not => put_off(&house, "").await,
+                UnderTls | InClear => house.settled().await,
+            }
+            for entry in house.gateway.spool().entries() {
+                house.gateway.spool().delete(entry.id).await.unwrap();
+            }
+            let more = [usize::from(comes == UnderTls), usize::from(comes == InClear)];
+            assert_eq!(heard(CANARY), [mails[0] + more[0], mails[1] + more[1]], "{zone} with {tls}");
+            assert!(comes != Not || heard("MAIL FROM") == begun, "{zone} with {tls}");
+        }
+    }
+}

@@ -45,6 +45,28 @@ async fn the_first_route_that_takes_a_domain_holds_and_the_others_go_where_they_
 }
 
 #[tokio::test]
+async fn of_routes_that_take_the_same_domain_the_first_holds_and_none_in_the_other_direction() {
+    let (special, general, rest, inside) =
+        (Sink::start().await, Sink::start().await, Sink::start().await, Sink::start().await);
+    let top = [
+        route("\"special.example\"", "outbound", &special, ""),
+        route("\"*.example\"", "outbound", &general, ""),
+        route("\"*\"", "outbound", &rest, ""),
+        route("\"*\"", "inbound", &inside, ""),
+    ]
+    .concat();
+    let house = house(&top).await;
+    for to in ["a@special.example", "b@other.example", "c@else.test"] {
+        assert_eq!(send(&house, &[to]).await.code, 250, "{to}");
+    }
+    let mail = plain("x@special.example", ANNA, "in", "x");
+    assert_eq!(house.send_in("x@special.example", &[ANNA], mail.as_bytes()).await.code, 250);
+    let all = [&special, &general, &rest, &inside, &house.world, &house.server];
+    let to = all.map(|sink| sink.mails().iter().flat_map(|mail| mail.to.clone()).collect::<Vec<_>>().join(" "));
+    assert_eq!(to, ["a@special.example", "b@other.example", "c@else.test", ANNA, "", ""]);
+}
+
+#[tokio::test]
 async fn a_mail_to_several_ways_is_taken_whole_and_each_way_gets_its_recipients() {
     let partner = Sink::start().await;
     let house = house(&route("\"partner.example\"", "outbound", &partner, "")).await;

@@ -98,8 +98,8 @@ async fn hostile_and_broken_answers_put_mail_off_and_lose_none() {
     assert_eq!(mx.seen(|state| state.connections), 0);
 }
 
-/// Asks `server` for all but questions of one type, to which it says that there is nothing, in the name of a zone that is not signed.
-async fn liar(server: SocketAddr, kind: u16, zone: &str) -> SocketAddr {
+/// Asks `server` for all but questions of one type, to which it says that there is nothing: in the name of a zone that is not signed, or of none (`""`).
+pub(super) async fn liar(server: SocketAddr, kind: u16, zone: &str) -> SocketAddr {
     let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let address = socket.local_addr().unwrap();
     let labels = |name: &str| {
@@ -107,7 +107,10 @@ async fn liar(server: SocketAddr, kind: u16, zone: &str) -> SocketAddr {
             name.split('.').flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
         labels.chain([0]).collect::<Vec<u8>>()
     };
-    let soa = {
+    let in_name_of = u8::from(!zone.is_empty());
+    let soa = if zone.is_empty() {
+        Vec::new()
+    } else {
         let data = [labels("ns.example"), labels("admin.example"), [0, 0, 0, 1].repeat(5)].concat();
         let fixed = [0, 6, 0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).unwrap()];
         [labels(zone), fixed.to_vec(), data].concat()
@@ -120,7 +123,7 @@ async fn liar(server: SocketAddr, kind: u16, zone: &str) -> SocketAddr {
             let end = 12 + asked[12..].iter().position(|octet| *octet == 0).unwrap() + 5;
             let (socket, soa) = (socket.clone(), soa.clone());
             if asked[end - 4..end - 2] == kind.to_be_bytes() {
-                let head = [asked[0], asked[1], 0x81, 0x80, 0, 1, 0, 0, 0, 1, 0, 0];
+                let head = [asked[0], asked[1], 0x81, 0x80, 0, 1, 0, 0, 0, in_name_of, 0, 0];
                 let lie = [&head[..], &asked[12..end], &soa].concat();
                 socket.send_to(&lie, asker).await.unwrap();
                 continue;

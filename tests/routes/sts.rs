@@ -149,14 +149,7 @@ async fn a_policy_that_was_fetched_holds_when_it_can_be_fetched_no_more() {
     assert_eq!((mx.sealed().matches(CANARY).count(), web.asked()), (2, 1), "fetched once");
 
     // Another record, and no policy to be had by it; then STARTTLS is stripped. The configuration is read again meanwhile.
-    for (code, kind, body) in [
-        (404, "text/plain", "gone"),
-        (302, "text/plain", ""),
-        (200, "text/html", "<p>"),
-        (200, "text/plain", "version: STSv2\n"),
-    ] {
-        web.says(code, kind, body);
-    }
+    web.says(404, "text/plain", "gone");
     let config = std::fs::read_to_string(house.folder.path().join("waxwing.toml")).unwrap();
     let config = config
         .replace(&first.address.to_string(), &second.address.to_string())
@@ -195,4 +188,79 @@ async fn dane_holds_where_both_are_and_without_a_policy_to_be_had_mail_goes_as_w
         house.settled().await;
         assert!(mx.sealed().contains(CANARY), "{domain}: {}", mx.clear());
     }
+}
+
+/// What is no policy, or not from where policies come: the domain's mail goes as that of one without (RFC 8461 section 3.3).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_counts_from_its_one_place_alone() {
+    let place = Place::new();
+    let port = free_port();
+    let right = |domain: &str| server(&format!("mta-sts.{domain}"), Some(&place.ca));
+    let good = policy("enforce", "other.example");
+    let padded = format!("{good}{}", "pad: x\r\n".repeat(9_000));
+    let cases = [
+        // Who answers, with what; whether that is the domain's policy, by which no host gets mail.
+        (right("d0.example"), 200, "text/plain; charset=us-ascii", good.as_str(), true),
+        (right("d1.example"), 404, "text/plain", &good, false),
+        (right("d2.example"), 302, "text/plain", &good, false),
+        (right("d3.example"), 200, "text/html", &good, false),
+        (right("d4.example"), 200, "text/plain", &good.replace("STSv1", "STSv2"), false),
+        (right("d5.example"), 200, "text/plain", &padded, false),
+        (right("elsewhere.example"), 200, "text/plain", &good, false),
+        (server("mta-sts.d7.example", None), 200, "text/plain", &good, false),
+    ];
+    let zones: Vec<(String, String)> = (0..8).map(|at| (format!("d{at}.example"), zone(100 + at, 99, "1"))).collect();
+    let zones: Vec<(&str, Signed, &str)> =
+        zones.iter().map(|(name, text)| (name.as_str(), Signed::Not, text.as_str())).collect();
+    let Some(named) = Named::start(&zones) else { return };
+    for (at, (identity, code, kind, body, counts)) in (0..).zip(cases) {
+        let web = Web::start(99, &identity, "").await;
+        web.says(code, kind, body);
+        let mx = Mx::at(here(100 + at, port), StartTls::Stripped, &[]).await;
+        let house = house(&place.top(&named, port, &web)).await;
+        assert_eq!(send(&house, &[&format!("a@d{at}.example")]).await.code, 250, "{at}");
+        if counts {
+            put_off(&house, "4.7.5").await;
+        } else {
+            house.settled().await;
+        }
+        assert_eq!(mx.clear().contains(CANARY), !counts, "{at}: {code} {kind}");
+    }
+}
+
+/// Who can strip STARTTLS may also say that there is no record of a policy: in a zone that is signed that is proven, or not believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_signed_zone_has_a_policy_is_not_told_away() {
+    const TXT: u16 = 16;
+    let place = Place::new();
+    let port = free_port();
+    let zones = [
+        ("signed.example", Signed::Well, zone(120, 122, "1")),
+        ("plain.example", Signed::Well, "@ IN MX 10 mx\nmx IN A 127.0.0.120\n".to_owned()),
+        ("unsigned.example", Signed::Not, zone(121, 122, "1")),
+    ];
+    let zones: Vec<(&str, Signed, &str)> =
+        zones.iter().map(|(name, signed, text)| (*name, *signed, text.as_str())).collect();
+    let Some(named) = Named::start(&zones) else { return };
+    let web =
+        Web::start(122, &server("mta-sts.signed.example", Some(&place.ca)), &policy("enforce", "x.example")).await;
+    let hosts = [
+        Mx::at(here(120, port), StartTls::Stripped, &[]).await,
+        Mx::at(here(121, port), StartTls::Stripped, &[]).await,
+    ];
+    for (at, in_name_of) in [(1, "unsigned.example"), (2, "")] {
+        let liar = super::mx::liar(named.address, TXT, in_name_of).await;
+        let top = place.top(&named, port, &web).replace(&named.address.to_string(), &liar.to_string());
+        let lied_to = house(&top).await;
+        // In a zone that is not signed nobody could tell.
+        assert_eq!(send(&lied_to, &["a@unsigned.example"]).await.code, 250);
+        assert_eq!(hosts[1].clear().matches(CANARY).count(), at, "{}", hosts[1].clear());
+        assert_eq!(send(&lied_to, &["a@signed.example"]).await.code, 250);
+        put_off(&lied_to, "4.7.0").await;
+        assert!(!hosts[0].clear().contains("MAIL"), "{}", hosts[0].clear());
+    }
+    // Where it is proven that there is none, there is none.
+    let honest = house(&place.top(&named, port, &web)).await;
+    assert_eq!(send(&honest, &["a@plain.example"]).await.code, 250);
+    assert!(hosts[0].clear().contains(CANARY), "{}", hosts[0].clear());
 }

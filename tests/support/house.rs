@@ -87,8 +87,7 @@ impl House {
         let store = Arc::new(store);
         let text = config(plan, folder.path(), hop_out, hop_in);
         std::fs::write(folder.path().join("waxwing.toml"), &text).unwrap();
-        let config = Config::parse(&text, "test.toml", &|_| Err("no list files here".into()))
-            .unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+        let config = Config::parse(&text, "test.toml", &read).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
         let gateway = Gateway::start(config, store.clone(), store.clone(), b"house").await.unwrap();
         Self { folder, store, ca, world, server, gateway }
     }
@@ -157,6 +156,11 @@ impl House {
     pub async fn send_in(&self, from: &str, to: &[&str], message: &[u8]) -> super::Said {
         self.outside().await.send(from, to, message).await
     }
+}
+
+/// Files that a configuration names.
+pub fn read(file: &std::path::Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| error.to_string())
 }
 
 fn config(plan: &Plan<'_>, folder: &std::path::Path, hop_out: SocketAddr, hop_in: SocketAddr) -> String {

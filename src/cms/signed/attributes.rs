@@ -92,7 +92,10 @@ impl Attributes {
 
     /// RFC 5035 section 5: the first certificate named by signingCertificate(V2) is the signer's.
     pub(super) fn names(&self, certificate: &Certificate) -> bool {
-        self.signing_certificate.iter().all(|(digest, hash)| digest.of(certificate.der()).as_ref() == hash.as_ref())
+        self.signing_certificate.iter().all(|(digest, hash)| match digest {
+            Digest::Sha256 => certificate.fingerprint() == **hash,
+            other => other.of(certificate.der()).as_ref() == hash.as_ref(),
+        })
     }
 }
 

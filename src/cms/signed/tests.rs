@@ -54,6 +54,24 @@ pub(in crate::cms) fn read_object(path: &Path) -> Bytes {
     Bytes::from(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap())
 }
 
+#[test]
+fn many_names_name_what_one_of_them_names() {
+    let ca = issue(&Recipe::authority("Test CA", now(), NewKey::P256), None);
+    let [one, two, three] = ["a@b.example", "c@b.example", "e@b.example"]
+        .map(|mailbox| issue(&Recipe::mailbox(mailbox, now(), NewKey::P256), Some(&ca)).certificate);
+    let key = two.subject_key_identifier().map(Bytes::copy_from_slice).unwrap();
+    let swapped = CertificateId::IssuerAndSerial {
+        issuer: Bytes::copy_from_slice(three.serial()),
+        serial: Bytes::copy_from_slice(three.issuer()),
+    };
+    let ids = [CertificateId::of(&one), CertificateId::SubjectKeyIdentifier(key), swapped];
+    let names: CertificateIds<'_> = ids.iter().collect();
+    for (certificate, named) in [(&one, true), (&two, true), (&three, false)] {
+        assert_eq!(names.name(certificate), named, "{certificate:?}");
+        assert_eq!(ids.iter().any(|id| id.names(certificate)), named, "{certificate:?}");
+    }
+}
+
 fn parameters(signer: &Certificate, scheme: SignatureScheme) -> SignParameters<'_> {
     SignParameters {
         signer,

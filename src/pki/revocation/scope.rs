@@ -72,13 +72,16 @@ impl Scope {
 }
 
 impl Point {
-    /// The distribution points of a certificate, in its order; then the one that RFC 5280 6.3.3 supposes where those do not settle it: what its
-    /// issuer publishes without naming a point.
-    pub(super) fn of(certificate: &Certificate) -> Result<Vec<Self>, Asn1Error> {
-        let mut points = match certificate.extensions().distribution_points {
-            Some(place) => read_points(certificate.at(place), certificate.issuer())?,
-            None => Vec::new(),
-        };
+    /// The distribution points that a certificate names, in its order.
+    pub(super) fn named(certificate: &Certificate) -> Result<Vec<Self>, Asn1Error> {
+        match certificate.extensions().distribution_points {
+            Some(place) => read_points(certificate.at(place), certificate.issuer()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Those, then the one that RFC 5280 6.3.3 supposes where they do not settle it: what its issuer publishes without naming a point.
+    pub(super) fn with_issuers(mut points: Vec<Self>, certificate: &Certificate) -> Result<Vec<Self>, Asn1Error> {
         let own = PointName::Directory(CanonicalName::from_der(certificate.issuer())?);
         points.push(Self { names: Some(vec![own]), reasons: None, issuers: Vec::new(), uris: Vec::new() });
         Ok(points)

@@ -25,6 +25,7 @@ use super::sts::{self, Policy};
 use crate::address::Domain;
 use crate::config::{Direct, SourceAddresses};
 use crate::discovery::dnssec;
+use crate::metrics::Done;
 use crate::relay::fetch::Flights;
 use crate::relay::hop::Roots;
 
@@ -133,7 +134,9 @@ impl Exchangers {
         }
         let before = policies.known.get(domain).and_then(|known| known.kept);
         let fetched = tokio::time::timeout(TIME, self.fetch(domain)).await;
-        let known = match fetched.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}"))) {
+        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}")));
+        self.shared.metrics.policies.one(if fetched.is_ok() { Done::Done } else { Done::Failed });
+        let known = match fetched {
             Ok(policy) => {
                 tracing::info!(%domain, id, mode = ?policy.mode, "a policy of MTA-STS was fetched");
                 let until = Timestamp::now().checked_add(policy.max_age).unwrap_or(Timestamp::MAX);

@@ -10,9 +10,11 @@ use super::reload::{Core, lock};
 use crate::audit::AuditLog;
 use crate::metrics::server::Watched;
 use crate::metrics::text::{Kind, Text};
+use crate::metrics::{Connected, FoundBy};
 use crate::relay::deliver;
 use crate::relay::expiry::Expiry;
 use crate::relay::hop::HopStatus;
+use crate::relay::listen::Counts;
 use crate::spool::Stats;
 use crate::store::CertStore;
 
@@ -111,18 +113,37 @@ impl Watched for Observer {
 
 impl Observer {
     fn connections(&self, text: &mut Text) {
-        let counts = self.core.connections();
+        let listeners = self.core.counts();
         let name = "waxwing_connections";
         text.family(name, Kind::Gauge, "Connections that are open.");
-        for (listener, [accepted, _, ended, _]) in &counts {
-            text.sample(name, &[("listener", listener)], accepted.saturating_sub(*ended) as f64);
+        for (listener, counts) in &listeners {
+            // Ended first, so that it is never ahead.
+            let ended = counts.ended.load(Ordering::Relaxed);
+            let open = counts.connections.get(Connected::Accepted).saturating_sub(ended);
+            text.sample(name, &[("listener", listener)], open as f64);
         }
         let name = "waxwing_connections_total";
-        text.family(name, Kind::Counter, "Connections accepted, turned away, and refused for talking early.");
-        for (listener, [accepted, turned_away, _, early]) in &counts {
-            text.sample(name, &[("listener", listener), ("outcome", "accepted")], *accepted as f64);
-            text.sample(name, &[("listener", listener), ("outcome", "turned_away")], *turned_away as f64);
-            text.sample(name, &[("listener", listener), ("outcome", "early")], *early as f64);
+        text.family(
+            name,
+            Kind::Counter,
+            "Connections accepted, turned away, and that ended before their session began.",
+        );
+        for (listener, counts) in &listeners {
+            counts.connections.write(text, name, Some(("listener", listener)), &["outcome"], true);
+        }
+        let name = "waxwing_refused_replies_total";
+        text.family(
+            name,
+            Kind::Counter,
+            "Replies 4xx and 5xx, whoever refused: the session, the gateway, or a next hop.",
+        );
+        for (listener, counts) in &listeners {
+            counts.refused.write(text, name, Some(("listener", listener)), &["code"], false);
+        }
+        let name = "waxwing_logins_total";
+        text.family(name, Kind::Counter, "Times that a client said by AUTH who it is.");
+        for (listener, counts) in &listeners {
+            counts.logins.write(text, name, Some(("listener", listener)), &["outcome"], true);
         }
     }
 
@@ -179,7 +200,7 @@ impl Observer {
         }
     }
 
-    /// Those that the configuration names, and no others: their number is bounded.
+    /// Those that the configuration names by name, and no others: their number is bounded. Of the rest, how many.
     fn next_hops(&self, text: &mut Text) {
         let config = self.core.live.get().config.clone();
         let status = self.core.health.status();
@@ -191,10 +212,14 @@ impl Observer {
         // The same host may be spoken to in two ways.
         hops.dedup_by(|(one, _), (other, _)| one == other);
         let now = Timestamp::now();
+        let aside = |one: &&HopStatus| one.aside_until.is_some_and(|until| until > now);
+        let by_mx = status.iter().filter(|one| FoundBy::of(&one.hop) == FoundBy::Mx);
+        let help = "Hosts in the MX of domains that are set aside.";
+        text.gauge("waxwing_mx_hosts_aside", help, by_mx.filter(aside).count() as f64);
         let name = "waxwing_next_hop_up";
         text.family(name, Kind::Gauge, "1: the next hop is used; 0: it is set aside.");
         for (hop, status) in &hops {
-            let up = if status.aside_until.is_some_and(|until| until > now) { 0.0 } else { 1.0 };
+            let up = if aside(status) { 0.0 } else { 1.0 };
             text.sample(name, &[("next_hop", hop)], up);
         }
         let name = "waxwing_next_hop_under_way";
@@ -267,16 +292,9 @@ impl Core {
         listeners.serving.iter().filter(|one| one.handle.has_ended()).map(|one| one.name.clone()).collect()
     }
 
-    /// Of each listener: connections accepted, turned away, ended, refused for talking early.
-    fn connections(&self) -> Vec<(String, [u64; 4])> {
+    /// What each listener has seen.
+    fn counts(&self) -> Vec<(String, Arc<Counts>)> {
         let listeners = lock(&self.listeners);
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counts = listeners.serving.iter().map(|one| {
-            let counts = one.handle.counts();
-            // Ended first, so that it is never ahead.
-            let ended = of(&counts.ended);
-            (one.name.clone(), [of(&counts.accepted), of(&counts.turned_away), ended, of(&counts.early)])
-        });
-        counts.collect()
+        listeners.serving.iter().map(|one| (one.name.clone(), one.handle.counts().clone())).collect()
     }
 }

@@ -34,6 +34,9 @@ pub(super) struct Core {
     /// One at a time.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) source: Mutex<Option<Source>>,
+    /// Where sessions run whose clients another runtime brings.
+    #[cfg(feature = "samotop")]
+    pub(super) runtime: tokio::runtime::Handle,
 }
 
 /// The listeners, and those that accept no more but have sessions.
@@ -210,6 +213,7 @@ fn keep(config: &mut Config, before: &Config) -> Vec<String> {
         };
     }
     keep!("store", store);
+    keep!("[etcd]", etcd);
     keep!("spool", spool);
     keep!("spool (quota, entries, reserve, commit_timeout)", spool_limits);
     keep!("control", control);

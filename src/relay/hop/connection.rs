@@ -20,10 +20,11 @@ use tokio_rustls::client::TlsStream;
 use super::tls::Tls;
 use crate::address::Domain;
 use crate::config::{HopTls, HopWaits, NextHop};
+use crate::metrics::{FoundBy, Metrics, Opened, Protection};
 use crate::mime::rope::Rope;
 use crate::relay::direct::Exchangers;
 use crate::relay::polls::Turn;
-use crate::smtp::client::{Client, DotStuffer, Event, StartTls};
+use crate::smtp::client::{Client, ClientError, DotStuffer, Event, StartTls};
 use crate::smtp::command::Reply;
 
 /// Octets handed to the socket at once.
@@ -101,6 +102,76 @@ pub(super) enum ContentError {
     AfterDot(String),
 }
 
+/// All that a connection is made with.
+pub(super) struct Opener<'o> {
+    pub(super) hop: &'o NextHop,
+    /// Our name in EHLO.
+    pub(super) hostname: &'o Domain,
+    pub(super) tls: &'o Tls,
+    pub(super) exchangers: Option<&'o Exchangers>,
+    pub(super) metrics: &'o Metrics,
+    pub(super) patience: Patience,
+}
+
+impl Opener<'_> {
+    /// Connects, does TLS as the next hop wants it, and says EHLO.
+    pub(super) async fn open(&self) -> Result<Connection, String> {
+        let wanted = match self.hop.tls {
+            HopTls::Off => StartTls::Off,
+            HopTls::Opportunistic => StartTls::IfOffered,
+            HopTls::Required | HopTls::Verified => StartTls::Required,
+        };
+        match self.counted(wanted).await {
+            // RFC 7435: opportunistic means that mail goes in clear where TLS cannot be had.
+            Err(Opening::Handshake(why)) if self.hop.tls == HopTls::Opportunistic => {
+                tracing::warn!(hop = %self.hop.host, %why, "TLS handshake failed, going on without");
+                self.counted(StartTls::Off).await.map_err(Opening::why)
+            }
+            other => other.map_err(Opening::why),
+        }
+    }
+
+    /// What was to protect it is counted where it did not come about, else what does.
+    async fn counted(&self, wanted: StartTls) -> Result<Connection, Opening> {
+        let opened = self.open_with(wanted).await;
+        let (within, outcome) = match &opened {
+            Ok(connection) => (matches!(connection.stream, Stream::Tls(_)), Opened::Opened),
+            Err(Opening::Handshake(_) | Opening::NotOffered(_)) => (true, Opened::NoTls),
+            Err(Opening::Other(_)) => (wanted != StartTls::Off, Opened::Unreachable),
+        };
+        let (by, protection) = (FoundBy::of(self.hop), Protection::of(self.hop, within));
+        self.metrics.hop_connections.one((by, (protection, outcome)));
+        opened
+    }
+
+    async fn open_with(&self, wanted: StartTls) -> Result<Connection, Opening> {
+        let Self { hop, patience, .. } = *self;
+        let socket = connect(hop, self.exchangers, patience).await.map_err(Opening::Other)?;
+        let now = Instant::now();
+        let client = Client::new(self.hostname.clone(), hop.lmtp, wanted, false);
+        let mut connection = Connection {
+            stream: Stream::Plain(socket),
+            client,
+            born: now,
+            last_used: now,
+            reused: false,
+            needs_reset: false,
+        };
+        loop {
+            match connection.next(patience.for_greeting()).await {
+                Ok(Event::Ready) => return Ok(connection),
+                Ok(Event::StartTls) => {
+                    connection.handshake(hop, self.tls, patience).await.map_err(Opening::Handshake)?;
+                }
+                Ok(Event::Closed) => return Err(Opening::Other(connection.closing_words())),
+                Ok(other) => return Err(Opening::Other(format!("unexpected {other:?}"))),
+                Err(Lost::Said(error)) if error.is_about_tls() => return Err(Opening::NotOffered(error.to_string())),
+                Err(lost) => return Err(Opening::Other(lost.why())),
+            }
+        }
+    }
+}
+
 pub(super) struct Connection {
     stream: Stream,
     pub(super) client: Client,
@@ -113,58 +184,6 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects, does TLS as `hop` wants it, and says EHLO.
-    pub(super) async fn open(
-        hop: &NextHop,
-        hostname: &Domain,
-        tls: &Tls,
-        exchangers: Option<&Exchangers>,
-        patience: Patience,
-    ) -> Result<Self, String> {
-        let wanted = match hop.tls {
-            HopTls::Off => StartTls::Off,
-            HopTls::Opportunistic => StartTls::IfOffered,
-            HopTls::Required | HopTls::Verified => StartTls::Required,
-        };
-        match Self::open_with(hop, hostname, tls, exchangers, wanted, patience).await {
-            // RFC 7435: opportunistic means that mail goes in clear where TLS cannot be had.
-            Err(Opening::Handshake(why)) if hop.tls == HopTls::Opportunistic => {
-                tracing::warn!(hop = %hop.host, %why, "TLS handshake failed, going on without");
-                Self::open_with(hop, hostname, tls, exchangers, StartTls::Off, patience).await.map_err(Opening::why)
-            }
-            other => other.map_err(Opening::why),
-        }
-    }
-
-    async fn open_with(
-        hop: &NextHop,
-        hostname: &Domain,
-        tls: &Tls,
-        exchangers: Option<&Exchangers>,
-        wanted: StartTls,
-        patience: Patience,
-    ) -> Result<Self, Opening> {
-        let socket = connect(hop, exchangers, patience).await.map_err(Opening::Other)?;
-        let now = Instant::now();
-        let client = Client::new(hostname.clone(), hop.lmtp, wanted, false);
-        let mut connection = Self {
-            stream: Stream::Plain(socket),
-            client,
-            born: now,
-            last_used: now,
-            reused: false,
-            needs_reset: false,
-        };
-        loop {
-            match connection.event(patience.for_greeting()).await.map_err(Opening::Other)? {
-                Event::Ready => return Ok(connection),
-                Event::StartTls => connection.handshake(hop, tls, patience).await.map_err(Opening::Handshake)?,
-                Event::Closed => return Err(Opening::Other(connection.closing_words())),
-                other => return Err(Opening::Other(format!("unexpected {other:?}"))),
-            }
-        }
-    }
-
     async fn handshake(&mut self, hop: &NextHop, tls: &Tls, patience: Patience) -> Result<(), String> {
         let name = ServerName::try_from(hop.host.clone())
             .map_err(|_| format!("{:?} is no host name that a certificate can hold", hop.host))?;
@@ -183,9 +202,14 @@ impl Connection {
 
     /// Writes what there is to write and waits for the next event.
     pub(super) async fn event(&mut self, patience: Patience) -> Result<Event, String> {
+        self.next(patience).await.map_err(Lost::why)
+    }
+
+    async fn next(&mut self, patience: Patience) -> Result<Event, Lost> {
         let until = patience.step();
+        let lost = |why: &str| Err(Lost::Wire(why.to_owned()));
         loop {
-            if let Some(event) = self.client.next_event().map_err(|error| error.to_string())? {
+            if let Some(event) = self.client.next_event().map_err(Lost::Said)? {
                 return Ok(event);
             }
             let exchange = async {
@@ -194,9 +218,9 @@ impl Connection {
                 self.stream.read_buf(self.client.input()).await
             };
             match timeout_at(until, exchange).await {
-                Err(_) => return Err("no answer in time".into()),
-                Ok(Err(error)) => return Err(error.to_string()),
-                Ok(Ok(0)) => return Err("the connection was closed".into()),
+                Err(_) => return lost("no answer in time"),
+                Ok(Err(error)) => return lost(&error.to_string()),
+                Ok(Ok(0)) => return lost("the connection was closed"),
                 Ok(Ok(_)) => {}
             }
         }
@@ -317,15 +341,33 @@ impl Connection {
     }
 }
 
+/// Why there is no next event.
+enum Lost {
+    /// By what the server said.
+    Said(ClientError),
+    Wire(String),
+}
+
+impl Lost {
+    fn why(self) -> String {
+        match self {
+            Lost::Said(error) => error.to_string(),
+            Lost::Wire(why) => why,
+        }
+    }
+}
+
 enum Opening {
     Handshake(String),
+    /// STARTTLS, which has to be.
+    NotOffered(String),
     Other(String),
 }
 
 impl Opening {
     fn why(self) -> String {
         match self {
-            Opening::Handshake(why) | Opening::Other(why) => why,
+            Opening::Handshake(why) | Opening::NotOffered(why) | Opening::Other(why) => why,
         }
     }
 }

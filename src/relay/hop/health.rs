@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::lock;
 use crate::config::{NextHop, Retry, Route, RouteHop};
+use crate::metrics::{Ended, FoundBy, Metrics};
 
 /// The longest a next hop is set aside, whatever `[retry] longest` says: it is one for many mails.
 const ASIDE_MAX: Duration = Duration::from_secs(600);
@@ -31,6 +32,7 @@ struct Inner {
     changed: Notify,
     waiting: Notify,
     pauses: Mutex<Pauses>,
+    metrics: Arc<Metrics>,
 }
 
 /// How long a next hop is set aside: at first, and at most.
@@ -112,7 +114,13 @@ impl Health {
             changed: Notify::new(),
             waiting: Notify::new(),
             pauses: Mutex::new(Pauses::of(retry)),
+            metrics: Arc::default(),
         }))
+    }
+
+    /// What is counted for as long as the gateway works, whatever its configuration.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     /// Other pauses from now on; a next hop that is set aside stays so for as long as it was said.
@@ -291,6 +299,7 @@ impl Slot {
         let mut hops = lock(&self.health.0.hops);
         let Some(state) = hops.get_mut(&self.hop) else { return };
         state.delivered += 1;
+        self.count(Ended::Answered);
         state.last_end = Some(now);
         (state.failures, state.mail_failures, state.last_error) = (0, 0, None);
         if state.aside_until.take().is_some() {
@@ -309,10 +318,18 @@ impl Slot {
         self.failed(now, why, false);
     }
 
+    /// Hosts in the MX of domains are too many to be told one by one.
+    fn count(&self, ended: Ended) {
+        if FoundBy::of(&self.hop) == FoundBy::Mx {
+            self.health.metrics().mx_mails.one(ended);
+        }
+    }
+
     fn failed(&self, now: Timestamp, why: &str, at_once: bool) {
         let mut hops = lock(&self.health.0.hops);
         let Some(state) = hops.get_mut(&self.hop) else { return };
         state.failed += 1;
+        self.count(Ended::Failed);
         state.last_end = Some(now);
         state.last_error = Some(why.to_owned());
         state.mail_failures += 1;

@@ -87,6 +87,12 @@ fn codes(replies: &[Reply]) -> Vec<u16> {
     replies.iter().map(|reply| reply.code).collect()
 }
 
+/// One RCPT, and its answer.
+async fn rcpt(through: &mut HopTransaction, recipient: &Recipient) -> Result<Reply, HopError> {
+    let (mut replies, result) = through.rcpts(&[recipient]).await;
+    result.map(|()| replies.remove(0))
+}
+
 #[tokio::test]
 async fn a_mail_goes_out_pipelined_and_the_connection_is_used_again() {
     let one = [
@@ -154,7 +160,7 @@ async fn r5_cut_through_tells_unknown_from_not_taken_too() {
     for (rest, unknown) in [(&[("DATA", "354 d\r\n"), (".", "")][..], true), (&[("DATA", "")][..], false)] {
         let (hop, _server) = server(vec![script(&[&begun[..], rest].concat())]).await;
         let mut transaction = begin(&hops(1000), &hop).await;
-        assert_eq!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+        assert_eq!(rcpt(&mut transaction, &envelope(1).recipients[0]).await.unwrap().code, 250);
         let error = transaction.data(&mail("x\r\n")).await.unwrap_err();
         assert_eq!(matches!(error, HopError::Unknown { .. }), unknown, "{rest:?}");
     }
@@ -187,11 +193,12 @@ async fn a_stale_kept_connection_is_replaced_once() {
 #[tokio::test]
 async fn a_stale_kept_connection_is_replaced_in_cut_through() {
     let one = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n"), ("DATA", "354 d\r\n"), (".", "250 e\r\n")];
-    let (hop, server) = server(vec![script(&[&one[..], &[("MAIL", "")]].concat()), script(&one)]).await;
+    let busy = script(&[&one[..], &[("MAIL", "250 a\r\n"), ("RCPT", "421 b\r\n")]].concat());
+    let (hop, server) = server(vec![script(&[&one[..], &[("MAIL", "")]].concat()), busy, script(&one)]).await;
     let hops = hops(5000);
-    for _ in 0..2 {
+    for _ in 0..3 {
         let mut transaction = begin(&hops, &hop).await;
-        assert!(transaction.rcpt(&envelope(1).recipients[0]).await.unwrap().is_positive());
+        assert!(rcpt(&mut transaction, &envelope(1).recipients[0]).await.unwrap().is_positive());
         assert_eq!(codes(&transaction.data(&mail("x\r\n")).await.unwrap()), [250]);
     }
     drop(hops);
@@ -212,13 +219,56 @@ async fn r2_cut_through_gives_each_rcpt_its_answer_and_a_dropped_transaction_is_
     let hops = hops(5000);
     let recipients = envelope(2).recipients;
     let mut transaction = begin(&hops, &hop).await;
-    assert_eq!(transaction.rcpt(&recipients[0]).await.unwrap().code, 550);
-    assert_eq!(transaction.rcpt(&recipients[1]).await.unwrap().code, 250);
+    assert_eq!(rcpt(&mut transaction, &recipients[0]).await.unwrap().code, 550);
+    assert_eq!(rcpt(&mut transaction, &recipients[1]).await.unwrap().code, 250);
     drop(transaction);
     let mut transaction = begin(&hops, &hop).await;
-    assert_eq!(transaction.rcpt(&recipients[0]).await.unwrap().lines, ["m"]);
+    assert_eq!(rcpt(&mut transaction, &recipients[0]).await.unwrap().lines, ["m"]);
     drop((transaction, hops));
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn r2_rcpts_that_come_together_are_pipelined_and_each_gets_its_own_answer() {
+    // What is answered at the third would never come if each waited for the one before.
+    let steps = [
+        ("MAIL", "250 a\r\n"),
+        ("RCPT TO:<u0@", "2"),
+        ("RCPT TO:<u1@", "50 b"),
+        ("RCPT TO:<u2@", "\r\n550 c\r\n250 d\r\n"),
+        ("DATA", "354 e\r\n"),
+        (".", "250 f\r\n"),
+        ("MAIL", "450 g\r\n"),
+        ("RCPT", "503 h\r\n"),
+        ("RCPT", "503 h\r\n"),
+    ];
+    let (hop, server) = server(vec![script(&steps)]).await;
+    let hops = hops(5000);
+    let recipients = envelope(3).recipients;
+    let all: Vec<_> = recipients.iter().collect();
+    let mut through = begin(&hops, &hop).await;
+    let (replies, result) = through.rcpts(&all).await;
+    assert_eq!((codes(&replies), result), (vec![250, 550, 250], Ok(())));
+    assert_eq!(codes(&through.data(&mail("x\r\n")).await.unwrap()), [250, 250]);
+    let mut through = begin(&hops, &hop).await;
+    let (replies, result) = through.rcpts(&all[..2]).await;
+    assert_eq!((codes(&replies), result), (vec![450, 450], Ok(())), "MAIL's refusal holds for all");
+    drop((through, hops));
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn r2_a_connection_lost_among_rcpts_leaves_the_answers_that_came() {
+    let begun = [("MAIL", "250 a\r\n"), ("RCPT", "250 b\r\n")];
+    for last in [("RCPT", ""), ("RCPT", "421 c\r\n")] {
+        let (hop, _server) = server(vec![script(&[&begun[..], &[last]].concat())]).await;
+        let mut through = begin(&hops(5000), &hop).await;
+        let recipients = envelope(3).recipients;
+        let (replies, result) = through.rcpts(&recipients.iter().collect::<Vec<_>>()).await;
+        let said = codes(&replies);
+        assert_eq!(said, if last.1.is_empty() { vec![250] } else { vec![250, 421] });
+        assert!(matches!(result, Err(HopError::NotTaken { .. })), "{result:?}");
+    }
 }
 
 #[tokio::test]
@@ -263,7 +313,7 @@ async fn a16_eight_bit_content_is_encoded_anew_for_a_hop_without_8bitmime() {
     let plain = mail("Subject: gr\u{fc}n\r\nReceived: by x\r\n\r\ngr\u{fc}n\r\n.\r\n");
     assert_eq!(codes(&pool.deliver(&hop, &envelope(1), &plain).await.unwrap().replies), [250]);
     let mut through = begin(&pool, &hop).await;
-    assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+    assert_eq!(rcpt(&mut through, &envelope(1).recipients[0]).await.unwrap().code, 250);
     assert_eq!(codes(&through.data(&plain).await.unwrap()), [250]);
     // Octets that travel as base64 are no 8-bit content.
     let mut encoded = Rope::new();
@@ -294,7 +344,7 @@ async fn a16_what_is_signed_in_eight_bit_comes_back_and_is_never_changed() {
     let signed = mail(SIGNED);
     assert!(refused(&pool.deliver(&hop, &envelope(1), &signed).await.unwrap().replies));
     let mut through = begin(&pool, &hop).await;
-    assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+    assert_eq!(rcpt(&mut through, &envelope(1).recipients[0]).await.unwrap().code, 250);
     assert!(refused(&through.data(&signed).await.unwrap()));
     // Signed in 7 bit, with a field beside it that is not: the field is encoded, what is signed keeps its octets.
     let good = SIGNED.replace("gr\u{fc}n", "gruen  ").replace("8bit", "7bit");
@@ -338,7 +388,7 @@ async fn a16_smtputf8_is_asked_for_only_where_something_needs_it() {
         let Begun::Open(mut through) = pool.begin(&route, ReversePath::Null, declared.parameters.clone()).await else {
             panic!("not begun");
         };
-        assert_eq!(through.rcpt(&envelope(1).recipients[0]).await.unwrap().code, 250);
+        assert_eq!(rcpt(&mut through, &envelope(1).recipients[0]).await.unwrap().code, 250);
         assert_eq!(codes(&through.data(content).await.unwrap()), [code]);
     }
 }
@@ -363,7 +413,7 @@ async fn r3_an_lmtp_hop_that_falls_silent_after_its_first_answer_keeps_that_answ
     let pool = hops(600);
     let mut through = begin(&pool, &hop).await;
     for recipient in &envelope(2).recipients {
-        assert_eq!(through.rcpt(recipient).await.unwrap().code, 250);
+        assert_eq!(rcpt(&mut through, recipient).await.unwrap().code, 250);
     }
     let within = Duration::from_millis(600);
     let replies = tokio::time::timeout(within, through.data(&mail("x\r\n"))).await;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::connection::{Connection, Patience};
 use super::fit;
 use super::health::{Pick, Slot};
-use super::{HopError, Hops, not_taken};
+use super::{GROUP, HopError, Hops, not_taken};
 use crate::address::ReversePath;
 use crate::config::{NextHop, Route};
 use crate::mime::rope::Rope;
@@ -84,39 +84,52 @@ impl Hops {
 }
 
 impl HopTransaction {
-    /// The next hop's answer to RCPT (or to MAIL, when it refuses that).
-    pub async fn rcpt(&mut self, recipient: &Recipient) -> Result<Reply, HopError> {
-        if let Mail::Refused(reply) = &self.mail {
-            return Ok(reply.clone());
+    /// The next hop's answers to RCPTs (or to MAIL, when it refuses that), in their order. Pipelined where it offers that. Where the
+    /// connection is lost: those that came before, and why.
+    pub async fn rcpts(&mut self, recipients: &[&Recipient]) -> (Vec<Reply>, Result<(), HopError>) {
+        let mut replies = Vec::with_capacity(recipients.len());
+        for group in recipients.chunks(GROUP) {
+            let (some, result) = self.group(group).await;
+            replies.extend(some);
+            if let Err(error) = result {
+                self.slot.lost(Timestamp::now(), &error.to_string());
+                return (replies, Err(error));
+            }
         }
-        let patience = Patience::new(self.hops.inner.waits, 1);
+        (replies, Ok(()))
+    }
+
+    async fn group(&mut self, group: &[&Recipient]) -> (Vec<Reply>, Result<(), HopError>) {
+        if let Mail::Refused(reply) = &self.mail {
+            return (vec![reply.clone(); group.len()], Ok(()));
+        }
         let first = self.mail == Mail::Unsent;
         let reused = self.connection.as_ref().is_some_and(|connection| connection.reused);
-        let mut answer = self.try_rcpt(recipient, patience).await;
-        let stale = match &answer {
-            Err(_) => true,
-            Ok(reply) => reply.code == 421,
-        };
+        let (mut replies, mut result) = self.try_group(group).await;
+        let stale = replies.first().map_or(result.is_err(), |reply| reply.code == 421);
         if first && reused && stale {
             // The kept connection was dead, and nothing was accepted on it yet.
             self.mail = Mail::Unsent;
-            let connection = self.hops.open(&self.hop, patience).await;
-            let connection =
-                connection.inspect_err(|error| self.slot.unreachable(Timestamp::now(), &error.to_string()))?;
+            let connection = self.hops.open(&self.hop, Patience::new(self.hops.inner.waits, 1)).await;
+            let connection = match connection {
+                Ok(connection) => connection,
+                Err(error) => {
+                    self.slot.unreachable(Timestamp::now(), &error.to_string());
+                    return (Vec::new(), Err(error));
+                }
+            };
             self.offers = connection.client.offers();
             self.ascii_only = self.parameters.smtputf8 && !self.offers.smtputf8;
             self.connection = Some(connection);
-            answer = self.try_rcpt(recipient, patience).await;
+            (replies, result) = self.try_group(group).await;
         }
-        if let Err(error) = &answer {
-            self.slot.lost(Timestamp::now(), &error.to_string());
-        }
-        answer
+        self.accepted += replies.iter().filter(|reply| reply.is_positive()).count();
+        (replies, result)
     }
 
-    async fn try_rcpt(&mut self, recipient: &Recipient, patience: Patience) -> Result<Reply, HopError> {
+    async fn try_group(&mut self, group: &[&Recipient]) -> (Vec<Reply>, Result<(), HopError>) {
         let Some(mut connection) = self.connection.take() else {
-            return Err(not_taken(&self.hop, "the connection was lost".into()));
+            return (Vec::new(), Err(not_taken(&self.hop, "the connection was lost".into())));
         };
         if self.mail == Mail::Unsent {
             let smtputf8 = self.parameters.smtputf8 && !self.ascii_only;
@@ -127,33 +140,49 @@ impl HopTransaction {
             if let Err(refusal) = connection.client.mail(&self.reverse_path, &parameters) {
                 self.mail = Mail::Refused(refusal.clone());
                 self.connection = Some(connection);
-                return Ok(refusal);
+                return (vec![refusal; group.len()], Ok(()));
             }
         }
-        let mut answer = connection.client.rcpt(recipient).err();
-        while !connection.client.is_idle() {
-            match connection.event(patience).await {
-                Ok(Event::Reset) => connection.needs_reset = false,
-                Ok(Event::Mail(reply)) if reply.is_positive() => self.mail = Mail::Accepted,
-                Ok(Event::Mail(reply)) => self.mail = Mail::Refused(reply),
-                Ok(Event::Rcpt(reply)) => answer = Some(reply),
-                Ok(Event::Closed) => break,
-                Ok(other) => return Err(not_taken(&self.hop, format!("unexpected {other:?}"))),
-                Err(why) => return Err(not_taken(&self.hop, why)),
-            }
-        }
+        let mut answers: Vec<_> = group.iter().map(|recipient| connection.client.rcpt(recipient).err()).collect();
+        let heard = self.hear(&mut connection, &mut answers).await;
         let closing = connection.closing_words();
         if connection.client.is_idle() {
             self.connection = Some(connection);
         }
-        match (&self.mail, answer) {
-            (Mail::Refused(reply), _) => Ok(reply.clone()),
-            (_, Some(reply)) => {
-                self.accepted += usize::from(reply.is_positive());
-                Ok(reply)
-            }
-            (_, None) => Err(not_taken(&self.hop, closing)),
+        if let Mail::Refused(reply) = &self.mail {
+            return (vec![reply.clone(); group.len()], Ok(()));
         }
+        let replies: Vec<Reply> = answers.into_iter().map_while(|answer| answer).collect();
+        let all = replies.len() == group.len();
+        let result = if all { Ok(()) } else { Err(not_taken(&self.hop, heard.err().unwrap_or(closing))) };
+        (replies, result)
+    }
+
+    /// Reads until all that was said is answered, or the connection is of no use any more; `Err`: why.
+    async fn hear(&mut self, connection: &mut Connection, answers: &mut [Option<Reply>]) -> Result<(), String> {
+        let mut patience = Patience::new(self.hops.inner.waits, 1);
+        let mut open = answers.iter_mut().filter(|answer| answer.is_none());
+        while !connection.client.is_idle() {
+            match connection.event(patience).await? {
+                Event::Reset => connection.needs_reset = false,
+                Event::Mail(reply) if reply.is_positive() => self.mail = Mail::Accepted,
+                Event::Mail(reply) => self.mail = Mail::Refused(reply),
+                Event::Rcpt(reply) => {
+                    // RFC 5321 section 3.8: it ends the session, and is the answer to one command. The others have none.
+                    let closes = reply.code == 421;
+                    if let Some(answer) = open.next() {
+                        *answer = Some(reply);
+                    }
+                    if closes {
+                        return Ok(());
+                    }
+                    patience = Patience::new(self.hops.inner.waits, 1);
+                }
+                Event::Closed => return Ok(()),
+                other => return Err(format!("unexpected {other:?}")),
+            }
+        }
+        Ok(())
     }
 
     /// The content and the final dot: a reply per recipient accepted before (SMTP: the same for all). The connection goes

@@ -18,7 +18,6 @@ use crate::config::Users;
 use crate::discovery::sources::login::{Login, Logins};
 use crate::smtp::command::{Enhanced, Reply};
 use crate::smtp::sasl::Verifier;
-use crate::smtp::session::Verdict;
 
 /// Failures within [`WINDOW`] until a client or a user is turned away.
 const FAILURES: u32 = 5;
@@ -70,9 +69,9 @@ pub(super) async fn judge(
     client: IpAddr,
     user: &str,
     password: Zeroizing<String>,
-) -> Result<(), Verdict> {
-    GUESSES.allow(client, user).map_err(Verdict::Later)?;
-    let Ok(place) = PLACES.acquire().await else { return Err(Verdict::Later(later())) };
+) -> Result<(), NotIn> {
+    GUESSES.allow(client, user)?;
+    let Ok(place) = PLACES.acquire().await else { return Err(NotIn::Later(Later::Unjudged)) };
     let known = users.get(user).map(|user| user.argon2.clone());
     let right = tokio::task::spawn_blocking(move || {
         let _place = place;
@@ -83,9 +82,9 @@ pub(super) async fn judge(
         Ok(true) => Ok(()),
         Ok(false) => {
             failed(client, user);
-            Err(Verdict::Wrong)
+            Err(NotIn::Wrong)
         }
-        Err(_) => Err(Verdict::Later(later())),
+        Err(_) => Err(NotIn::Later(Later::Unjudged)),
     }
 }
 
@@ -95,12 +94,12 @@ pub(super) async fn judge_by(
     client: IpAddr,
     user: &str,
     password: Zeroizing<String>,
-) -> Result<(String, Option<Arc<[Mailbox]>>), Verdict> {
-    GUESSES.allow(client, user).map_err(Verdict::Later)?;
-    let Ok(_place) = ASKING.acquire().await else { return Err(Verdict::Later(later())) };
+) -> Result<(String, Option<Arc<[Mailbox]>>), NotIn> {
+    GUESSES.allow(client, user)?;
+    let Ok(_place) = ASKING.acquire().await else { return Err(NotIn::Later(Later::Unjudged)) };
     let wrong = || {
         failed(client, user);
-        Err(Verdict::Wrong)
+        Err(NotIn::Wrong)
     };
     let Ok(mailbox) = Mailbox::parse(user) else { return wrong() };
     let may_try = |entry: &str| GUESSES.allow(client, entry).is_ok();
@@ -112,10 +111,10 @@ pub(super) async fn judge_by(
             }
             wrong()
         }
-        Ok(Login::NotNow) => Err(Verdict::Later(too_many())),
+        Ok(Login::NotNow) => Err(NotIn::Later(Later::Barred)),
         Err(why) => {
             tracing::warn!(why, "the directory of users does not say who it is");
-            Err(Verdict::Later(later()))
+            Err(NotIn::Later(Later::Unjudged))
         }
     }
 }
@@ -127,14 +126,14 @@ fn fits(hash: &str, password: &[u8]) -> bool {
 }
 
 /// The user's verifier, or one that nobody can answer; with a nonce.
-pub(super) fn kept(users: &Users, client: IpAddr, user: &str) -> Result<(Verifier, String), Reply> {
+pub(super) fn kept(users: &Users, client: IpAddr, user: &str) -> Result<(Verifier, String), Later> {
     static SECRET: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
         let mut secret = [0; 32];
         rand::fill(&mut secret).ok().map(|()| secret)
     });
     GUESSES.allow(client, user)?;
     let mut nonce = [0; 18];
-    let (Some(secret), Ok(())) = (*SECRET, rand::fill(&mut nonce)) else { return Err(later()) };
+    let (Some(secret), Ok(())) = (*SECRET, rand::fill(&mut nonce)) else { return Err(Later::Unjudged) };
     let known = users.get(user).and_then(|user| user.scram.clone());
     let nonce = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, nonce);
     Ok((known.unwrap_or_else(|| Verifier::of_nobody(&user.to_ascii_lowercase(), &secret, ITERATIONS)), nonce))
@@ -146,12 +145,36 @@ pub(super) fn failed(client: IpAddr, user: &str) {
     GUESSES.failed(client, user);
 }
 
-fn later() -> Reply {
-    Reply::new(454, Enhanced(4, 7, 0), "authentication cannot be judged now; try again later")
+/// Why somebody is not who he says he is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotIn {
+    Wrong,
+    Later(Later),
 }
 
-fn too_many() -> Reply {
-    Reply::new(454, Enhanced(4, 7, 0), "too many failures; try again in ten minutes")
+/// Why it is not looked at now who he is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Later {
+    /// Too much was wrong before.
+    Barred,
+    /// Nobody can say.
+    Unjudged,
+}
+
+impl From<Later> for NotIn {
+    fn from(later: Later) -> Self {
+        Self::Later(later)
+    }
+}
+
+impl Later {
+    pub(super) fn reply(self) -> Reply {
+        let why = match self {
+            Self::Barred => "too many failures; try again in ten minutes",
+            Self::Unjudged => "authentication cannot be judged now; try again later",
+        };
+        Reply::new(454, Enhanced(4, 7, 0), why)
+    }
 }
 
 /// Failures of the last ten minutes.
@@ -168,10 +191,10 @@ struct Count {
 }
 
 impl Guesses {
-    fn allow(&self, client: IpAddr, user: &str) -> Result<(), Reply> {
+    fn allow(&self, client: IpAddr, user: &str) -> Result<(), Later> {
         let over =
             is_over(&self.clients, &super::client_of(client)) || is_over(&self.users, &user.to_ascii_lowercase());
-        if over { Err(too_many()) } else { Ok(()) }
+        if over { Err(Later::Barred) } else { Ok(()) }
     }
 
     fn failed(&self, client: IpAddr, user: &str) {
@@ -222,10 +245,10 @@ mod tests {
             let password = Zeroizing::new(password.to_owned());
             async move { judge(&users, client, &user, password).await }
         };
-        let is_later = |verdict| matches!(verdict, Err(Verdict::Later(reply)) if reply.code == 454);
+        let is_later = |verdict| verdict == Err(NotIn::Later(Later::Barred));
         assert_eq!(say("198.51.100.1", "Anna@example.org", "geheim").await, Ok(()));
         for _ in 0..5 {
-            assert_eq!(say("198.51.100.1", "nobody@example.org", "geheim").await, Err(Verdict::Wrong));
+            assert_eq!(say("198.51.100.1", "nobody@example.org", "geheim").await, Err(NotIn::Wrong));
         }
         assert!(is_later(say("198.51.100.1", "anna@example.org", "geheim").await), "the client has guessed enough");
         assert!(is_later(say("198.51.100.9", "nobody@example.org", "geheim").await), "the user was guessed enough");

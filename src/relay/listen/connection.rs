@@ -14,10 +14,12 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 use zeroize::Zeroizing;
 
-use super::{Answer, Peer, Relay, auth, tls};
+use super::auth::{Later, NotIn};
+use super::{Answer, Counts, Peer, Relay, auth, tls};
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
+use crate::metrics::{Connected, LoggedIn, Refused};
 use crate::relay::polls::{Turn, watched};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
@@ -75,6 +77,7 @@ pub(super) async fn serve<S, R>(
     address: SocketAddr,
     early: bool,
     context: Arc<Context<R>>,
+    counts: Arc<Counts>,
     stopping: watch::Receiver<bool>,
 ) -> io::Result<()>
 where
@@ -82,11 +85,11 @@ where
     R: Relay,
 {
     if context.tls_from_start().is_some() {
-        let mut conversation = Conversation::new(address, true, context, stopping);
+        let mut conversation = Conversation::new(address, true, context, counts, stopping);
         conversation.session.greet();
         return Box::pin(conversation.over_tls(stream)).await;
     }
-    let mut conversation = Conversation::new(address, false, context, stopping);
+    let mut conversation = Conversation::new(address, false, context, counts, stopping);
     if early {
         conversation.refuse_early_talker(&mut stream).await?;
         return close(&mut stream).await;
@@ -96,6 +99,25 @@ where
         End::Closed => close(&mut stream).await,
         End::StartTls => Box::pin(conversation.over_tls(stream)).await,
     }
+}
+
+/// Serves a stream to its end whose TLS, if any, is somebody else's.
+#[cfg(feature = "samotop")]
+pub(super) async fn serve_given<S, R>(
+    mut stream: S,
+    address: SocketAddr,
+    tls: bool,
+    context: Arc<Context<R>>,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    R: Relay,
+{
+    // Those of a listener are told by its name; this has none that takes connections.
+    let mut conversation = Conversation::new(address, tls, context, Arc::default(), stopping);
+    conversation.session.greet();
+    conversation.run(&mut stream).await.map(|_| ())
 }
 
 /// The last octets are written; what the client still sends is read and dropped, since closing with input unread resets the connection.
@@ -119,6 +141,7 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<
 struct Conversation<R: Relay> {
     session: Session,
     context: Arc<Context<R>>,
+    counts: Arc<Counts>,
     address: SocketAddr,
     /// Who authenticated.
     user: Option<Box<str>>,
@@ -172,7 +195,13 @@ fn terms_of(listener: &Listener, address: SocketAddr) -> (bool, LineEnds) {
 }
 
 impl<R: Relay> Conversation<R> {
-    fn new(address: SocketAddr, tls: bool, context: Arc<Context<R>>, stopping: watch::Receiver<bool>) -> Self {
+    fn new(
+        address: SocketAddr,
+        tls: bool,
+        context: Arc<Context<R>>,
+        counts: Arc<Counts>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         let (trusted, line_ends) = terms_of(&context.listener, address);
         let mut session = Session::new(Arc::clone(&context.settings), line_ends, tls);
         if context.listener.believes(address.ip()) {
@@ -185,6 +214,7 @@ impl<R: Relay> Conversation<R> {
         Conversation {
             session,
             context,
+            counts,
             address,
             user: None,
             sends_as: None,
@@ -209,8 +239,9 @@ impl<R: Relay> Conversation<R> {
     async fn over_tls<S: AsyncRead + AsyncWrite + Unpin + Send>(mut self, stream: S) -> io::Result<()> {
         let acceptor = self.context.tls.clone().ok_or_else(|| io::Error::other("TLS without a certificate"))?;
         let limit = HANDSHAKE.min(self.context.limits.command_timeout);
-        let mut stream =
-            timeout(limit, acceptor.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let accepted = timeout(limit, acceptor.accept(stream)).await;
+        let accepted = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let mut stream = accepted.inspect_err(|_| self.counts.connections.one(Connected::TlsFailed))?;
         self.tls = true;
         self.certified = tls::is_tenants(&self.context.listener, stream.get_ref().1.peer_certificates());
         self.peer = None;
@@ -253,7 +284,7 @@ impl<R: Relay> Conversation<R> {
     async fn eat(&mut self, input: &mut BytesMut) -> Option<End> {
         loop {
             let step = self.session.step(input);
-            let eaten = step.eaten;
+            let mut eaten = step.eaten;
             let Some(event) = step.event else {
                 input.advance(eaten);
                 if self.session.has_output() {
@@ -273,7 +304,11 @@ impl<R: Relay> Conversation<R> {
                     None
                 }
                 Event::Mail(reverse_path, parameters) => self.mail(reverse_path, parameters).await,
-                Event::Rcpt(recipient) => self.rcpt(recipient).await,
+                Event::Rcpt(recipient) => {
+                    let (octets, close) = self.rcpts(recipient, input.get(eaten..).unwrap_or_default()).await;
+                    eaten += octets;
+                    close
+                }
                 Event::Message => self.message().await,
                 Event::Hello { name, extended } => {
                     self.hello(name, extended);
@@ -285,14 +320,17 @@ impl<R: Relay> Conversation<R> {
                 }
                 Event::Verifier(user) => {
                     let users = self.context.listener.users.clone().unwrap_or_default();
-                    self.session.answer_verifier(auth::kept(&users, self.address.ip(), &user));
+                    let kept = auth::kept(&users, self.address.ip(), &user);
+                    self.session.answer_verifier(kept.map_err(|why| self.not_in(&why)));
                     None
                 }
                 Event::Authenticated(user) => {
+                    self.counts.logins.one(LoggedIn::Done);
                     self.authenticated(user);
                     None
                 }
                 Event::NotAuthenticated(user) => {
+                    self.counts.logins.one(LoggedIn::Wrong);
                     auth::failed(self.address.ip(), &user);
                     None
                 }
@@ -355,12 +393,29 @@ impl<R: Relay> Conversation<R> {
         };
         match judged {
             Ok((user, sends_as)) => {
+                self.counts.logins.one(LoggedIn::Done);
                 self.session.answer_password(&Verdict::Right);
                 self.sends_as = sends_as;
                 self.authenticated(user);
             }
-            Err(verdict) => self.session.answer_password(&verdict),
+            Err(NotIn::Wrong) => {
+                self.counts.logins.one(LoggedIn::Wrong);
+                self.session.answer_password(&Verdict::Wrong);
+            }
+            Err(NotIn::Later(why)) => {
+                let reply = self.not_in(&why);
+                self.session.answer_password(&Verdict::Later(reply));
+            }
         }
+    }
+
+    /// It is not said who he is: the reply.
+    fn not_in(&self, why: &Later) -> Reply {
+        self.counts.logins.one(match why {
+            Later::Barred => LoggedIn::Barred,
+            Later::Unjudged => LoggedIn::Unjudged,
+        });
+        why.reply()
     }
 
     /// Holds until the connection ends: what EHLO said stays.
@@ -406,13 +461,19 @@ impl<R: Relay> Conversation<R> {
         self.session.answer(&reply).map(|_| false)
     }
 
+    /// A recipient and those behind him in the input, octets of which are dealt with: what a client pipelines is asked about together.
     /// `Some(false)`: close.
-    async fn rcpt(&mut self, recipient: Recipient) -> Option<bool> {
-        let reply = match &mut self.transaction {
-            Some(transaction) => Box::pin(self.context.relay.rcpt(transaction, recipient)).await,
-            None => internal(),
+    async fn rcpts(&mut self, first: Recipient, input: &[u8]) -> (usize, Option<bool>) {
+        let (mut recipients, mut eaten) = (vec![first], 0);
+        while let Some((octets, recipient)) = self.session.further_rcpt(input.get(eaten..).unwrap_or_default()) {
+            eaten += octets;
+            recipients.push(recipient);
+        }
+        let replies = match &mut self.transaction {
+            Some(transaction) => Box::pin(self.context.relay.rcpts(transaction, recipients)).await,
+            None => vec![internal(); recipients.len()],
         };
-        self.session.answer(&reply).map(|_| false)
+        (eaten, replies.iter().find_map(|reply| self.session.answer(reply)).map(|_| false))
     }
 
     /// From the final dot on the mail may be taken, so nothing that happens to the connection stops the relay: it has a task of its own.
@@ -478,6 +539,8 @@ impl<R: Relay> Conversation<R> {
 
     async fn flush<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
         let output = self.session.take_output();
+        let lines = output.as_ref().split(|octet| *octet == b'\n');
+        lines.filter_map(Refused::of).for_each(|code| self.counts.refused.one(code));
         let write = async {
             stream.write_all(&output).await?;
             stream.flush().await

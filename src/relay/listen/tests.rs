@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Direction;
+use crate::metrics::Connected;
 use crate::smtp::command::Enhanced;
 use crate::smtp::session::{AuthOffer, Settings};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,6 +99,7 @@ fn in_memory(relay: &Arc<Kept>, listener: Listener, limits: Limits) -> (DuplexSt
         "192.0.2.1:25".parse().unwrap(),
         false,
         context(relay, listener, limits),
+        Arc::default(),
         stopping,
     ));
     (client, stop)
@@ -218,6 +220,7 @@ async fn a_lost_connection_drops_the_transaction() {
         "192.0.2.1:25".parse().unwrap(),
         false,
         context(&relay, listener(), Limits::default()),
+        Arc::default(),
         stopping,
     ));
     let mut client = client;
@@ -238,6 +241,7 @@ async fn a_message_goes_on_when_the_client_is_gone() {
         "192.0.2.1:25".parse().unwrap(),
         false,
         context(&relay, listener(), Limits::default()),
+        Arc::default(),
         stopping,
     ));
     let mut client = client;
@@ -425,6 +429,7 @@ fn a20_an_idle_connection_is_small() {
         "192.0.2.1:25".parse().unwrap(),
         false,
         context(&relay, listener(), Limits::default()),
+        Arc::default(),
         stopping,
     );
     let size = size_of_val(&session);
@@ -465,7 +470,7 @@ async fn a19_who_does_not_wait_for_a_delayed_greeting_is_refused() {
     let mut client = TcpStream::connect(handle.address()).await.unwrap();
     client.set_nodelay(true).unwrap();
     // The server waits already.
-    while handle.counts().accepted.load(Ordering::Relaxed) == 0 {
+    while handle.counts().connections.get(Connected::Accepted) == 0 {
         tokio::task::yield_now().await;
     }
     client.write_all(b"EHLO early\r\n").await.unwrap();
@@ -473,10 +478,10 @@ async fn a19_who_does_not_wait_for_a_delayed_greeting_is_refused() {
     let heard = tokio::time::timeout(Duration::from_secs(60), client.read_to_string(&mut rest)).await;
     heard.expect("who talks early waits for the whole delay").unwrap();
     assert_eq!(rest, "554 5.5.1 you talked before the greeting\r\n");
-    assert_eq!(handle.counts().early.load(Ordering::Relaxed), 1);
+    assert_eq!(handle.counts().connections.get(Connected::Early), 1);
     // One that waits for its greeting does not hold up the end.
     let waits = TcpStream::connect(handle.address()).await.unwrap();
-    while handle.counts().accepted.load(Ordering::Relaxed) == 1 {
+    while handle.counts().connections.get(Connected::Accepted) == 1 {
         tokio::task::yield_now().await;
     }
     assert!(handle.shut_down(Duration::from_secs(60)).await);
@@ -488,7 +493,7 @@ async fn a19_who_does_not_wait_for_a_delayed_greeting_is_refused() {
         let mut client = TcpStream::connect(handle.address()).await.unwrap();
         to_content(&mut client).await;
         say(&mut client, b"x\r\n.\r\n", "250 ").await;
-        assert_eq!(handle.counts().early.load(Ordering::Relaxed), 0);
+        assert_eq!(handle.counts().connections.get(Connected::Early), 0);
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::{Accepted, Content, Message, Output, Pipeline, QueueEntry};
 use crate::address::Mailbox;
 use crate::config::{Direction, Listener};
+use crate::metrics::Once;
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::relay::listen::Peer;
@@ -56,7 +57,7 @@ impl Pipeline {
         let entity = Entity::parse(submitted.content.clone(), &MimeLimits::default())
             .map_err(|error| Refusal::Malformed(error.to_string()))?;
         let message = Arc::new(self.message_again(&submitted, entity));
-        inner.metrics.released();
+        inner.metrics.released.one(Once);
         let treated = inner.clone().treat(message.clone()).await?;
         let lost = || Err("policy says nothing of this recipient".to_owned());
         let mut fates: Vec<Result<String, String>> = message.recipients.iter().map(|_| lost()).collect();

@@ -94,10 +94,10 @@ impl Inner {
             None => Vec::new(),
         };
         if fields.is_empty() {
-            self.metrics.vouched(Vouched::Unsigned);
+            self.metrics.vouched.one(Vouched::Unsigned);
             return Ok(content);
         }
-        self.metrics.vouched(Vouched::Signed);
+        self.metrics.vouched.one(Vouched::Signed);
         Ok(content.behind(fields))
     }
 
@@ -106,7 +106,7 @@ impl Inner {
         let Some(author) = author.filter(|author| is_signed_for(&message.entity.header, author.domain())) else {
             return;
         };
-        self.metrics.vouched(Vouched::Broken);
+        self.metrics.vouched.one(Vouched::Broken);
         tracing::warn!(
             id = message.id,
             domain = %author.domain(),

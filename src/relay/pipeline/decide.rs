@@ -33,8 +33,8 @@ pub(super) struct Seen<'m> {
     message: &'m Message,
     policy: &'m Policy,
     lookup: &'m Lookup,
-    /// Looked up once for each way to sign, when the first rule asks.
-    signers: Vec<(SignWith, Known)>,
+    /// Looked up and judged once for each way to sign, when the first rule asks.
+    signers: Vec<(SignWith, Demand, Known)>,
     /// What would tell more of certificates that may be revoked.
     pub(super) needs: Vec<Need>,
     sources: &'m Discovery,
@@ -82,6 +82,11 @@ impl<'m> Seen<'m> {
             told: HashMap::new(),
             holds: None,
         })
+    }
+
+    /// What was found out since is looked at from now on.
+    pub(super) fn look_again(&mut self) {
+        self.signers.clear();
     }
 
     /// The rule for one recipient, and what it means.
@@ -142,15 +147,14 @@ impl<'m> Seen<'m> {
         let signer = match (&may_sign, &self.from) {
             (MaySign::Yes, Ok(from)) => {
                 let with = action.sign_with;
-                let known = match self.signers.iter().find(|(known, _)| *known == with) {
-                    Some((_, known)) => known.clone(),
+                match self.signers.iter().find(|(ways, demand, _)| (*ways, *demand) == (with, own)) {
+                    Some((.., known)) => known.clone(),
                     None => {
-                        let known = lookup.signer(from, with, now);
-                        self.signers.push((with, known.clone()));
+                        let known = lookup.unrevoked(lookup.signer(from, with, now), own, now, needs);
+                        self.signers.push((with, own, known.clone()));
                         known
                     }
-                };
-                lookup.unrevoked(known, own, now, needs)
+                }
             }
             _ => none(),
         };

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::Accepted;
 use crate::address::ReversePath;
-use crate::metrics::{Fate, Metrics, Stage, Way};
+use crate::metrics::{Fate, Metrics, Reason, Stage, Way};
 use crate::mime::entity::Entity;
 use crate::relay::listen::{Answer, Peer};
 use crate::relay::refusal::Refusal;
 use crate::smtp::command::Reply;
 use crate::smtp::xforward::Forwarded;
+
+/// Recipients, things done and outputs of one message that are told at most.
+pub(super) const SHOWN: usize = 20;
 
 /// What is told of a message, gathered on its way.
 pub struct Event {
@@ -42,7 +45,7 @@ impl Event {
         size: usize,
     ) -> Self {
         let to: Vec<String> =
-            recipients.iter().take(20).map(|accepted| accepted.recipient.mailbox.to_string()).collect();
+            recipients.iter().take(SHOWN).map(|accepted| accepted.recipient.mailbox.to_string()).collect();
         Self {
             metrics,
             way: Way::of_all(recipients.iter().map(|accepted| accepted.direction)),
@@ -79,17 +82,18 @@ impl Event {
     }
 
     pub fn done(&mut self, done: &[String]) {
-        let shown: Vec<&str> = done.iter().take(20).map(String::as_str).collect();
-        self.done = shown
-            .join("; ")
-            .chars()
-            .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-            .collect();
+        let shown = done.get(..SHOWN).unwrap_or(done).join("; ");
+        let escaped = |text: &str| -> String {
+            text.chars()
+                .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+                .collect()
+        };
+        self.done = if shown.chars().any(char::is_control) { escaped(&shown) } else { shown };
     }
 
     /// What leaves.
     pub fn outputs(&mut self, outputs: impl Iterator<Item = String>) {
-        self.outputs = outputs.take(20).collect::<Vec<_>>().join("; ");
+        self.outputs = outputs.take(SHOWN).collect::<Vec<_>>().join("; ");
     }
 
     /// What the next hop said.
@@ -102,8 +106,21 @@ impl Event {
         self.spooled = entries;
     }
 
-    pub fn refused(&mut self, refusal: &Refusal, began: Instant) {
-        self.answered(&Answer::All(refusal.reply()), began);
+    /// The reply to a refusal, and the event with it.
+    pub fn refused(&mut self, refusal: &Refusal, began: Instant) -> Reply {
+        let reply = self.refuses(refusal);
+        self.answered(&Answer::All(reply.clone()), began);
+        reply
+    }
+
+    /// The reply to a refusal, which may hold for one recipient alone.
+    pub fn refuses(&self, refusal: &Refusal) -> Reply {
+        self.metrics.refused(refusal)
+    }
+
+    /// The next hop takes it for nobody.
+    pub fn refused_by_hop(&self) {
+        self.metrics.refusals.one(Reason::NextHop);
     }
 
     /// The answer, and the event with it.

@@ -151,6 +151,7 @@ impl<'c> Explainer<'c> {
         }
         // What the gateway would fetch is fetched: the answer is the same.
         lookup.fetcher().fetch(std::mem::take(&mut seen.needs), asked).await;
+        seen.look_again();
         let going = question.recipients.iter().enumerate().zip(&directions);
         let going = going.filter(|(_, to)| **to == Ok(Direction::Outbound)).map(|(at, _)| at);
         let shared = shared_ciphers(&mut seen, &going.collect::<Vec<(usize, &Mailbox)>>());
@@ -361,11 +362,10 @@ impl Asking<'_> {
 fn considered(own: &OwnKey, asked_for: bool) -> Considered {
     Considered {
         role: "own key",
-        fingerprint: own.certificate.fingerprint(),
-        subject: own.certificate.subject_text(),
+        certificate: own.certificate.clone(),
         trust: None,
         origin: String::new(),
-        reads: Vec::new(),
+        reads: None,
         outcome: if asked_for { Ok(()) } else { Err("the mail is not encrypted to it".into()) },
     }
 }

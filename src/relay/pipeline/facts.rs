@@ -9,6 +9,7 @@ use quick_cache::sync::Cache;
 use super::paths::SignerPaths;
 use crate::address::{Domain, Mailbox, ReversePath};
 use crate::cms::algorithm::ContentEncryption;
+use crate::cms::signed::CertificateIds;
 use crate::config::{Certificates, Fetch};
 use crate::discovery::sources::{Told, is_dane, stands_alone};
 use crate::mime::entity::{Entity, MimeLimits};
@@ -390,6 +391,7 @@ impl Lookup {
         if recipients.is_empty() || !envelope.odd.is_empty() {
             return Ok(None);
         }
+        let ids: CertificateIds<'_> = envelope.recipients.iter().filter_map(|info| info.id.as_ref()).collect();
         for recipient in recipients {
             let unreadable = |error: StoreError| {
                 tracing::error!(%error, mailbox = %recipient, "the store cannot be read");
@@ -397,12 +399,12 @@ impl Lookup {
             };
             let own = self.store.identity(recipient).map_err(unreadable)?;
             let domain = self.store.domain_identity(recipient.domain()).map_err(unreadable)?;
-            let named = envelope.recipients.iter().filter_map(|info| info.id.as_ref()).any(|id| {
-                let records = own.certificates.iter().chain(&domain.certificates);
-                records
-                    .filter(|record| matches!(record.trust, TrustState::Pinned | TrustState::Trusted))
-                    .any(|record| id.names(&record.certificate))
-            });
+            let named = own
+                .certificates
+                .iter()
+                .chain(&domain.certificates)
+                .filter(|record| matches!(record.trust, TrustState::Pinned | TrustState::Trusted))
+                .any(|record| ids.name(&record.certificate));
             if !named {
                 return Ok(None);
             }

@@ -105,7 +105,7 @@ impl Inner {
                 return Through::Answered(super::answer(
                     message.peer.listener.lmtp,
                     message.recipients.len(),
-                    Refusal::HopTimeout.reply(),
+                    event.refuses(&Refusal::HopTimeout),
                 ));
             }
             Ok(Err(error)) => {
@@ -124,7 +124,10 @@ impl Inner {
         }
         match (taken, deferred.is_empty(), refused.is_empty()) {
             (true, true, true) | (false, true, false) => {
-                let reply = replies.into_iter().next().unwrap_or_else(|| Refusal::Internal.reply());
+                if !taken {
+                    event.refused_by_hop();
+                }
+                let reply = replies.into_iter().next().unwrap_or_else(|| event.refuses(&Refusal::Internal));
                 Through::Answered(super::answer(message.peer.listener.lmtp, message.recipients.len(), reply))
             }
             // Never 4xx or 5xx after a downstream 2xx (R3): the spool tells the sender of those refused.
@@ -155,7 +158,7 @@ impl Inner {
                 Ok(()) => accepted(),
                 Err(error) => {
                     tracing::error!(%error, id = message.id, "the spool did not take a message");
-                    if error.late { Refusal::SpoolTimeout.reply() } else { Refusal::Spool.reply() }
+                    event.refuses(if error.late { &Refusal::SpoolTimeout } else { &Refusal::Spool })
                 }
             }
         };
@@ -163,7 +166,7 @@ impl Inner {
             return Answer::All(reply);
         }
         let each = (0..message.recipients.len()).map(|at| match refused.iter().find(|(position, _)| *position == at) {
-            Some((_, why)) => Refusal::Unserved(vec![Unserved::clone(why)]).reply(),
+            Some((_, why)) => event.refuses(&Refusal::Unserved(vec![Unserved::clone(why)])),
             None => reply.clone(),
         });
         Answer::Each(each.collect())

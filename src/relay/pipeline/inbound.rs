@@ -15,7 +15,7 @@ use crate::address::Mailbox;
 use crate::cms::algorithm::Legacy;
 use crate::config::{Config, Direction};
 use crate::keys::Cek;
-use crate::metrics::{Ruled, Way};
+use crate::metrics::{Decrypted, Ruled, Way};
 use crate::mime::entity::{Entity, MimeLimits};
 use crate::mime::rope::Rope;
 use crate::pki::revocation::Demand;
@@ -151,7 +151,7 @@ impl Inner {
                 opened = probe(&message.entity, context(demand)).ok_or(Refusal::Internal)?;
             }
             treated.done.push(format!("verdict: {}", opened.verdict.reason));
-            self.metrics.verdict(opened.verdict.result);
+            self.metrics.verdicts.one(opened.verdict.result);
             judged.push((demand, opened));
         }
         if classes.iter().any(|class| !class.pass) {
@@ -359,8 +359,8 @@ pub(super) async fn open_received(inner: &Inner, came: &Came, received: Bytes) -
             ..inner.lookup.context(keys, trust.clone(), action.revocation, now).with_legacy(inner.config.legacy)
         };
         let one = inner.open(own, context, (&came.log_id, &recipient.mailbox)).await?;
-        inner.metrics.verdict(one.verdict.result);
-        inner.metrics.opened(one.verdict.decrypted);
+        inner.metrics.verdicts.one(one.verdict.result);
+        inner.metrics.opened.one(if one.verdict.decrypted { Decrypted::Yes } else { Decrypted::No });
         left = left.saturating_sub(one.operations);
         let released = came.released.get(at).copied().unwrap_or(false);
         if let Some(why) = quarantines(&action.quarantine, &one.verdict).filter(|_| !released) {

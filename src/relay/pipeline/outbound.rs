@@ -1,5 +1,7 @@
 //! Out: rules per recipient, groups of equal treatment, one signature per signing plan, one envelope per group.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -73,6 +75,8 @@ struct Group {
     recipients: Vec<usize>,
     /// With the way each one's key is managed.
     certificates: Vec<(Certificate, RecipientScheme)>,
+    /// Fingerprints of those.
+    known: HashSet<[u8; 32]>,
     common: Common,
     signer: Option<Signer>,
     second: Option<Box<Signer>>,
@@ -91,6 +95,7 @@ impl Group {
             kind,
             recipients: vec![recipient],
             certificates: Vec::new(),
+            known: HashSet::new(),
             common: Common::default(),
             signer: None,
             second: None,
@@ -152,9 +157,11 @@ impl Inner {
             seen.told = self.discover(std::mem::take(&mut seen.misses)).await;
             asked = Timestamp::now();
             seen.now = asked;
+            seen.look_again();
             (sorted, found) = sort_all(&mut seen, &going);
         }
         if self.fetch(std::mem::take(&mut seen.needs), asked).await {
+            seen.look_again();
             (sorted, found) = sort_all(&mut seen, &going);
         }
         treated.done.append(&mut found.done);
@@ -342,12 +349,12 @@ fn sort<'p>(seen: &mut Seen<'p>, at: usize, mailbox: &Mailbox, sorted: &mut Sort
         Decision::Encrypted(proof) => {
             let mut group = Group::new(Kind::Encrypted, at, required);
             group.encrypted = Some(proof);
-            treated.done.push(format!("{mailbox}: {}: encrypted before", rule.name));
+            treated.note(|| format!("{mailbox}: {}: encrypted before", rule.name));
             treated.ruled.push((Way::Outbound, rule.name.clone(), Ruled::EncryptedBefore));
             return join(&mut sorted.groups, group, false);
         }
     };
-    treated.done.push(format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
+    treated.note(|| format!("{mailbox}: {}: {}", resolution.rule, describe(&resolution.treatment)));
     treated.ruled.push((Way::Outbound, resolution.rule.clone(), ruled(&resolution.treatment)));
     if let Some(why) = refusal(&resolution, &facts, mailbox) {
         return treated.refused.push((at, why));
@@ -376,8 +383,8 @@ fn sort<'p>(seen: &mut Seen<'p>, at: usize, mailbox: &Mailbox, sorted: &mut Sort
 fn protected(content: &Content, group: &Group) -> bool {
     match content {
         Content::Sealed(sealed, _) => {
-            !sealed.encrypted_to().is_empty()
-                && group.certificates.iter().all(|(one, _)| sealed.encrypted_to().contains(&one.fingerprint()))
+            let to: HashSet<_> = sealed.encrypted_to().iter().collect();
+            !to.is_empty() && group.certificates.iter().all(|(one, _)| to.contains(&one.fingerprint()))
         }
         Content::Encrypted(..) | Content::Held(..) => true,
         Content::Clear(..) | Content::Judged(_) | Content::Closed(_) => false,
@@ -401,6 +408,7 @@ fn planned(plan: Plan, at: usize, required: bool) -> Group {
     group.second = plan.second;
     if let Some(EncryptTo { certificates, readable, transport, .. }) = plan.encrypt {
         let scheme = RecipientScheme { rsa: transport, kdf: plan.profile.kdf };
+        group.known = certificates.iter().map(Certificate::fingerprint).collect();
         group.certificates = certificates.into_iter().map(|one| (one, scheme)).collect();
         group.common = Common { profile: plan.profile.name, readable };
     }
@@ -417,11 +425,8 @@ fn join(groups: &mut Vec<Group>, new: Group, alone: bool) {
         }
         group.recipients.extend(new.recipients);
         group.required |= new.required;
-        for certificate in new.certificates {
-            if !group.certificates.iter().any(|(known, _)| *known == certificate.0) {
-                group.certificates.push(certificate);
-            }
-        }
+        let unknown = |one: &(Certificate, _)| group.known.insert(one.0.fingerprint());
+        group.certificates.extend(new.certificates.into_iter().filter(unknown));
         return;
     }
     groups.push(Group { alone, ..new });

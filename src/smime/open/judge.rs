@@ -13,6 +13,7 @@ use crate::pki::certificate::name::to_text;
 use crate::pki::certificate::{Certificate, Purpose};
 use crate::pki::path::{self, Budget, NO_MORE_CHECKS, PathMemory, PathQuestion, ValidPath};
 use crate::pki::revocation::{self, Demand, Evidence, Need};
+use crate::smime::seal::hex;
 use crate::smime::verdict::{SignerReport, VerifiedDomain, VerifiedSigner};
 
 /// The content type of MIME entities, id-data (RFC 8551 section 2.4.1).
@@ -380,9 +381,7 @@ pub(in crate::smime) fn id_text(id: &CertificateId) -> String {
     };
     let mut text = String::from(what);
     text.push(' ');
-    for octet in octets.iter().take(32) {
-        text.push_str(&format!("{octet:02x}"));
-    }
+    text.extend(hex(octets.get(..32).unwrap_or(octets)));
     if let Some(issuer) = issuer {
         text.push_str(" of ");
         text.extend(to_text(issuer).chars().take(200));

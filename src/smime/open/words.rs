@@ -4,6 +4,7 @@ use super::OwnKey;
 use super::judge::id_text;
 use crate::cms::algorithm::{KeyEncapsulation, KeyTransport};
 use crate::cms::enveloped::{EnvelopedData, RecipientInfo, RecipientKind};
+use crate::smime::seal::hex;
 
 /// The content encryption.
 pub(super) fn cipher(envelope: &EnvelopedData) -> String {
@@ -26,7 +27,7 @@ pub(super) fn recipient(info: &RecipientInfo, own: &[OwnKey]) -> String {
             format!("{}, HKDF with {}, {}", kem.name(), kdf.name(), wrap.name())
         }
         RecipientKind::SharedKey { wrap, identifier } => {
-            let name: String = identifier.iter().take(32).map(|octet| format!("{octet:02x}")).collect();
+            let name: String = hex(identifier.get(..32).unwrap_or(identifier)).collect();
             format!("shared key-encryption key {name}, {}", wrap.name())
         }
         RecipientKind::Password(key) => format!("password, PBKDF2, {}", key.cipher().name()),

@@ -71,7 +71,7 @@ fn eat(session: &mut Session, buffer: &[u8], record: &mut Record) -> usize {
         let step = session.step(buffer.get(at..).unwrap_or_default());
         at += step.eaten;
         let Some(event) = step.event else { return at };
-        if !matches!(event, Event::Content(_)) {
+        if !matches!(event, Event::Content(_) | Event::Rcpt(_)) {
             record.events.push(format!("{event:?}"));
         }
         let reply = |refused: bool| {
@@ -79,7 +79,19 @@ fn eat(session: &mut Session, buffer: &[u8], record: &mut Record) -> usize {
         };
         let closed = match event {
             Event::Mail(path, _) => session.answer(&reply(path.to_string().starts_with("refuse"))),
-            Event::Rcpt(recipient) => session.answer(&reply(recipient.mailbox.local().starts_with("refuse"))),
+            // Those that lie in one chunk are taken together.
+            Event::Rcpt(recipient) => {
+                let mut together = vec![recipient];
+                while let Some((octets, recipient)) = session.further_rcpt(buffer.get(at..).unwrap_or_default()) {
+                    at += octets;
+                    together.push(recipient);
+                }
+                together.into_iter().find_map(|recipient| {
+                    let refused = recipient.mailbox.local().starts_with("refuse");
+                    record.events.push(format!("{:?}", Event::Rcpt(recipient)));
+                    session.answer(&reply(refused))
+                })
+            }
             Event::ContentStart(_) => {
                 record.content.clear();
                 None

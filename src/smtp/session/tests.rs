@@ -104,6 +104,48 @@ fn order_and_limits() {
 }
 
 #[test]
+fn rcpts_that_lie_together_are_taken_before_their_answers() {
+    let mut session = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
+    session.greet();
+    session.take_output();
+    session.step(EHLO);
+    session.take_output();
+    assert!(matches!(session.step(b"MAIL FROM:<a@b>\r\n").event, Some(Event::Mail(..))));
+    let (yes, no) = (Reply::new(250, Enhanced(2, 1, 5), "yes"), Reply::new(550, Enhanced(5, 1, 1), "no"));
+    assert_eq!(session.further_rcpt(b"RCPT TO:<1@b>\r\n"), None, "MAIL waits for its answer");
+    session.answer(&yes);
+    assert_eq!(session.further_rcpt(b"RCPT TO:<1@b>\r\n"), None, "the first is an event");
+    assert!(matches!(session.step(b"RCPT TO:<1@b>\r\n").event, Some(Event::Rcpt(_))));
+    for other in ["RCPT TO:<2@b>", "RCPT TO:<2@b>\n", "RCPT TO:<2@b> X=1\r\n", "RCPT TO:<\u{fc}@b>\r\n", "DATA\r\n", ""]
+    {
+        assert_eq!(session.further_rcpt(other.as_bytes()), None, "{other:?}");
+    }
+    for mailbox in ["2@b", "3@b"] {
+        let line = format!("rcpt TO:<{mailbox}>\r\n");
+        let (octets, recipient) = session.further_rcpt(format!("{line}DATA\r\n").as_bytes()).unwrap();
+        assert_eq!((octets, recipient.mailbox.to_string().as_str()), (line.len(), mailbox));
+    }
+    assert_eq!(session.further_rcpt(b"RCPT TO:<4@b>\r\n"), None, "three are the limit, were all of them taken");
+    for reply in [&yes, &no, &yes] {
+        assert_eq!(session.step(b"NOOP\r\n"), Step { eaten: 0, event: None }, "an answer is due");
+        session.answer(reply);
+    }
+    let said = String::from_utf8(session.take_output().to_vec()).unwrap();
+    assert_eq!(said, "250 2.1.5 yes\r\n250 2.1.5 yes\r\n550 5.1.1 no\r\n250 2.1.5 yes\r\n");
+    assert!(matches!(session.step(b"RCPT TO:<4@b>\r\n").event, Some(Event::Rcpt(_))), "one was refused");
+    let mut without = Session::new(Arc::new(settings(false).unwrap()), LineEnds::Refuse, false);
+    without.greet();
+    for line in [&b"HELO x\r\n"[..], b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<1@b>\r\n"] {
+        without.take_output();
+        without.step(line);
+        if matches!(without.state, State::WaitMail { .. }) {
+            without.answer(&yes);
+        }
+    }
+    assert_eq!(without.further_rcpt(b"RCPT TO:<2@b>\r\n"), None, "HELO offers no PIPELINING");
+}
+
+#[test]
 fn a_message_over_the_limit_is_eaten_and_refused() {
     let body = [b"x".repeat(2000), b"\r\n.\r\nNOOP\r\n".to_vec()].concat();
     let record = smtp(&[EHLO, ENVELOPE, &body]);

@@ -9,7 +9,7 @@ use super::{EmbeddedStore, Inner};
 use crate::audit::{AuditError, AuditLog, Changed, KeyRecord};
 use crate::config;
 use crate::keys::{KeyError, KeyId, KeyOperation, Submission};
-use crate::metrics::KeyUse;
+use crate::metrics::{KeyUse, Label};
 use crate::store::StoreError;
 use crate::store::etcd::Shared;
 use crate::store::record::{CertificateValue, Encoded, Kind, OwnerValue, ScopeValue, TrustEntryValue};
