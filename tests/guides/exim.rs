@@ -83,6 +83,10 @@ async fn exim_through_waxwing() {
     };
     flow.both_ways().await;
     flow.forwarded("forward@example.org", 1).await;
+    // K: Exim sent with BDAT, and the gateway took it.
+    let told = fs::read_to_string(root.join("var/log/exim4/mainlog")).unwrap();
+    let chunked = |line: &&str| line.contains(" T=waxwing") && line.contains(" K C=\"250");
+    assert!(told.lines().filter(chunked).count() >= 2, "{told}");
     let panics = fs::read_to_string(root.join("var/log/exim4/paniclog")).unwrap_or_default();
     assert_eq!(panics, "");
 }
