@@ -8,22 +8,22 @@ import subprocess
 import sys
 import time
 
-from .machine import WAXWING, cpu, peak, run, source
+from .machine import WAXWING, Sink, cpu, peak, run, source
 from .people import THEIRS
 from .runs import Field, once
 from .servers import Waxwing
 
 RECIPIENTS = 1_000
 ROOMY = '[limits]\nmessage_size = "80 MiB"\nbytes_in_flight = "6 GiB"\nrecipients = 1000\n'
-BIG = 50 << 20
+BIG, BIGS = 50 << 20, "big.example"
 
 
-def primary(folder, name, people, sink, **how):
-    return Waxwing(folder, name, people, sink.port, config=ROOMY, **how)
+def primary(folder, name, people, sink, more="", **how):
+    return Waxwing(folder, name, people, sink.port, config=ROOMY + more, **how)
 
 
-def certificates(folder, ca_people, count):
-    """Certificates of so many recipients, all of one key: what is encrypted to each is another RSA operation all the same."""
+def certificates(folder, name, count, domain=THEIRS):
+    """Files: a CA, and certificates of so many recipients, all of one key: what is encrypted to each is another RSA operation all the same."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -31,28 +31,37 @@ def certificates(folder, ca_people, count):
     import datetime
 
     key, now = rsa.generate_private_key(65537, 2048), datetime.datetime.utcnow()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Bench CA")])
+    files = [os.path.join(folder, f"{name}{part}.pem") for part in ("-ca", "")]
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Bench CA")])
     usage = lambda sign, encipher, ca: x509.KeyUsage(sign, False, encipher, False, False, ca, ca, False, False)
     day = datetime.timedelta(days=1)
-    ca = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1).not_valid_before(now - day)
+    ca = (x509.CertificateBuilder().subject_name(issuer).issuer_name(issuer).public_key(key.public_key()).serial_number(1).not_valid_before(now - day)
           .not_valid_after(now + 30 * day).add_extension(x509.BasicConstraints(True, None), True).add_extension(usage(False, False, True), True)
           .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False).sign(key, hashes.SHA256()))
     pem = lambda one: one.public_bytes(serialization.Encoding.PEM)
-    with open(os.path.join(folder, "thousand-ca.pem"), "wb") as out:
+    with open(files[0], "wb") as out:
         out.write(pem(ca))
     theirs = rsa.generate_private_key(65537, 2048)
-    mailboxes = [f"r{number}@{THEIRS}" for number in range(count)]
-    with open(os.path.join(folder, "thousand.pem"), "wb") as out:
+    mailboxes = [f"r{number}@{domain}" for number in range(count)]
+    with open(files[1], "wb") as out:
         for number, mailbox in enumerate(mailboxes):
             subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, mailbox)])
             out.write(pem(
-                x509.CertificateBuilder().subject_name(subject).issuer_name(name).public_key(theirs.public_key()).serial_number(number + 2)
+                x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(theirs.public_key()).serial_number(number + 2)
                 .not_valid_before(now - day).not_valid_after(now + 30 * day).add_extension(x509.BasicConstraints(False, None), True)
                 .add_extension(usage(True, True, False), True)
                 .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
                 .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(mailbox)]), False)
                 .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False).sign(key, hashes.SHA256())))
-    return mailboxes
+    return mailboxes, files
+
+
+def add(gateway, ca, certificates):
+    """Other recipients of a gateway that serves: known from its next start."""
+    run(*gateway.base, "trust", "add", ca)
+    run(*gateway.base, "cert", "import", certificates)
+    gateway.stop()
+    gateway.start()
 
 
 def envelope_at_once(client, sender, mailboxes, mail):
@@ -68,13 +77,10 @@ def envelope_at_once(client, sender, mailboxes, mail):
 def thousand(folder, people, sink, P, rounds):
     """CPU of the gateway for one mail to a thousand recipients who all stand in To, beside one signature and a thousand key transports. From a
     client that pipelines; and from one that waits for the answer to each RCPT, whose thousand round trips on either side count as ours."""
-    mailboxes = certificates(folder, people, RECIPIENTS)
+    mailboxes, files = certificates(folder, "thousand", RECIPIENTS)
     gateway = primary(folder, "thousand", people, sink)
     try:
-        run(*gateway.base, "trust", "add", os.path.join(folder, "thousand-ca.pem"))
-        run(*gateway.base, "cert", "import", os.path.join(folder, "thousand.pem"))
-        gateway.stop()
-        gateway.start()
+        add(gateway, *files)
         mail = f"From: {people.ours}\r\nTo: " + ",\r\n ".join(mailboxes) + "\r\nSubject: bench\r\n\r\n" + ("X" * 78 + "\r\n") * 51
         used = {envelope_at_once: [], smtplib.SMTP.sendmail: []}
         with smtplib.SMTP("127.0.0.1", gateway.ports["seal"], timeout=60) as client:
@@ -106,16 +112,24 @@ def p99(gateway, people, rate, seconds):
 
 
 def beside(folder, people, sink, rate, rounds, seconds):
-    """Small mail's p99 at a fixed rate without and with 50 MB mails sealed all the time, two at once; and the polls over 2 ms meanwhile."""
+    """Small mail's p99 at a fixed rate without and with 50 MB mails sealed all the time, two at once; and the polls over 2 ms meanwhile. The
+    big ones have a next hop of their own: one smtp-sink, which does one thing at a time, would keep the small ones waiting by itself."""
+    mailboxes, files = certificates(folder, "beside", 1, BIGS)
+    os.makedirs(os.path.join(folder, "beside-sink"))
+    big_sink = Sink(os.path.join(folder, "beside-sink"))
+    route = f'[[route]]\ndomain = "{BIGS}"\ndirection = "outbound"\nhost = "127.0.0.1"\nport = {big_sink.port}\ntls = "off"\n'
     os.environ["RUST_LOG"] = "warn,waxwing::polls=debug"
     try:
-        gateway = primary(folder, "beside", people, sink)
+        gateway = primary(folder, "beside", people, sink, more=route)
+        add(gateway, *files)
     finally:
         del os.environ["RUST_LOG"]
     ratios, pairs, log = [], [], os.path.join(gateway.folder, "log")
     try:
         p99(gateway, people, rate, 2)
-        arguments = ["-l", str(BIG), "-f", people.ours, "-t", people.theirs]
+        # The first mails find their paths.
+        began = os.path.getsize(log)
+        arguments = ["-l", str(BIG), "-f", people.ours, "-t", mailboxes[0]]
         for _ in range(rounds):
             without = p99(gateway, people, rate, seconds)
             big = source(gateway.ports["seal"], 100_000, 2, arguments)
@@ -126,9 +140,13 @@ def beside(folder, people, sink, rate, rounds, seconds):
             time.sleep(2)
             pairs.append((without, within))
             ratios.append(within / without)
+        if not big_sink.taken():
+            sys.exit("beside: no big mail came")
     finally:
         gateway.stop()
+        big_sink.stop()
     with open(log, errors="replace") as lines:
+        lines.seek(began)
         told = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines if "polled for long" in line]
     # Of the time that passes in a poll the machine takes some for other processes: what the thread used counts.
     used = [(int(re.search(r"cpu_us=(\d+)", line)[1]), line) for line in told]

@@ -20,6 +20,7 @@ use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
 use crate::metrics::{Connected, LoggedIn, Refused};
+use crate::relay::heavy::{HEAVY, on_a_thread};
 use crate::relay::polls::{Turn, watched};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
@@ -179,6 +180,20 @@ impl Content {
     fn len(&self) -> u64 {
         self.octets.len() as u64
     }
+
+    /// Room for what the next read brings. The system may copy all that came to find it: where that is much, elsewhere.
+    async fn make_room(&mut self) -> io::Result<()> {
+        let (len, capacity) = (self.octets.len(), self.octets.capacity());
+        if len > HEAVY && capacity - len < 2 * CONTENT_ROOM {
+            let mut octets = std::mem::take(&mut self.octets);
+            let growing = on_a_thread(move || {
+                octets.reserve(len);
+                octets
+            });
+            self.octets = growing.await.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
 }
 
 /// By when more content has to be there: the whole, the minimum rate so far, and the longest silence.
@@ -263,6 +278,7 @@ impl<R: Relay> Conversation<R> {
             if let Some(end) = end {
                 return Ok(end);
             }
+            self.content.make_room().await?;
             match self.read(stream, &mut input).await? {
                 Some(0) => return Ok(End::Closed),
                 Some(octets) => {
@@ -596,6 +612,20 @@ fn internal() -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn room_for_much_content_is_made_before_it_comes_and_keeps_what_came() {
+        let mut content = Content::new(0);
+        for octets in 0..64_u8 {
+            content.make_room().await.unwrap();
+            let room = content.octets.capacity() - content.octets.len();
+            assert!(content.octets.len() <= HEAVY || room >= 2 * CONTENT_ROOM, "{room}");
+            content.octets.extend_from_slice(&[octets; CONTENT_ROOM]);
+        }
+        assert_eq!(content.len(), 64 * CONTENT_ROOM as u64);
+        let kept = content.octets.chunks(CONTENT_ROOM).zip(0..);
+        assert!(kept.into_iter().all(|(chunk, octets)| chunk.iter().all(|one| *one == octets)));
+    }
 
     #[test]
     fn a20_room_is_given_back_and_what_was_read_is_kept() {
