@@ -9,7 +9,7 @@ import tempfile
 import time
 
 from . import extras, report
-from .machine import BINARY, ROOT, need, run
+from .machine import BINARY, PROFILE, ROOT, need, run
 from .modes import MODES, loops
 from .people import primitives
 from .runs import Field, repetitions
@@ -62,7 +62,7 @@ def main(about):
     need(("smtp-source", "smtp-sink", "openssl", "cargo"), PACKAGES)
     if not BINARY:
         print("building", flush=True)
-        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "--profile", PROFILE, "--bin", "waxwing", "--quiet"], cwd=ROOT, check=True)
     names = available(names)
     wanted = [loop for name in names for loop in loops(MODES[name])] + names
     names = [name for name in MODES if name in wanted]

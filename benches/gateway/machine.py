@@ -9,7 +9,9 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Another build than this tree's, if that is wanted.
 BINARY = os.environ.get("WAXWING_BENCH_BINARY")
-WAXWING = BINARY or os.path.join(ROOT, "target", "release", "waxwing")
+# What ships.
+PROFILE = "dist"
+WAXWING = BINARY or os.path.join(ROOT, "target", PROFILE, "waxwing")
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 TICKS = os.sysconf("SC_CLK_TCK")
 # smtp-sink and smtp-source refuse to be root.
