@@ -395,8 +395,7 @@ impl<T: Transport, H: Handover> Work<T, H> {
             Err(error) => return self.unreadable(&entry, &envelope, &error).await,
         };
         let header = dsn::quoted(&content);
-        let verdicts = self.deliver(&entry, &envelope, content.clone()).await;
-        heavy::let_go(content.len(), content);
+        let verdicts = self.deliver(&entry, &envelope, content).await;
         let now = self.clock.now();
         let outcome = self.judge(&entry, &envelope, verdicts, &header, now);
         self.settle(entry.id, outcome).await;

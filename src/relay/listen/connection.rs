@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::task::yield_now;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
@@ -20,7 +20,7 @@ use crate::address::{Mailbox, ReversePath};
 use crate::config::{Limits, ListenTls, Listener};
 use crate::discovery::sources::login::Logins;
 use crate::metrics::{Connected, LoggedIn, Refused};
-use crate::relay::heavy::{HEAVY, on_a_thread};
+use crate::relay::heavy::HEAVY;
 use crate::relay::polls::{Turn, watched};
 use crate::smtp::command::{Enhanced, MailParameters, Recipient, Reply};
 use crate::smtp::data::LineEnds;
@@ -186,7 +186,7 @@ impl Content {
         let (len, capacity) = (self.octets.len(), self.octets.capacity());
         if len > HEAVY && capacity - len < 2 * CONTENT_ROOM {
             let mut octets = std::mem::take(&mut self.octets);
-            let growing = on_a_thread(move || {
+            let growing = spawn_blocking(move || {
                 octets.reserve(len);
                 octets
             });
