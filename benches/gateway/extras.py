@@ -182,7 +182,7 @@ def bare_rsa(cores):
     total = 0.0
     for process in each:
         line = next(line for line in process.communicate()[0].splitlines() if line.startswith("+F2:"))
-        total += 1 / float(line.split(":")[3])
+        total += float(line.split(":")[3])
     return total
 
 
