@@ -1,6 +1,12 @@
 //! Arguments, configuration, signals, shutdown; nothing else.
 #![forbid(unsafe_code)]
 
+/// Mail is many small pieces of memory, taken by one thread and often given back by another; what big ones took goes back to the system by
+/// threads of the allocator's, not by whoever is next.
+#[cfg(feature = "server")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[cfg(feature = "server")]
 fn main() -> std::process::ExitCode {
     waxwing::cli::main()
