@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
@@ -41,7 +41,7 @@ pub(super) struct Writer {
     torn: bool,
     /// The greatest number a segment was ever begun with.
     newest: u64,
-    /// When the last sync ended.
+    /// When the last sync ended, until it was waited for.
     synced: Option<Instant>,
     /// Changes that wait for the disk.
     waiting: VecDeque<Job>,
@@ -77,6 +77,10 @@ impl Writer {
     fn run(mut self, orders: &Receiver<Order>) {
         let mut more = false;
         loop {
+            // Asleep, not listening, here and in `next_order`: nobody who brings something has to wake this thread.
+            if let Some(synced) = self.synced.take() {
+                std::thread::sleep(GATHER.saturating_sub(synced.elapsed()));
+            }
             let order = match orders.recv_timeout(if more { Duration::ZERO } else { self.shared.limits.probe }) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -88,10 +92,6 @@ impl Writer {
                 if let Err(error) = self.probe() {
                     tracing::debug!(%error, "the disk is still in trouble");
                 }
-            }
-            // Asleep, not listening: nobody who brings something has to wake this thread.
-            if let (Some(_), Some(synced)) = (&order, self.synced) {
-                std::thread::sleep(GATHER.saturating_sub(synced.elapsed()));
             }
             let mut group = Vec::new();
             if self.file.is_some() {
@@ -123,8 +123,16 @@ impl Writer {
         if size >= GROUP {
             return None;
         }
-        let waits = || waits_for_mail(group).then(|| until.saturating_duration_since(Instant::now()));
-        orders.try_recv().ok().or_else(|| waits().and_then(|wait| orders.recv_timeout(wait).ok()))
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match orders.try_recv() {
+                Ok(order) => return Some(order),
+                Err(TryRecvError::Empty) if waits_for_mail(group) && !left.is_zero() => {
+                    std::thread::sleep(left.min(GATHER));
+                }
+                Err(_) => return None,
+            }
+        }
     }
 
     pub(super) fn works(&self) -> bool {
