@@ -274,6 +274,12 @@ impl MailboxKey {
         let key = Mailbox::new(local, Domain::parse(domain)?)?.key();
         if key.as_str() == text { Ok(key) } else { Err(error()) }
     }
+    /// Whether it is the key of this mailbox.
+    pub fn is_of(&self, mailbox: &Mailbox) -> bool {
+        self.0
+            .rsplit_once('@')
+            .is_some_and(|(local, domain)| *domain == *mailbox.domain.0 && local.eq_ignore_ascii_case(&mailbox.local))
+    }
     /// The domain after the last `@`.
     pub fn domain(&self) -> Domain {
         Domain(self.0.rsplit_once('@').map_or("", |(_, domain)| domain).into())

@@ -1,6 +1,8 @@
 //! Which rule holds for a recipient, and what it means with the facts at hand. P: time is an argument.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::address::{AddressError, Domain, Mailbox, ReversePath};
 use crate::cms::algorithm::{Capabilities, ContentEncryption, Digest, KeyDerivation, KeyTransport, SignatureScheme};
@@ -364,8 +366,8 @@ pub enum MaySign {
 /// Facts for one recipient.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The From mailbox's keys.
-    pub signer: Known,
+    /// The From mailbox's keys, the same for all recipients.
+    pub signer: Arc<Known>,
     pub may_sign: MaySign,
     pub recipient: Known,
 }
@@ -383,7 +385,7 @@ pub struct Considered {
     /// What its owner can read, where known.
     pub reads: Option<Capabilities>,
     /// `Ok`: used; `Err`: why not.
-    pub outcome: Result<(), String>,
+    pub outcome: Result<(), Cow<'static, str>>,
 }
 
 /// Proof that policy says this mail may leave in clear: made by `resolve` alone.

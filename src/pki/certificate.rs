@@ -214,7 +214,7 @@ impl Certificate {
     }
     /// Whether the SAN holds this mailbox (compared by key).
     pub fn is_for(&self, mailbox: &MailboxKey) -> bool {
-        self.inner.mailboxes.iter().any(|own| own.key() == *mailbox)
+        self.inner.mailboxes.iter().any(|own| mailbox.is_of(own))
     }
     /// What its owner can read, as the smimeCapabilities extension says (RFC 4262); `None` where it says nothing that is understood.
     pub fn capabilities(&self) -> Option<Capabilities> {
@@ -233,7 +233,7 @@ impl Certificate {
     }
     /// Whether it names this mailbox: in the SAN, or with `in_subject` in the subject's emailAddress where the SAN names none.
     pub fn names(&self, mailbox: &MailboxKey, in_subject: bool) -> bool {
-        self.is_for(mailbox) || (in_subject && self.subject_mailboxes().iter().any(|own| own.key() == *mailbox))
+        self.is_for(mailbox) || (in_subject && self.subject_mailboxes().iter().any(|own| mailbox.is_of(own)))
     }
     /// Whether it is a domain certificate for that domain: its SAN holds rfc822Name `@domain`, or the mailbox that RFC 3183 names for
     /// the purpose: `domain-confidentiality-authority@domain` (section 4.1), `domain-signing-authority@domain` (section 3.1.1).

@@ -1,6 +1,8 @@
 //! What a rule means with the facts at hand. Fails closed: clear only where the rule says so, or where it is known that there
 //! is no certificate and the rule only prefers encryption.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::{
@@ -187,7 +189,7 @@ fn sign(
         }
         MaySign::Yes => {}
     }
-    let candidates = match &facts.signer {
+    let candidates = match &*facts.signer {
         Known::Unknown(why) => {
             return Err(Stop::transient(DIRECTORY, format!("cannot tell now which key signs: {why}")));
         }
@@ -224,7 +226,7 @@ fn sign(
         let why: Vec<_> = considered
             .iter()
             .filter(|one| one.role == "signer")
-            .filter_map(|one| one.outcome.as_ref().err().cloned())
+            .filter_map(|one| one.outcome.as_ref().err().map(AsRef::as_ref))
             .collect();
         let why = if why.is_empty() { "none is in the store".to_owned() } else { why.join("; ") };
         return Err(Stop::transient(
@@ -275,7 +277,7 @@ fn usable<'c>(
         if outcome.is_ok() {
             usable.push(candidate);
         }
-        let outcome = outcome.and_then(|()| Err("may be used, another one comes first".to_owned()));
+        let outcome = outcome.map_err(Cow::from).and(Err("may be used, another one comes first".into()));
         considered.push(Considered {
             role,
             certificate: candidate.certificate.clone(),

@@ -102,7 +102,7 @@ fn policy(rules: Vec<Rule>) -> Policy {
 }
 
 fn to(recipient: Known) -> Facts {
-    Facts { signer: Known::Candidates(vec![]), may_sign: MaySign::Yes, recipient }
+    Facts { signer: Known::Candidates(vec![]).into(), may_sign: MaySign::Yes, recipient }
 }
 
 fn decide(rule: &Rule, facts: &Facts) -> Resolution {
@@ -199,7 +199,11 @@ fn missing_hold_keeps_what_lacks_a_certificate_and_nothing_else() {
 fn the_signing_key_missing_is_451_and_never_unsigned() {
     let house = House::new();
     let require = rule(EncryptMode::Never, SignMode::Require);
-    let facts = |signer: Known, may_sign: MaySign| Facts { signer, may_sign, recipient: Known::Candidates(vec![]) };
+    let facts = |signer: Known, may_sign: MaySign| Facts {
+        signer: signer.into(),
+        may_sign,
+        recipient: Known::Candidates(vec![]),
+    };
     let none = Known::Candidates(vec![]);
     assert_eq!(refused(&decide(&require, &facts(none.clone(), MaySign::Yes))), Some((true, (4, 7, 5))));
     assert_eq!(
@@ -238,7 +242,7 @@ fn t16_signing_keys_outside_their_validity_are_unused() {
     let house = House::new();
     let require = rule(EncryptMode::Never, SignMode::Require);
     let facts = Facts {
-        signer: Known::Candidates(vec![house.signer()]),
+        signer: Known::Candidates(vec![house.signer()]).into(),
         may_sign: MaySign::Yes,
         recipient: Known::Candidates(vec![]),
     };

@@ -49,7 +49,7 @@ fn two_keys_sign_by_profile_and_one_alone_where_there_is_one() {
     let newer = of(&house, "a@y.example", NewKey::MlDsa(MlDsa::MlDsa87), -2, Purpose::Signature);
     let signers = |profile: &str, candidates: &[&Candidate]| {
         let signer = Known::Candidates(candidates.iter().map(|one| (*one).clone()).collect());
-        let facts = Facts { signer, may_sign: MaySign::Yes, recipient: Known::Candidates(vec![]) };
+        let facts = Facts { signer: signer.into(), may_sign: MaySign::Yes, recipient: Known::Candidates(vec![]) };
         match decide(&with_profile(profile, EncryptMode::Never, SignMode::Require), &facts).treatment {
             Treatment::Protect(Plan { sign: Some(first), second, .. }) => std::iter::once(first)
                 .chain(second.map(|second| *second))

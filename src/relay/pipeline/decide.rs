@@ -34,7 +34,7 @@ pub(super) struct Seen<'m> {
     policy: &'m Policy,
     lookup: &'m Lookup,
     /// Looked up and judged once for each way to sign, when the first rule asks.
-    signers: Vec<(SignWith, Demand, Known)>,
+    signers: Vec<(SignWith, Demand, Arc<Known>)>,
     /// What would tell more of certificates that may be revoked.
     pub(super) needs: Vec<Need>,
     sources: &'m Discovery,
@@ -150,13 +150,13 @@ impl<'m> Seen<'m> {
                 match self.signers.iter().find(|(ways, demand, _)| (*ways, *demand) == (with, own)) {
                     Some((.., known)) => known.clone(),
                     None => {
-                        let known = lookup.unrevoked(lookup.signer(from, with, now), own, now, needs);
+                        let known = Arc::new(lookup.unrevoked(lookup.signer(from, with, now), own, now, needs));
                         self.signers.push((with, own, known.clone()));
                         known
                     }
                 }
             }
-            _ => none(),
+            _ => Arc::new(none()),
         };
         let recipient = if action.encrypt == EncryptMode::Never || action.pass || action.reject.is_some() {
             none()

@@ -376,7 +376,7 @@ fn notes(rule: &Rule, facts: &Facts, recipient: &Mailbox) -> Vec<String> {
     if rule.action.reject.is_some() || rule.action.pass {
         return notes;
     }
-    match (&facts.may_sign, &facts.signer) {
+    match (&facts.may_sign, &*facts.signer) {
         (MaySign::No(why) | MaySign::NotNeeded(why), _) => notes.push(format!("not signed: {why}")),
         (MaySign::Yes, Known::Disabled) => notes.push("not signed: the author is disabled in the store".into()),
         (MaySign::Yes, Known::Candidates(none)) if none.is_empty() && rule.action.sign != SignMode::Never => {
