@@ -11,7 +11,6 @@ import time
 from . import extras, report
 from .machine import BINARY, PROFILE, ROOT, need, run
 from .modes import MODES, loops
-from .people import primitives
 from .runs import Field, repetitions
 from .servers import Samotop
 
@@ -63,17 +62,18 @@ def main(about):
     if not BINARY:
         print("building", flush=True)
         subprocess.run(["cargo", "build", "--profile", PROFILE, "--bin", "waxwing", "--quiet"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "bench", "--bench", "primitives", "--no-run", "--quiet"], cwd=ROOT, check=True)
     names = available(names)
     wanted = [loop for name in names for loop in loops(MODES[name])] + names
     names = [name for name in MODES if name in wanted]
     say = lambda text: print(text, flush=True)
-    P, began = primitives(), time.monotonic()
+    began = time.monotonic()
     folder = tempfile.mkdtemp(prefix="waxwing-bench-", dir=chosen.folder)
     extra = {}
     try:
         field = Field(folder, names)
         try:
-            found, accounts = repetitions(field, names, chosen.rounds, 0.5 if chosen.quick else 1.0, say)
+            found, accounts, P = repetitions(field, names, chosen.rounds, 0.5 if chosen.quick else 1.0, say)
             modes = report.judged(found, accounts, P)
             few = 1 if chosen.quick else 5
             if "thousand" in asked:

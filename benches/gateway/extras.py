@@ -14,6 +14,7 @@ from .runs import Field, once
 from .servers import Waxwing
 
 RECIPIENTS = 1_000
+SEVERAL = 5
 ROOMY = '[limits]\nmessage_size = "80 MiB"\nbytes_in_flight = "6 GiB"\nrecipients = 1000\n'
 BIG, BIGS = 50 << 20, "big.example"
 
@@ -85,20 +86,23 @@ def thousand(folder, people, sink, P, rounds):
         used = {envelope_at_once: [], smtplib.SMTP.sendmail: []}
         with smtplib.SMTP("127.0.0.1", gateway.ports["seal"], timeout=60) as client:
             client.ehlo()
-            for _ in range(rounds + 1):
+            for number in range(rounds + 1):
                 for send, seconds in used.items():
+                    # Processor time is told in hundredths of a second: several mails between two looks at it.
+                    mails = SEVERAL if number else 1
                     before, taken = cpu(gateway.pid), sink.taken()
-                    send(client, people.ours, mailboxes, mail)
-                    if sink.taken() != taken + 1:
-                        sys.exit(f"one mail to {RECIPIENTS} recipients came as {sink.taken() - taken}")
-                    seconds.append(cpu(gateway.pid) - before)
+                    for _ in range(mails):
+                        send(client, people.ours, mailboxes, mail)
+                    if sink.taken() != taken + mails:
+                        sys.exit(f"{mails} mails to {RECIPIENTS} recipients came as {sink.taken() - taken}")
+                    seconds.append((cpu(gateway.pid) - before) / mails)
     finally:
         gateway.stop()
     bare = P["rsa-sign"] + RECIPIENTS * P["rsa-encrypt"]
     # The first finds a thousand paths.
     first = used[envelope_at_once].pop(0)
-    mean, one_by_one = (statistics.mean(seconds) for seconds in used.values())
-    return {"recipients": RECIPIENTS, "seconds": mean, "one_by_one": one_by_one, "first": first, "bare": bare, "ratio": mean / bare, "goal": 1.3}
+    middle, one_by_one = (statistics.median(seconds) for seconds in used.values())
+    return {"recipients": RECIPIENTS, "seconds": middle, "one_by_one": one_by_one, "first": first, "bare": bare, "ratio": middle / bare, "goal": 1.3}
 
 
 def p99(gateway, people, rate, seconds):
@@ -109,6 +113,14 @@ def p99(gateway, people, rate, seconds):
     except ValueError:
         sys.exit(f"the lab ended with status {done.returncode}: {done.stderr[-500:]}")
     return report["latency"]["answer"]["p99_us"] / 1000
+
+
+def polled(log, began):
+    """Polls that took over 2 ms, told from there on: us of the thread's, and the line."""
+    with open(log, errors="replace") as lines:
+        lines.seek(began)
+        told = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines if "polled for long" in line]
+    return [(int(re.search(r"cpu_us=(\d+)", line)[1]), line) for line in told]
 
 
 def beside(folder, people, sink, rate, rounds, seconds):
@@ -124,20 +136,23 @@ def beside(folder, people, sink, rate, rounds, seconds):
         add(gateway, *files)
     finally:
         del os.environ["RUST_LOG"]
-    ratios, pairs, log = [], [], os.path.join(gateway.folder, "log")
+    ratios, pairs, polls, log = [], [], {"without": [], "within": []}, os.path.join(gateway.folder, "log")
     try:
-        p99(gateway, people, rate, 2)
         # The first mails find their paths.
-        began = os.path.getsize(log)
+        p99(gateway, people, rate, 2)
         arguments = ["-l", str(BIG), "-f", people.ours, "-t", mailboxes[0]]
         for _ in range(rounds):
+            began = os.path.getsize(log)
             without = p99(gateway, people, rate, seconds)
+            polls["without"] += polled(log, began)
+            began = os.path.getsize(log)
             big = source(gateway.ports["seal"], 100_000, 2, arguments)
             time.sleep(1)
             within = p99(gateway, people, rate, seconds)
             big.terminate()
             big.wait()
             time.sleep(2)
+            polls["within"] += polled(log, began)
             pairs.append((without, within))
             ratios.append(within / without)
         if not big_sink.taken():
@@ -145,13 +160,10 @@ def beside(folder, people, sink, rate, rounds, seconds):
     finally:
         gateway.stop()
         big_sink.stop()
-    with open(log, errors="replace") as lines:
-        lines.seek(began)
-        told = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines if "polled for long" in line]
     # Of the time that passes in a poll the machine takes some for other processes: what the thread used counts.
-    used = [(int(re.search(r"cpu_us=(\d+)", line)[1]), line) for line in told]
-    long = sorted((one for one in used if one[0] > 2_000), reverse=True)
-    return {"rate": rate, "pairs_ms": pairs, "ratio": statistics.median(ratios), "goal": 3.0, "long_polls": len(long), "longest": long[:5], "interrupted": len(told) - len(long)}
+    long = {when: sorted((one for one in told if one[0] > 2_000), reverse=True) for when, told in polls.items()}
+    return {"rate": rate, "pairs_ms": pairs, "ratio": statistics.median(ratios), "goal": 3.0, "long_polls": len(long["within"]), "longest": long["within"][:5],
+            "long_polls_without": len(long["without"]), "interrupted": len(polls["within"]) - len(long["within"])}
 
 
 def memory(folder, people, sink):

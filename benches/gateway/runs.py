@@ -1,13 +1,14 @@
 """Repetitions: mails through a gateway, what they cost, and whether each came once."""
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 
 from .machine import Sink, WAXWING, busy, cpu, source
 from .modes import MODES
-from .people import People
+from .people import People, primitives
 from .servers import Postfix, Proxy, Samotop, Waxwing
 
 SESSIONS = 20
@@ -133,8 +134,8 @@ def account(field, names):
 
 
 def repetitions(field, names, rounds, share, say):
-    """All modes in turn in each round, and the account of Waxwing's after each."""
-    found, accounts = {name: [] for name in names}, {name: [] for name in names}
+    """All modes and the bare primitives in turn in each round, and the account of Waxwing's after each."""
+    found, accounts, bare = {name: [] for name in names}, {name: [] for name in names}, []
     ours = [name for name in names if MODES[name].kind]
     mails = {name: max(int(MODES[name].mails * share), 10) for name in names}
 
@@ -152,10 +153,11 @@ def repetitions(field, names, rounds, share, say):
     for name in names:
         tried(name, lambda: once(field, name, max(mails[name] // 10, 2)))
     for number in range(rounds):
+        bare.append(primitives())
         for name in list(found):
             if one := tried(name, lambda: measure(field, name, mails[name])):
                 found[name].append(one)
         for name, one in account(field, ours).items():
             accounts[name].append(one)
         say(f"round {number + 1}: " + ", ".join(f"{name} {runs[-1]['rate']:,.0f}/s" for name, runs in found.items()))
-    return found, accounts
+    return found, accounts, {name: statistics.median(one[name] for one in bare) for name in bare[0]}
