@@ -1,8 +1,8 @@
 //! Arguments, configuration, signals, shutdown; nothing else.
 #![forbid(unsafe_code)]
 
-/// Mail is many small pieces of memory, taken by one thread and often given back by another; what big ones took goes back to the system by
-/// threads of the allocator's, not by whoever is next.
+/// Mail is many small pieces of memory, taken by one thread and often given back by another. Without its background threads: they are late
+/// to give back what big mails took.
 #[cfg(feature = "server")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
