@@ -1,13 +1,16 @@
 """Several runs side by side: each goal, and what each run found."""
 import argparse
 import json
+import re
 
 from . import report
 
 
 def table(runs):
     """Markdown; a line for each goal that a run has, in the order of the first run that has it."""
-    found = [{what: (value, goal, good) for what, value, goal, good in report.goals(run["modes"], run["extra"])} for run in runs]
+    # Some lines name a rate that is another one in each run.
+    alike = lambda what: re.sub(r" at \d+/s", " at a fixed rate", what)
+    found = [{alike(what): (value, goal, good) for what, value, goal, good in report.goals(run["modes"], run["extra"])} for run in runs]
     lines = list(dict.fromkeys(what for one in found for what in one))
     out = ["| Goal | " + " | ".join(str(number + 1) for number in range(len(runs))) + " | wanted |", "|---|" + "--:|" * (len(runs) + 1)]
     for what in lines:
