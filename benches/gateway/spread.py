@@ -2,6 +2,7 @@
 import argparse
 import json
 import re
+import sys
 
 from . import report
 
@@ -26,8 +27,13 @@ def main(words):
     arguments.add_argument("files", nargs="+", metavar="FILE", help="what --json wrote")
     runs = []
     for file in arguments.parse_args(words).files:
-        with open(file) as text:
-            runs.append(json.load(text))
-    for number, run in enumerate(runs, 1):
-        print(f"{number}: {run['setting']}\n   {report.accounts(run['modes'])}")
-    print("\n" + table(runs))
+        try:
+            with open(file) as text:
+                run = json.load(text)
+            runs.append((f"{run['setting']}\n   {report.accounts(run['modes'])}", run))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"{file}: not what `scripts/bench --json {file}` writes: {error!r}", file=sys.stderr)
+            sys.exit(2)
+    for number, (about, _) in enumerate(runs, 1):
+        print(f"{number}: {about}")
+    print("\n" + table([run for _, run in runs]))
