@@ -18,7 +18,7 @@ use aws_lc_rs::{digest, iv, rand};
 fn median(measured: bool, mut work: impl FnMut()) -> f64 {
     let mut times: Vec<Duration> = Vec::new();
     let began = Instant::now();
-    while times.is_empty() || measured && began.elapsed() < Duration::from_millis(300) {
+    while times.is_empty() || measured && began.elapsed() < Duration::from_millis(150) {
         let at = Instant::now();
         work();
         times.push(at.elapsed());
